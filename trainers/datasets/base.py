@@ -1,0 +1,130 @@
+"""What a data set is to the commands: splits of uint8 images with whole-number labels."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["DataError", "Dataset", "Split", "relabel", "sentence_list"]
+
+
+class DataError(ValueError):
+    """The data cannot be used as it stands; the message says what was expected, found, and to do.
+
+    Commands print the message without a traceback: it speaks of the user's files, not of the code.
+    """
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Labelled examples, in memory or read when asked for.
+
+    Args:
+        examples: images `[N, H, W, C]` uint8, or a sequence of N file paths, or a
+            `circle_tf.records.RecordFiles` of N records.
+        labels: class of each example `[N]`, in `[0, len(class_names))`.
+        class_names: name of each class, also of classes that happen to have no example.
+        decode: for paths and records, `fn(bytes of one file or record) -> [H, W, C] uint8` in
+            TensorFlow operations; None for images in memory.
+
+    Raises:
+        DataError: lengths differ, or a label has no class name.
+
+    Example:
+        >>> import numpy as np
+        >>> split = Split(np.zeros([2, 4, 4, 1], np.uint8), np.array([0, 1]), ("cat", "dog"))
+        >>> len(split), split.images([1]).shape
+        (2, (1, 4, 4, 1))
+    """
+
+    examples: Any
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    decode: Callable[[tf.Tensor], tf.Tensor] | None = None
+
+    def __post_init__(self):
+        labels = np.asarray(self.labels, np.int64)
+        object.__setattr__(self, "labels", labels)
+        if labels.shape != (len(self.examples),):
+            raise DataError(
+                f"Expected one label for each of {len(self.examples)} examples, "
+                f"found labels of shape {labels.shape}."
+            )
+        if labels.size and not 0 <= labels.min() <= labels.max() < len(self.class_names):
+            raise DataError(
+                f"Expected labels from 0 to {len(self.class_names) - 1}, one per class name, "
+                f"found {labels.min()} to {labels.max()}."
+            )
+
+    def __len__(self):
+        return len(self.examples)
+
+    def images(self, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+        """Decodes examples into memory, for evaluation and pictures.
+
+        Args:
+            indices: rows wanted `[n]`, in the order wanted; None for all.
+
+        Returns:
+            Images `[n, H, W, C]` uint8.
+        """
+        rows = np.arange(len(self)) if indices is None else np.asarray(indices, np.int64)
+        if self.decode is None:
+            return np.asarray(self.examples)[rows]
+        contents = tf.data.Dataset.from_tensor_slices(rows).batch(64).map(self._contents)
+        images = contents.unbatch().map(self.decode, num_parallel_calls=tf.data.AUTOTUNE)
+        stacked = [batch for batch in images.batch(256).as_numpy_iterator()]
+        return np.concatenate(stacked) if stacked else np.zeros([0, 0, 0, 0], np.uint8)
+
+    def _contents(self, rows: tf.Tensor) -> tf.Tensor:
+        """Bytes of the files or records of `rows` [n], as strings [n]."""
+        from circle_tf import sampling
+
+        return sampling.read_examples(self.examples, rows)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Classes to train on and classes never trained on.
+
+    Args:
+        name: as in the config.
+        train: training examples; labels are `0 .. C-1`.
+        test: examples of unseen classes, for leave-one-out retrieval.
+        queries: examples of unseen classes to be looked up in `gallery`, or None when the data
+            has no such protocol. Labels of queries and gallery agree with each other.
+        gallery: examples to look up in.
+        image_shape: `(H, W, C)` of every image.
+        report: what was found, in lines to print.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    queries: Split | None
+    gallery: Split | None
+    image_shape: tuple[int, int, int]
+    report: str
+
+
+def relabel(labels: np.ndarray, *, classes: np.ndarray) -> np.ndarray:
+    """Labels as positions in `classes`, which must be sorted and contain every label.
+
+    Example:
+        >>> relabel(np.array([7, 5, 7]), classes=np.array([5, 7]))
+        array([1, 0, 1])
+    """
+    return np.searchsorted(classes, labels).astype(np.int64)
+
+
+def sentence_list(items: Sequence[Any], *, limit: int = 10) -> str:
+    """Items joined by commas, the rest counted.
+
+    Example:
+        >>> sentence_list(["a", "b", "c"], limit=2)
+        'a, b and 1 more'
+    """
+    shown = ", ".join(str(item) for item in items[:limit])
+    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
