@@ -1,0 +1,28 @@
+"""Circle loss for TensorFlow: train embedding models on class-level and pair-wise labels.
+
+    model.compile(optimizer="adam", loss=circle_tf.CircleLoss(margin=0.4, gamma=80.0))
+    model.fit(circle_tf.pk_dataset(images, labels, classes_per_batch=32, examples_per_class=4))
+
+The maths stands in `circle_loss`; losses, layers and heads decide where similarities and masks
+come from. See Sun et al., "Circle Loss: A Unified Perspective of Pair Similarity Optimization",
+CVPR 2020.
+"""
+
+from circle_tf import metrics
+from circle_tf.circle import circle_loss
+from circle_tf.heads import CircleHead
+from circle_tf.layers import CosineClassifier, PairwiseCircle, UnitEmbedding
+from circle_tf.losses import CircleLoss, ClassCircleLoss
+from circle_tf.models import EmbeddingModel
+
+__all__ = [
+    "CircleHead",
+    "CircleLoss",
+    "ClassCircleLoss",
+    "CosineClassifier",
+    "EmbeddingModel",
+    "PairwiseCircle",
+    "UnitEmbedding",
+    "circle_loss",
+    "metrics",
+]

@@ -1,0 +1,290 @@
+"""Circle loss as Keras losses: pair-wise labels (`CircleLoss`), class-level (`ClassCircleLoss`)."""
+
+import keras
+import tensorflow as tf
+
+from circle_tf import circle, numerics, pairs, reductions, replicas
+
+__all__ = ["CircleLoss", "ClassCircleLoss", "class_losses", "pairwise_losses"]
+
+
+def pairwise_losses(embeddings, labels, *, margin, gamma, detach_weights=True, one_hot=False):
+    """Circle loss of each example as an anchor against the other examples of the global batch.
+
+    Args:
+        embeddings: `[B, D]` of any real dtype and scale; rows are normalised here.
+        labels: `[B]` or `[B, 1]` integer ids (`[B, C]` with `one_hot`).
+        margin: float m.
+        gamma: float scale.
+        detach_weights: see `circle_loss`.
+        one_hot: whether `labels` are one-hot rows.
+
+    Returns:
+        `(losses [B] in nats, valid [B] bool)`: valid anchors have a positive and a negative.
+
+    Raises:
+        ValueError: shapes other than the above.
+
+    Example:
+        >>> losses, valid = pairwise_losses(
+        ...     tf.eye(3), [0, 0, 1], margin=0.4, gamma=80.0)
+        >>> valid.numpy().tolist()
+        [True, True, False]
+
+    References:
+        Sun et al., CVPR 2020, section 3.1 (pair-wise labels) and eq. 6.
+    """
+    unit = numerics.safe_normalize(_matrix(embeddings, "embeddings of shape [B, D]"))
+    ids = pairs.to_ids(labels, one_hot=one_hot)
+    _check_lengths(ids, unit, "embeddings")
+    keys, offset = replicas.gather_rows(unit)
+    key_ids, _ = replicas.gather_rows(ids)
+    positives, negatives = pairs.batch_masks(ids, key_ids, offset=offset)
+    losses = circle.circle_loss(
+        tf.matmul(unit, keys, transpose_b=True),
+        positives,
+        negatives,
+        margin=margin,
+        gamma=gamma,
+        detach_weights=detach_weights,
+    )
+    seen = tf.reduce_all(tf.math.is_finite(unit), axis=1) & pairs.float_labels_are_exact(labels)
+    return _nan_unless(seen, losses), circle.valid_anchors(positives, negatives)
+
+
+def class_losses(cosines, labels, *, margin, gamma, detach_weights=True, one_hot=False):
+    """Circle loss of each example against the class weights.
+
+    Algebraically softmax cross-entropy on `gamma * a_p * (s_y - 1 + m)` for the own class and
+    `gamma * a_n * (s_j - m)` for the others.
+
+    Args:
+        cosines: `[B, C]` similarities to the C class weights, in -1..1.
+        labels: `[B]` or `[B, 1]` integer class ids in `0 .. C - 1` (`[B, C]` with `one_hot`).
+        margin: float m.
+        gamma: float scale.
+        detach_weights: see `circle_loss`.
+        one_hot: whether `labels` are one-hot rows.
+
+    Returns:
+        `(losses [B] in nats, valid [B] bool)`.
+
+    Raises:
+        ValueError: shapes other than the above, fewer than 2 classes.
+        tf.errors.InvalidArgumentError: ids out of range (NaN loss under XLA).
+
+    Example:
+        >>> losses, valid = class_losses([[0.9, 0.1]], [0], margin=0.25, gamma=256.0)
+        >>> bool(losses[0] < 1e-3)
+        True
+
+    References:
+        Sun et al., CVPR 2020, section 3.1 (class-level labels) and eq. 6.
+    """
+    cosines = numerics.as_loss_float(_matrix(cosines, "cosines of shape [B, C]"))
+    num_classes = _num_classes(cosines)
+    ids = pairs.to_ids(labels, one_hot=one_hot)
+    _check_lengths(ids, cosines, "cosines")
+    positives, negatives = pairs.class_masks(ids, num_classes)
+    losses = circle.circle_loss(
+        cosines, positives, negatives, margin=margin, gamma=gamma, detach_weights=detach_weights
+    )
+    seen = pairs.ids_in_range(ids, num_classes) & pairs.float_labels_are_exact(labels)
+    return _nan_unless(seen, losses), circle.valid_anchors(positives, negatives)
+
+
+class _Circle(keras.losses.Loss):
+    """What both losses share: hyper-parameters, exact labels, reduction, serialisation."""
+
+    def __init__(self, margin, gamma, reduction, detach_weights, one_hot, check_finite, name):
+        circle.check_hyperparameters(margin=margin, gamma=gamma)
+        reductions.check_reduction(reduction)
+        super().__init__(name=name, reduction="none")
+        self.reduction = reduction
+        self.margin, self.gamma = float(margin), float(gamma)
+        self.detach_weights, self.one_hot = bool(detach_weights), bool(one_hot)
+        self.check_finite = bool(check_finite)
+
+    # Keras' __call__ casts y_true to float32 first, which makes 2^24 and 2^24 + 1 one label.
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        with tf.name_scope(self.name):
+            if self.check_finite:
+                y_pred = _assert_finite(y_pred)
+            losses, valid = self._losses(y_true, y_pred)
+            return reductions.reduce_losses(
+                losses, valid, reduction=self.reduction, sample_weight=sample_weight
+            )
+
+    def call(self, y_true, y_pred):
+        """Losses before weights and reduction, `[B]` in nats."""
+        return self._losses(y_true, y_pred)[0]
+
+    def _losses(self, y_true, y_pred):
+        return type(self)._FUNCTION(
+            y_pred,
+            y_true,
+            margin=self.margin,
+            gamma=self.gamma,
+            detach_weights=self.detach_weights,
+            one_hot=self.one_hot,
+        )
+
+    def get_config(self):
+        """The constructor's arguments."""
+        names = ("margin", "gamma", "reduction", "detach_weights", "one_hot", "check_finite")
+        return {name: getattr(self, name) for name in (*names, "name")}
+
+
+@keras.saving.register_keras_serializable("circle_tf")
+class CircleLoss(_Circle):
+    """Circle loss with pair-wise labels, as a Keras loss on embeddings.
+
+    Every example of the batch is an anchor in turn, the other examples are its keys: positives
+    share its id, negatives do not. Use batches with several examples per class (`pk_dataset`):
+    an anchor without a positive teaches nothing. Rows of `y_pred` are normalised here, so that
+    any model will do; on unit rows that changes nothing.
+
+    Args:
+        margin: float m in -1..1; pairs settle inside the circle `s_n^2 + (1 - s_p)^2 = 2 m^2`.
+        gamma: float scale above 0.
+        reduction: `mean_valid` (mean over the anchors that have a positive and a negative),
+            `mean`, `sum`, `none`, or `mean_nonzero`; see `circle_tf.reductions.reduce_losses`.
+        detach_weights: False differentiates the pair weights too and reproduces
+            `keras.losses.Circle` (with `reduction="mean"`); see `circle_loss`.
+        one_hot: whether `y_true` are one-hot rows `[B, C]`.
+        check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
+            Without it such a row makes the loss NaN. XLA drops the check.
+        name: str.
+
+    Call arguments:
+        y_true: `[B]` or `[B, 1]` integer ids, exact at any width.
+        y_pred: `[B, D]` embeddings.
+        sample_weight: None, scalar, `[B]` or `[B, 1]`: weight of the example as an anchor. It
+            stays a key for the others with weight 0 too.
+
+    Returns:
+        Scalar in nats (float32, or float64 for float64 embeddings); `[B]` for `none`.
+
+    Raises:
+        ValueError, TypeError: hyper-parameters, shapes or label dtypes out of range.
+
+    Example:
+        >>> import circle_tf
+        >>> model = keras.Sequential([keras.layers.Flatten(), circle_tf.UnitEmbedding(8)])
+        >>> model.compile("adam", loss=circle_tf.CircleLoss(margin=0.4, gamma=80.0))
+        >>> loss = circle_tf.CircleLoss()
+        >>> float(loss([0, 0, 1, 1], [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]))
+        1.52...e-11
+
+    References:
+        Sun et al., "Circle Loss", CVPR 2020. Defaults: the paper's for CUB, Cars and SOP.
+    """
+
+    _FUNCTION = staticmethod(pairwise_losses)
+
+    def __init__(
+        self,
+        margin=0.4,
+        gamma=80.0,
+        reduction="mean_valid",
+        *,
+        detach_weights=True,
+        one_hot=False,
+        check_finite=False,
+        name="circle_loss",
+    ):
+        super().__init__(margin, gamma, reduction, detach_weights, one_hot, check_finite, name)
+
+
+@keras.saving.register_keras_serializable("circle_tf")
+class ClassCircleLoss(_Circle):
+    """Circle loss with class-level labels, as a Keras loss on cosines to class weights.
+
+    Put it on the output of `CosineClassifier`. The own class is the one positive, all other
+    classes are negatives.
+
+    Args:
+        margin: float m in -1..1.
+        gamma: float scale above 0.
+        reduction: `mean`, `mean_valid` (the same here), `sum`, `none` or `mean_nonzero`.
+        detach_weights: see `circle_loss`.
+        one_hot: whether `y_true` are one-hot rows `[B, C]`.
+        check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
+        name: str.
+
+    Call arguments:
+        y_true: `[B]` or `[B, 1]` integer class ids in `0 .. C - 1`.
+        y_pred: `[B, C]` cosines in -1..1 (not logits, not probabilities).
+        sample_weight: None, scalar, `[B]` or `[B, 1]`.
+
+    Returns:
+        Scalar in nats; `[B]` for `none`.
+
+    Raises:
+        ValueError, TypeError: hyper-parameters, shapes or label dtypes out of range.
+        tf.errors.InvalidArgumentError: ids out of range (a NaN loss under XLA).
+
+    Example:
+        >>> loss = ClassCircleLoss(margin=0.25, gamma=256.0)
+        >>> bool(loss([0, 1], [[0.9, 0.0], [0.0, 0.9]]) < 1e-3)
+        True
+
+    References:
+        Sun et al., "Circle Loss", CVPR 2020. Defaults: the paper's for faces (re-ID: gamma 128).
+    """
+
+    _FUNCTION = staticmethod(class_losses)
+
+    def __init__(
+        self,
+        margin=0.25,
+        gamma=256.0,
+        reduction="mean",
+        *,
+        detach_weights=True,
+        one_hot=False,
+        check_finite=False,
+        name="class_circle_loss",
+    ):
+        super().__init__(margin, gamma, reduction, detach_weights, one_hot, check_finite, name)
+
+
+def _matrix(values, wanted):
+    values = tf.convert_to_tensor(values)
+    if values.shape.rank != 2:
+        raise ValueError(f"y_pred must be {wanted}; found shape {values.shape}.")
+    if not values.dtype.is_floating:
+        raise TypeError(f"y_pred must be {wanted} of a float dtype; found {values.dtype.name}.")
+    return values
+
+
+def _num_classes(cosines):
+    num_classes = cosines.shape[1]
+    if num_classes is None:
+        return tf.shape(cosines, out_type=tf.int64)[1]
+    if num_classes < 2:
+        raise ValueError(f"Class-level Circle loss wants 2 classes or more; found {num_classes}.")
+    return num_classes
+
+
+def _check_lengths(ids, rows, name):
+    if not ids.shape.is_compatible_with(rows.shape[:1]):
+        raise ValueError(f"Found {ids.shape[0]} labels for {rows.shape[0]} {name}.")
+
+
+def _nan_unless(seen, losses):
+    # A where on the losses would cut the gradient and make it a silent zero; this keeps it.
+    return losses + tf.where(seen, tf.zeros_like(losses), tf.fill(tf.shape(losses), _nan(losses)))
+
+
+def _nan(losses):
+    return tf.constant(float("nan"), losses.dtype)
+
+
+def _assert_finite(values):
+    values = tf.convert_to_tensor(values)
+    bad = ~tf.reduce_all(tf.math.is_finite(values), axis=-1)
+    message = ["NaN or inf in these rows of y_pred (embeddings or cosines):", tf.where(bad)[:, 0]]
+    check = tf.debugging.Assert(~tf.reduce_any(bad), message, summarize=16)
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.identity(values)

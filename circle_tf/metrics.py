@@ -1,0 +1,215 @@
+"""Training monitors: what the loss sees, as Keras metrics for `compile(metrics=[...])`."""
+
+import keras
+import tensorflow as tf
+
+from circle_tf import circle, numerics, pairs
+
+__all__ = [
+    "MeanNegativeSimilarity",
+    "MeanNegativeWeight",
+    "MeanPositiveSimilarity",
+    "MeanPositiveWeight",
+    "ValidAnchors",
+    "monitors",
+]
+
+
+def monitors(*, margin, labels="pairwise"):
+    """All five monitors, for `compile(metrics=circle_tf.metrics.monitors(margin=0.4))`.
+
+    Args:
+        margin: float m of the loss.
+        labels: `pairwise` (model output: embeddings) or `class` (model output: cosines).
+
+    Returns:
+        list of Keras metrics named `s_p`, `s_n`, `valid_anchors`, `weight_p`, `weight_n`.
+
+    Example:
+        >>> [metric.name for metric in monitors(margin=0.4)]
+        ['s_p', 's_n', 'valid_anchors', 'weight_p', 'weight_n']
+    """
+    return [
+        MeanPositiveSimilarity(labels=labels),
+        MeanNegativeSimilarity(labels=labels),
+        ValidAnchors(labels=labels),
+        MeanPositiveWeight(margin=margin, labels=labels),
+        MeanNegativeWeight(margin=margin, labels=labels),
+    ]
+
+
+class PairMonitor(keras.metrics.Mean):
+    """Mean over batches of a statistic of the batch's pairs; base of the monitors.
+
+    Batches without such a pair are left out of the mean.
+
+    Args:
+        labels: `pairwise` (y_pred are embeddings `[B, D]`) or `class` (cosines `[B, C]`).
+        name: str.
+        dtype: dtype of the running mean.
+    """
+
+    def __init__(self, *, labels="pairwise", name=None, dtype=None):
+        if labels not in ("pairwise", "class"):
+            raise ValueError(f"labels must be 'pairwise' or 'class'; found {labels!r}.")
+        super().__init__(name=name, dtype=dtype)
+        self.labels = labels
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Adds a batch: `y_true [B]` ids, `y_pred` embeddings or cosines. Weights are ignored."""
+        del sample_weight  # A monitor describes the pairs there are, however they are weighted.
+        values, mask = self.entries(*self._similarities(y_true, y_pred))
+        count = tf.math.count_nonzero(mask)
+        total = tf.reduce_sum(tf.where(mask, values, tf.zeros_like(values)))
+        mean = numerics.positive_mean(total, count)
+        return super().update_state(mean, sample_weight=tf.cast(count > 0, mean.dtype))
+
+    def entries(self, similarities, positives, negatives):
+        """`(values, mask)` of one shape, the mean of which is the statistic."""
+        raise NotImplementedError
+
+    def _similarities(self, y_true, y_pred):
+        ids = pairs.to_ids(y_true)
+        if self.labels == "class":
+            cosines = numerics.as_loss_float(y_pred)
+            return cosines, *pairs.class_masks(ids, cosines.shape[1])
+        unit = numerics.safe_normalize(y_pred)
+        return tf.matmul(unit, unit, transpose_b=True), *pairs.batch_masks(ids, ids)
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {**super().get_config(), "labels": self.labels}
+
+
+@keras.saving.register_keras_serializable("circle_tf")
+class MeanPositiveSimilarity(PairMonitor):
+    """Mean cosine `s_p` of the positive pairs; training drives it towards 1 - m and beyond.
+
+    Args:
+        labels: `pairwise` or `class`.
+        name: str.
+        dtype: dtype of the running mean.
+
+    Example:
+        >>> metric = MeanPositiveSimilarity()
+        >>> metric.update_state([7, 7, 9], [[1.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
+        >>> float(metric.result())
+        0.0
+    """
+
+    def __init__(self, *, labels="pairwise", name="s_p", dtype=None):
+        super().__init__(labels=labels, name=name, dtype=dtype)
+
+    def entries(self, similarities, positives, negatives):
+        """The positive pairs' cosines."""
+        return similarities, positives
+
+
+@keras.saving.register_keras_serializable("circle_tf")
+class MeanNegativeSimilarity(PairMonitor):
+    """Mean cosine `s_n` of the negative pairs; training drives it towards m and below.
+
+    Args:
+        labels: `pairwise` or `class`.
+        name: str.
+        dtype: dtype of the running mean.
+
+    Example:
+        >>> metric = MeanNegativeSimilarity()
+        >>> metric.update_state([7, 7, 9], [[1.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
+        >>> float(metric.result())
+        0.5
+    """
+
+    def __init__(self, *, labels="pairwise", name="s_n", dtype=None):
+        super().__init__(labels=labels, name=name, dtype=dtype)
+
+    def entries(self, similarities, positives, negatives):
+        """The negative pairs' cosines."""
+        return similarities, negatives
+
+
+@keras.saving.register_keras_serializable("circle_tf")
+class ValidAnchors(PairMonitor):
+    """Share of anchors, 0 to 1, that have both a positive and a negative: only these teach.
+
+    Near 0 with pair-wise labels means batches without several examples per class: use `pk_dataset`.
+
+    Args:
+        labels: `pairwise` or `class`.
+        name: str.
+        dtype: dtype of the running mean.
+
+    Example:
+        >>> metric = ValidAnchors()
+        >>> metric.update_state([7, 7, 9, 8], tf.eye(4))
+        >>> float(metric.result())
+        0.5
+    """
+
+    def __init__(self, *, labels="pairwise", name="valid_anchors", dtype=None):
+        super().__init__(labels=labels, name=name, dtype=dtype)
+
+    def entries(self, similarities, positives, negatives):
+        """1 for each valid anchor, over all anchors."""
+        valid = circle.valid_anchors(positives, negatives)
+        return tf.cast(valid, similarities.dtype), tf.ones_like(valid)
+
+
+class _MeanWeight(PairMonitor):
+    def __init__(self, *, margin, labels, name, dtype):
+        super().__init__(labels=labels, name=name, dtype=dtype)
+        self.margin = float(margin)
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin}
+
+
+@keras.saving.register_keras_serializable("circle_tf")
+class MeanPositiveWeight(_MeanWeight):
+    """Mean weight `a_p = relu(1 + m - s_p)` of the positive pairs (eq. 5); 0 to 2 + m.
+
+    Args:
+        margin: float m of the loss.
+        labels: `pairwise` or `class`.
+        name: str.
+        dtype: dtype of the running mean.
+
+    Example:
+        >>> metric = MeanPositiveWeight(margin=0.25)
+        >>> metric.update_state([7, 7, 9], [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> float(metric.result())
+        0.25
+    """
+
+    def __init__(self, *, margin, labels="pairwise", name="weight_p", dtype=None):
+        super().__init__(margin=margin, labels=labels, name=name, dtype=dtype)
+
+    def entries(self, similarities, positives, negatives):
+        """The positive pairs' weights."""
+        return circle.anchor_weights(similarities, margin=self.margin)[0], positives
+
+
+@keras.saving.register_keras_serializable("circle_tf")
+class MeanNegativeWeight(_MeanWeight):
+    """Mean weight `a_n = relu(s_n + m)` of the negative pairs (eq. 5); 0 to 1 + m.
+
+    Args:
+        margin: float m of the loss.
+        labels: `pairwise` or `class`.
+        name: str.
+        dtype: dtype of the running mean.
+
+    Example:
+        >>> metric = MeanNegativeWeight(margin=0.25)
+        >>> metric.update_state([7, 7, 9], [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> float(metric.result())
+        0.25
+    """
+
+    def __init__(self, *, margin, labels="pairwise", name="weight_n", dtype=None):
+        super().__init__(margin=margin, labels=labels, name=name, dtype=dtype)
+
+    def entries(self, similarities, positives, negatives):
+        """The negative pairs' weights."""
+        return circle.anchor_weights(similarities, margin=self.margin)[1], negatives
