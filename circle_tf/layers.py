@@ -266,6 +266,7 @@ def add_class_weights(layer, input_shape, num_classes):
         name="class_weights",
         shape=(num_classes, input_shape[-1]),
         initializer=keras.initializers.RandomNormal(stddev=input_shape[-1] ** -0.5),
+        autocast=False,  # Keras casts weights in a mixed policy even where the layer says not to.
     )
 
 

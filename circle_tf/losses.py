@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import circle, numerics, pairs, reductions, replicas
+from circle_tf import checks, circle, numerics, pairs, reductions, replicas
 
 __all__ = ["CircleLoss", "ClassCircleLoss", "class_losses", "pairwise_losses"]
 
@@ -150,7 +150,7 @@ class CircleLoss(_Circle):
         reduction: `mean_valid` (mean over the anchors that have a positive and a negative),
             `mean`, `sum`, `none`, or `mean_nonzero`; see `circle_tf.reductions.reduce_losses`.
         detach_weights: False differentiates the pair weights too and reproduces
-            `keras.losses.Circle` (with `reduction="mean"`); see `circle_loss`.
+            `keras.losses.Circle` (with `reduction="mean_nonzero"`); see `circle_loss`.
         one_hot: whether `y_true` are one-hot rows `[B, C]`.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
             Without it such a row makes the loss NaN. XLA drops the check.
@@ -284,7 +284,5 @@ def _nan(losses):
 def _assert_finite(values):
     values = tf.convert_to_tensor(values)
     bad = ~tf.reduce_all(tf.math.is_finite(values), axis=-1)
-    message = ["NaN or inf in these rows of y_pred (embeddings or cosines):", tf.where(bad)[:, 0]]
-    check = tf.debugging.Assert(~tf.reduce_any(bad), message, summarize=16)
-    with tf.control_dependencies([] if check is None else [check]):
-        return tf.identity(values)
+    message = "NaN or inf in y_pred (embeddings or cosines), in these rows of the batch:"
+    return checks.passing(values, ~tf.reduce_any(bad), message, tf.where(bad)[:, 0])

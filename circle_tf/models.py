@@ -42,9 +42,21 @@ class EmbeddingModel(keras.Model):
             **kwargs: as `keras.Model.compile`.
         """
         replicas.check_strategy(self.distribute_strategy)
+        self._asked_jit = jit_compile
         if jit_compile == "auto" and not _has_accelerator():
             jit_compile = False
         super().compile(*args, jit_compile=jit_compile, **kwargs)
+
+    def get_compile_config(self):
+        """What `compile` was called with; "auto" stays "auto", for the next machine to decide."""
+        config = super().get_compile_config()
+        return {**config, "jit_compile": self._asked_jit} if config else config
+
+    def compile_from_config(self, config):
+        """Compiles as saved; Keras does this itself only for models without their own compile."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built and self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
 
 
 def _has_accelerator():

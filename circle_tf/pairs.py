@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from circle_tf import checks
+
 __all__ = ["batch_masks", "class_masks", "float_labels_are_exact", "ids_in_range", "to_ids"]
 
 # The first integer that a float of this dtype cannot tell from its neighbour: labels from there
@@ -113,13 +115,13 @@ def class_masks(ids, num_classes):
         >>> positives.numpy().tolist(), negatives.numpy().tolist()
         ([[False, False, True]], [[True, True, False]])
     """
-    check = tf.debugging.Assert(
+    ids = checks.passing(
+        ids,
         tf.reduce_all(ids_in_range(ids, num_classes)),
-        [f"Class ids must be in 0..{num_classes - 1} for {num_classes} classes; found", ids],
-        summarize=32,
+        f"Class ids must be in 0..{num_classes - 1} for {num_classes} classes; found",
+        ids,
     )
-    with tf.control_dependencies(_ops(check)):
-        positives = tf.equal(tf.identity(ids)[:, None], tf.range(num_classes, dtype=tf.int64))
+    positives = tf.equal(ids[:, None], tf.range(num_classes, dtype=tf.int64))
     return positives, ~positives
 
 
@@ -160,30 +162,22 @@ def _one_hot_ids(labels):
         raise ValueError(f"one_hot=True wants labels of shape [B, C]; found {labels.shape}.")
     hot = tf.reduce_sum(tf.cast(tf.not_equal(labels, 0), tf.int32), axis=1)
     ones = tf.reduce_sum(tf.cast(tf.equal(labels, 1), tf.int32), axis=1)
-    check = tf.debugging.Assert(
+    labels = checks.passing(
+        labels,
         tf.reduce_all((hot == 1) & (ones == 1)),
-        ["one_hot=True wants rows with a single 1 and 0 elsewhere; found", labels],
-        summarize=32,
+        "one_hot=True wants rows with a single 1 and 0 elsewhere; found",
+        labels,
     )
-    with tf.control_dependencies(_ops(check)):
-        return tf.argmax(tf.identity(labels), axis=1, output_type=tf.int64)
+    return tf.argmax(labels, axis=1, output_type=tf.int64)
 
 
 def _whole_ids(labels):
     limit = _FIRST_INEXACT[labels.dtype]
-    check = tf.debugging.Assert(
+    labels = checks.passing(
+        labels,
         float_labels_are_exact(labels),
-        [
-            f"Labels must be integer ids. Labels of dtype {labels.dtype.name} are taken where they "
-            f"are whole numbers below {limit} (from there on they may have been rounded); found",
-            labels,
-        ],
-        summarize=32,
+        f"Labels must be integer ids. Labels of dtype {labels.dtype.name} are taken where they "
+        f"are whole numbers below {limit} (from there on they may have been rounded); found",
+        labels,
     )
-    with tf.control_dependencies(_ops(check)):
-        return tf.cast(tf.identity(labels), tf.int64)
-
-
-def _ops(check):
-    # Eagerly an assertion has run and is None.
-    return [] if check is None else [check]
+    return tf.cast(labels, tf.int64)

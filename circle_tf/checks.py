@@ -1,0 +1,40 @@
+"""Checks on values that are known only when a step runs."""
+
+import tensorflow as tf
+
+__all__ = ["passing"]
+
+_SHOWN = 16
+
+
+def passing(value, condition, message, data):
+    """`value`, once `condition` has been seen to hold.
+
+    Args:
+        value: tensor to hand on.
+        condition: scalar bool tensor.
+        message: str, what was expected; `data` follow it.
+        data: tensor, what was found (the first 16 entries are shown).
+
+    Returns:
+        `value`. XLA drops the check: whoever relies on it must make the result NaN as well.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when run, with the message.
+
+    Example:
+        >>> float(passing(tf.constant(1.0), tf.constant(True), "1 is 1; found", tf.constant(1)))
+        1.0
+    """
+    if tf.executing_eagerly():
+        if not condition:
+            # tf.debugging.Assert would put its own words and a bytes literal around the message.
+            found = tf.reshape(data, [-1])
+            shown = str(found[:_SHOWN].numpy().tolist())
+            more = ", ..." if tf.size(found) > _SHOWN else ""
+            raise tf.errors.InvalidArgumentError(None, None, f"{message} {shown[:-1]}{more}].")
+        return value
+    with tf.control_dependencies(
+        [tf.debugging.Assert(condition, [message, data], summarize=_SHOWN)]
+    ):
+        return tf.identity(value)

@@ -1,0 +1,132 @@
+"""The layers: precision, equality with the losses, saving."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import circle_tf
+from tests import reference
+
+POLICIES = ["float32", "mixed_float16", "mixed_bfloat16", "float64"]
+
+
+def rows_and_ids(*, size=12, dim=6, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(size, dim)).astype(dtype), np.arange(size) // 3
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_unit_embedding_is_unit_in_the_loss_dtype(policy):
+    rows, _ = rows_and_ids()
+    layer = circle_tf.UnitEmbedding(5, dtype=policy)
+    unit = layer(rows)
+    assert unit.dtype == (tf.float64 if policy == "float64" else tf.float32)
+    assert layer(keras.KerasTensor((None, 6))).dtype == unit.dtype.name
+    np.testing.assert_allclose(tf.norm(unit, axis=1), np.ones(12), atol=1e-6)
+
+
+def test_unit_embedding_is_the_normalised_projection():
+    rows, _ = rows_and_ids()
+    layer = circle_tf.UnitEmbedding(5, use_bias=False)
+    layer.build(rows.shape)
+    expected = reference.normalize(rows @ layer.kernel.numpy())
+    np.testing.assert_allclose(layer(rows), expected, atol=1e-6)
+
+
+def test_unit_embedding_refuses_feature_maps():
+    with pytest.raises(ValueError, match="GlobalAveragePooling2D"):
+        circle_tf.UnitEmbedding(5)(np.ones((2, 4, 4, 3), np.float32))
+
+
+@pytest.mark.parametrize("dim", [0, -1, 2.5, True])
+def test_unit_embedding_refuses_bad_dimensions(dim):
+    with pytest.raises(ValueError, match="dim must be a whole number of 1 or more"):
+        circle_tf.UnitEmbedding(dim)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_cosine_classifier_gives_cosines_in_float32(policy):
+    rows, _ = rows_and_ids(dtype=np.float64 if policy == "float64" else np.float32)
+    layer = circle_tf.CosineClassifier(4, dtype=policy)
+    cosines = layer(rows)
+    expected = reference.normalize(rows) @ reference.normalize(layer.class_weights.numpy()).T
+    assert cosines.dtype == (tf.float64 if policy == "float64" else tf.float32)
+    np.testing.assert_allclose(cosines, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [1, 0, 2.5])
+def test_cosine_classifier_wants_two_classes(classes):
+    with pytest.raises(ValueError, match="num_classes must be"):
+        circle_tf.CosineClassifier(classes)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("jit", [False, True])
+def test_pairwise_layer_equals_the_loss(policy, jit):
+    rows, ids = rows_and_ids()
+    layer = circle_tf.PairwiseCircle(margin=0.3, gamma=64.0, dtype=policy)
+    found = tf.function(layer, jit_compile=jit)((tf.constant(rows), tf.constant(ids)))
+    loss = circle_tf.CircleLoss(margin=0.3, gamma=64.0, reduction="none")
+    assert found.dtype == tf.float32
+    np.testing.assert_allclose(found, loss(ids, rows), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["mean_valid", "mean", "sum"])
+def test_pairwise_layer_adds_its_mean_to_the_models_losses(reduction):
+    rows, ids = rows_and_ids()
+    layer = circle_tf.PairwiseCircle(as_model_loss=True, reduction=reduction)
+    layer((tf.constant(rows), tf.constant(ids)))
+    expected = circle_tf.CircleLoss(reduction=reduction)(ids, rows)
+    np.testing.assert_allclose(layer.losses, [expected], rtol=1e-6)
+
+
+def test_pairwise_layer_adds_nothing_unless_asked():
+    rows, ids = rows_and_ids()
+    layer = circle_tf.PairwiseCircle()
+    layer((tf.constant(rows), tf.constant(ids)))
+    assert layer.losses == []
+
+
+def test_as_model_loss_wants_a_number():
+    with pytest.raises(ValueError, match="as_model_loss=True wants a reduction to one number"):
+        circle_tf.PairwiseCircle(as_model_loss=True, reduction="none")
+
+
+def test_wide_ids_pass_a_functional_model_exactly():
+    embeddings, ids = keras.Input((6,)), keras.Input((), dtype="int64")
+    model = keras.Model([embeddings, ids], circle_tf.PairwiseCircle()([embeddings, ids]))
+    rows, _ = rows_and_ids(size=4)
+    wide = np.array([2**24, 2**24, 2**24 + 1, 2**24 + 1])
+    found = model.predict([rows, wide], batch_size=4, verbose=0)
+    np.testing.assert_allclose(
+        found, circle_tf.CircleLoss(reduction="none")(wide, rows), rtol=1e-5, atol=1e-6
+    )
+    assert found.max() > 0
+
+
+def test_model_with_two_outputs_trains_on_its_layers_loss():
+    pixels, ids = keras.Input((6,)), keras.Input((), dtype="int64")
+    unit = circle_tf.UnitEmbedding(4)(pixels)
+    losses = circle_tf.PairwiseCircle(as_model_loss=True)([unit, ids])
+    model = keras.Model([pixels, ids], [unit, losses])
+    model.compile("adam", jit_compile=False)
+    rows, labels = rows_and_ids()
+    history = model.fit([rows, labels], epochs=20, batch_size=12, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+
+
+def every_layer():
+    return [
+        circle_tf.UnitEmbedding(5, use_bias=False, kernel_regularizer="l2", name="a"),
+        circle_tf.CosineClassifier(7, name="b"),
+        circle_tf.PairwiseCircle(0.1, 32.0, reduction="sum", as_model_loss=True, name="c"),
+        circle_tf.CircleHead(9, 0.1, 32.0, reduction="sum", detach_weights=False, name="d"),
+    ]
+
+
+@pytest.mark.parametrize("layer", every_layer(), ids=lambda layer: type(layer).__name__)
+def test_config_round_trip(layer):
+    restored = keras.layers.deserialize(keras.layers.serialize(layer))
+    assert type(restored) is type(layer)
+    assert restored.get_config() == layer.get_config()
