@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from circle_tf import examples as reading
+
 __all__ = ["DataError", "Dataset", "Split", "relabel", "sentence_list"]
 
 
@@ -73,16 +75,14 @@ class Split:
         rows = np.arange(len(self)) if indices is None else np.asarray(indices, np.int64)
         if self.decode is None:
             return np.asarray(self.examples)[rows]
-        contents = tf.data.Dataset.from_tensor_slices(rows).batch(64).map(self._contents)
-        images = contents.unbatch().map(self.decode, num_parallel_calls=tf.data.AUTOTUNE)
-        stacked = [batch for batch in images.batch(256).as_numpy_iterator()]
-        return np.concatenate(stacked) if stacked else np.zeros([0, 0, 0, 0], np.uint8)
-
-    def _contents(self, rows: tf.Tensor) -> tf.Tensor:
-        """Bytes of the files or records of `rows` [n], as strings [n]."""
-        from circle_tf import sampling
-
-        return sampling.read_examples(self.examples, rows)
+        examples = reading.as_examples(self.examples, decode=self.decode)
+        found = tf.data.Dataset.from_tensor_slices(rows).batch(64)
+        found = found.map(lambda rows: reading.gather(examples, rows)).unbatch()
+        decode = reading.decoder(examples, decode=self.decode)
+        images = found.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        decoded = list(images.as_numpy_iterator())
+        empty = np.zeros([0, *(side or 0 for side in images.element_spec.shape)], np.uint8)
+        return np.stack(decoded) if decoded else empty
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
