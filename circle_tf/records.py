@@ -90,6 +90,10 @@ class RecordFiles:
             setattr(part, name, getattr(self, name)[rows])
         return part
 
+    def where(self, row: int) -> str:
+        """File and offset of a record, for messages."""
+        return _where(self.paths[self._files[row]], self._offsets[row])
+
     def fetch(self, indices) -> list[bytes]:
         """Reads records; may be called from several threads at once.
 
@@ -252,7 +256,7 @@ class _Record(NamedTuple):
 
     @property
     def where(self):
-        return f"{self.path}, record at byte {self.offset}"
+        return _where(self.path, self.offset)
 
 
 def _read(stream, *, path, offset, end=None, expected_length=None):
@@ -264,7 +268,7 @@ def _read(stream, *, path, offset, end=None, expected_length=None):
     length = _HEADER.unpack(header)[0]
     if expected_length not in (None, length):
         raise RecordError(
-            f"{path}, record at byte {offset}: expected {expected_length} bytes of data, found "
+            f"{_where(path, offset)}: expected {expected_length} bytes of data, found "
             f"{length}. The file has changed since it was indexed, or is damaged: write its "
             "index again with circle_tf.records.write_index."
         )
@@ -305,9 +309,13 @@ def _compare(records, matches):
 
 def _cut_short(path, offset):
     return RecordError(
-        f"{path}, record at byte {offset}: the file ends in the middle of the record, it was cut "
+        f"{_where(path, offset)}: the file ends in the middle of the record, it was cut "
         "short. Copy or write it again."
     )
+
+
+def _where(path, offset):
+    return f"{path}, record at byte {offset}"
 
 
 def _open(path):

@@ -1,0 +1,245 @@
+"""People's own labelled images, checked, and divided into classes to train on and to test on."""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+from absl import logging
+
+from circle_tf import examples as reading
+from trainers.datasets import base, images
+
+__all__ = ["Collection", "drop_unreadable", "inspect", "to_dataset"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Collection:
+    """Labelled images as they were found.
+
+    Args:
+        root: where they were found, for messages.
+        examples: paths `[N]` or `circle_tf.records.RecordFiles`.
+        labels: class of each example `[N]`, positions in `class_names`.
+        class_names: name of each class.
+        names: what to call each example in messages `[N]`.
+        fingerprints: a text for each example `[N]` that changes when its content does.
+        content: `fn(bytes of file or record) -> bytes of the image`, in TensorFlow operations.
+        notes: what is odd about them, in lines to print.
+    """
+
+    root: str
+    examples: object
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    names: np.ndarray
+    fingerprints: np.ndarray
+    content: Callable[[tf.Tensor], tf.Tensor]
+    notes: tuple[str, ...] = ()
+
+    def take(self, rows) -> "Collection":
+        """Some of the examples; classes left without any go too."""
+        kept = np.unique(self.labels[rows])
+        return dataclasses.replace(
+            self,
+            examples=self.examples.take(rows),
+            labels=base.relabel(self.labels[rows], classes=kept),
+            class_names=tuple(self.class_names[label] for label in kept),
+            names=self.names[rows],
+            fingerprints=self.fingerprints[rows],
+        )
+
+    def split(self, *, image_size: int, channels: int) -> base.Split:
+        """The examples with what decodes them."""
+        decode = images.image_decoder(image_size=image_size, channels=channels)
+        content = self.content
+        return base.Split(
+            self.examples, self.labels, self.class_names, lambda data: decode(content(data))
+        )
+
+
+def to_dataset(name: str, collection: Collection, tests: Collection | None, config) -> base.Dataset:
+    """Checks the images and divides the classes.
+
+    Args:
+        name: name of the data set.
+        collection: what to train on, and where `tests` is None to test on too.
+        tests: what to test on, or None to hold classes of `collection` out.
+        config: `image_size` (side in pixels, default 112), `channels` (default 3),
+            `test_fraction` (share of the classes to hold out, default 0.2), `verify` (default
+            True: decode every image once before training starts).
+
+    Returns:
+        The data set; without queries and gallery.
+
+    Raises:
+        DataError: no image can be read, or there are too few classes.
+    """
+    sizes = {"image_size": config.get("image_size", 112), "channels": config.get("channels", 3)}
+    parts = [part for part in (collection, tests) if part is not None]
+    if config.get("verify", True):
+        parts = [drop_unreadable(part) for part in parts]
+    _check_classes(parts[0], at_least=2, use="train on")
+    notes = [note for part in parts for note in part.notes]
+    if tests is None:
+        parts = _hold_out(parts[0], fraction=config.get("test_fraction", 0.2))
+    train, test = parts
+    notes += _class_notes(train, test)
+    return base.Dataset(
+        name=name,
+        train=train.split(**sizes),
+        test=test.split(**sizes),
+        queries=None,
+        gallery=None,
+        image_shape=(sizes["image_size"], sizes["image_size"], sizes["channels"]),
+        report="\n".join(
+            [f"{name}: {_describe(train)} to train on, {_describe(test)} to test on."] + notes
+        ),
+    )
+
+
+def drop_unreadable(collection: Collection) -> Collection:
+    """The collection without the images that cannot be decoded, which are told by path.
+
+    Images that were readable once are not read again until their file changes; what is known of
+    them is kept in the user's cache folder.
+
+    Raises:
+        DataError: no image can be decoded.
+    """
+    known = _known_readable(collection.root)
+    marks = np.array([_hash(text) for text in collection.fingerprints], np.uint64)
+    unknown = np.flatnonzero(~np.isin(marks, known))
+    found = dict(zip(unknown, inspect(collection, rows=unknown), strict=True))
+    unreadable = {row: fault for row, fault in found.items() if isinstance(fault, str)}
+    bad = np.array(sorted(unreadable), np.int64)
+    if len(bad) == len(collection.labels):
+        first = bad[0]
+        raise base.DataError(
+            f"{collection.root}: none of {len(bad)} images can be decoded. The first: "
+            f"{collection.names[first]}: {unreadable[first]}"
+        )
+    good = np.setdiff1d(np.arange(len(collection.labels)), bad)
+    if len(unknown):
+        _remember_readable(collection.root, np.union1d(known, marks[good]))
+    if not len(bad):
+        return collection
+    for row in bad:
+        logging.warning("Skipped %s: %s", collection.names[row], unreadable[row])
+    note = (
+        f"{collection.root}: skipped {len(bad)} unreadable of {len(collection.labels)} images: "
+        f"{base.sentence_list(collection.names[bad])}."
+    )
+    return dataclasses.replace(collection.take(good), notes=(*collection.notes, note))
+
+
+def inspect(collection: Collection, *, rows: np.ndarray) -> list[tuple[int, int] | str]:
+    """Decodes images.
+
+    Args:
+        collection: labelled images.
+        rows: which examples to decode `[n]`.
+
+    Returns:
+        Of each, height and width in pixels; or what is wrong with it, in a line.
+    """
+    examples = reading.as_examples(collection.examples, decode=collection.content)
+    load = reading.decoder(examples, decode=lambda data: images.decode(collection.content(data)))
+
+    def look(row):
+        try:
+            image = load(reading.gather(examples, tf.constant([row], tf.int64))[0])
+        except (tf.errors.OpError, UnicodeDecodeError) as error:
+            return _first_line(error)
+        return tuple(image.shape[:2])
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        looks = pool.map(look, rows)
+        # No bar where it would only flash by.
+        hidden = True if len(rows) < 1000 else None
+        return list(tqdm.tqdm(looks, total=len(rows), desc="checking images", disable=hidden))
+
+
+def _first_line(error):
+    text = getattr(error, "message", None) or "its bytes are not those of an image"
+    return text.splitlines()[0].split("} ")[-1].split(" [Op:")[0]
+
+
+def _hold_out(collection, *, fraction):
+    """Divides the classes by a hash of their names: the same ones on every machine."""
+    count = len(collection.class_names)
+    held_out = max(2, round(fraction * count))
+    if not 0 < fraction < 1 or count - held_out < 2:
+        raise base.DataError(
+            f"{collection.root}: expected enough classes to train on two or more and to hold two "
+            f"or more out for testing, found {count} classes and test_fraction {fraction}. Give "
+            "test_path, a folder of classes to test on (the same path tests on the classes "
+            "trained on)."
+        )
+    hashes = [_hash(name) for name in collection.class_names]
+    tested = np.argsort(hashes, kind="stable")[:held_out]
+    in_test = np.isin(collection.labels, tested)
+    return [collection.take(np.flatnonzero(~in_test)), collection.take(np.flatnonzero(in_test))]
+
+
+def _check_classes(collection, *, at_least, use):
+    if len(collection.class_names) < at_least:
+        raise base.DataError(
+            f"{collection.root}: expected {at_least} or more classes to {use}, found "
+            f"{len(collection.class_names)}: {base.sentence_list(collection.class_names)}."
+        )
+
+
+def _class_notes(train, test):
+    notes = []
+    for part, use in ((train, "train on"), (test, "test on")):
+        counts = np.bincount(part.labels, minlength=len(part.class_names))
+        single = [part.class_names[label] for label in np.flatnonzero(counts == 1)]
+        if single:
+            notes.append(
+                f"{len(single)} classes to {use} have one image, which has no other to be "
+                f"matched with: {base.sentence_list(single)}."
+            )
+    common = sorted(set(train.class_names) & set(test.class_names))
+    if common:
+        notes.append(
+            f"{len(common)} classes to test on are trained on too: {base.sentence_list(common)}."
+        )
+    return notes
+
+
+def _describe(collection):
+    return f"{len(collection.labels)} images of {len(collection.class_names)} classes"
+
+
+def _hash(text):
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest())
+
+
+def _cache_path(root):
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.join(pathlib.Path.home(), ".cache")
+    return pathlib.Path(folder, "circle-tf", "readable", f"{_hash(os.path.abspath(root)):016x}.npy")
+
+
+def _known_readable(root):
+    try:
+        return np.load(_cache_path(root), allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return np.zeros([0], np.uint64)
+
+
+def _remember_readable(root, marks):
+    path = _cache_path(root)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as stream:
+            np.save(stream, marks)
+        os.replace(partial, path)
+    except OSError as error:  # a cache that cannot be written costs time only
+        logging.info("The list of readable images is not kept: %s", error)

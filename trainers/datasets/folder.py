@@ -1,0 +1,136 @@
+"""People's own images: one sub-folder for each class."""
+
+import collections
+import os
+
+import numpy as np
+
+from trainers.datasets import base, images
+from trainers.datasets.collection import Collection, to_dataset
+
+__all__ = ["collect", "load"]
+
+
+def load(config) -> base.Dataset:
+    """Lists the images, checks that they can be read, and holds classes out for testing.
+
+    Args:
+        config: `path` (the folder), `test_path` (a folder of other classes to test on; empty:
+            hold some out), and the fields of `collection.to_dataset`.
+
+    Returns:
+        The data set; images are decoded when they are needed.
+
+    Raises:
+        DataError: no such folder, no images, one class only, or no image can be read.
+    """
+    tests = config.get("test_path", "")
+    return to_dataset(
+        "folder", collect(config.get("path", "")), collect(tests) if tests else None, config
+    )
+
+
+def collect(path: str) -> Collection:
+    """Lists the images of a folder, without reading them.
+
+    A class is a sub-folder, its images are the files in it and in the folders below it with the
+    suffix of an image, in upper or lower case. Hidden files and folders are left alone.
+
+    Args:
+        path: the folder that holds a sub-folder for each class.
+
+    Returns:
+        The images, ordered by class and path.
+
+    Raises:
+        DataError: no such folder, or no image in any sub-folder.
+    """
+    if not os.path.isdir(path):
+        raise base.DataError(
+            f"Expected a folder with one sub-folder of images for each class, found "
+            f"{'no folder' if not os.path.exists(path) else 'a file'} at {path!r}. "
+            "Give it as --config.dataset.path=FOLDER."
+        )
+    found, others, empty = {}, collections.Counter(_suffixes(path)), []
+    for name in _sub_folders(path):
+        files = sorted(_files_below(os.path.join(path, name)))
+        found[name] = [file for file in files if _suffix(file) in images.SUFFIXES]
+        others.update(_suffix(file) for file in files if _suffix(file) not in images.SUFFIXES)
+        if not found[name]:
+            empty.append(name)
+            del found[name]
+    if not found:
+        raise base.DataError(
+            f"{path}: expected a sub-folder for each class with images in it "
+            f"({', '.join(images.SUFFIXES)}), found {len(empty)} sub-folders without images"
+            + (f" and other files: {_counted(others)}." if others else ".")
+        )
+    notes = []
+    if empty:
+        notes.append(
+            f"{path}: {len(empty)} sub-folders hold no images: {base.sentence_list(empty)}."
+        )
+    if others:
+        notes.append(f"{path}: left out files that are no images of a class: {_counted(others)}.")
+    return _collection(path, found, notes)
+
+
+def _collection(path, found, notes):
+    files = np.array([file for name in found for file in found[name]], object)
+    labels = np.repeat(np.arange(len(found)), [len(found[name]) for name in found])
+    return Collection(
+        root=path,
+        examples=files,
+        labels=labels,
+        class_names=tuple(found),
+        names=files,
+        fingerprints=np.array([_fingerprint(file) for file in files], object),
+        content=lambda content: content,
+        notes=tuple(notes),
+    )
+
+
+def _fingerprint(file):
+    try:
+        status = os.stat(file)
+    except OSError:  # a dangling link; told as unreadable when it is read
+        return file
+    return f"{os.path.abspath(file)}|{status.st_size}|{status.st_mtime_ns}"
+
+
+def _sub_folders(path):
+    with os.scandir(path) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name))
+
+
+def _suffixes(path):
+    """Suffixes of the files that lie beside the classes."""
+    with os.scandir(path) as entries:
+        files = [entry.name for entry in entries if entry.is_file()]
+    return [_suffix(name) or name for name in files if not _hidden(name)]
+
+
+def _files_below(folder):
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        yield from (os.path.join(parent, name) for name in files if not _hidden(name))
+
+
+def _hidden(name):
+    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def _suffix(file):
+    return os.path.splitext(file)[1].lower()
+
+
+def _counted(suffixes):
+    return base.sentence_list(
+        [f"{n} {suffix or 'without suffix'}" for suffix, n in suffixes.most_common()]
+    )

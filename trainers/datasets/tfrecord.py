@@ -1,0 +1,149 @@
+"""People's own images in TFRecord files, as `python -m trainers.data convert` writes them."""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from circle_tf.records import RecordError, RecordFiles
+from trainers.datasets import base
+from trainers.datasets.collection import Collection, to_dataset
+
+__all__ = ["collect", "list_shards", "load"]
+
+
+def load(config) -> base.Dataset:
+    """Opens the shards, checks that their images can be read, and holds classes out for testing.
+
+    Args:
+        config: `path` (a TFRecord file, or a folder of them), `test_path` (other shards to test
+            on; empty: hold classes out), `image_feature`, `label_feature`, `class_feature` (names
+            of the features: bytes of the image file, whole number, and name of the class, which
+            may be missing; default image, label, class), and the fields of
+            `collection.to_dataset`.
+
+    Returns:
+        The data set; images are read and decoded when they are needed.
+
+    Raises:
+        DataError: no shards, damaged ones, one class only, or no image can be read.
+    """
+    names = {
+        f"{kind}_feature": config.get(f"{kind}_feature", kind)
+        for kind in ("image", "label", "class")
+    }
+    tests = config.get("test_path", "")
+    return to_dataset(
+        "tfrecord",
+        collect(config.get("path", ""), **names),
+        collect(tests, **names) if tests else None,
+        config,
+    )
+
+
+def collect(
+    path: str, *, image_feature="image", label_feature="label", class_feature="class"
+) -> Collection:
+    """Opens shards, without decoding their images.
+
+    Args:
+        path: a TFRecord file, or a folder that holds some.
+        image_feature: name of the feature with the bytes of an image file.
+        label_feature: name of the feature with the label, a whole number.
+        class_feature: name of the feature with the name of the class, or of none.
+
+    Returns:
+        The images, in the order of the shards.
+
+    Raises:
+        DataError: no shards, or damaged ones.
+    """
+    shards = list_shards(path)
+    try:
+        records = RecordFiles(
+            shards,
+            label_feature=label_feature,
+            progress=lambda paths: tqdm.tqdm(paths, desc="opening shards", disable=None),
+        )
+        classes, first, labels = np.unique(records.labels, return_index=True, return_inverse=True)
+        examples = records.fetch(first)
+    except (RecordError, ValueError) as error:
+        raise base.DataError(str(error)) from error
+    names = [
+        _class_name(example, label=label, feature=class_feature)
+        for example, label in zip(examples, classes, strict=True)
+    ]
+    where = np.array([records.where(row) for row in range(len(records))], object)
+    return Collection(
+        root=path,
+        examples=records,
+        labels=labels.astype(np.int64),
+        class_names=tuple(names),
+        names=where,
+        fingerprints=_fingerprints(shards, where),
+        content=lambda example: _image(example, feature=image_feature),
+    )
+
+
+def list_shards(path: str) -> list[str]:
+    """TFRecord files at a path, by name.
+
+    Args:
+        path: a file, or a folder.
+
+    Returns:
+        The file; or the files of the folder that have `tfrecord` in their name.
+
+    Raises:
+        DataError: there is nothing, or shards of a numbered set are missing.
+    """
+    if os.path.isfile(path):
+        return [path]
+    names = sorted(os.listdir(path)) if os.path.isdir(path) else []
+    shards = [name for name in names if "tfrecord" in name and not name.endswith(".npz")]
+    shards = [name for name in shards if not name.startswith(".")]
+    if not shards:
+        raise base.DataError(
+            f"Expected a TFRecord file or a folder of *.tfrecord files, found none at {path!r}. "
+            "Give it as --config.dataset.path=PATH; python -m trainers.data convert writes them."
+        )
+    _check_complete(path, shards)
+    return [os.path.join(path, name) for name in shards]
+
+
+def _check_complete(path, shards):
+    """Finds out from names such as a-00001-of-00004.tfrecord that shards are missing."""
+    found = {}
+    for name in shards:
+        stem, _, total = os.path.splitext(name)[0].partition("-of-")
+        prefix = stem.rpartition("-")[0]
+        if total.isdigit():
+            found.setdefault((prefix, int(total)), []).append(name)
+    for (prefix, total), names in found.items():
+        if len(names) != total:
+            raise base.DataError(
+                f"{path}: expected {total} shards {prefix}-*-of-{total:05d}, found {len(names)}. "
+                "Copy the others too, or convert again."
+            )
+
+
+def _class_name(example, *, label, feature):
+    features = tf.train.Example.FromString(example).features.feature
+    values = features[feature].bytes_list.value if feature in features else []
+    return values[0].decode("utf-8", "replace") if values else str(label)
+
+
+def _fingerprints(shards, where):
+    status = {shard: os.stat(shard) for shard in shards}
+    marks = {
+        shard: f"{os.path.abspath(shard)}|{found.st_size}|{found.st_mtime_ns}|"
+        for shard, found in status.items()
+    }
+    return np.array([marks[text.rpartition(", record")[0]] + text for text in where], object)
+
+
+def _image(example, *, feature):
+    return tf.io.parse_single_example(example, {feature: tf.io.FixedLenFeature([], tf.string)})[
+        feature
+    ]
