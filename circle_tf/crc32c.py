@@ -11,6 +11,7 @@ import numpy as np
 __all__ = ["crc32c", "masked_crc32c"]
 
 _POLYNOMIAL = 0x82F63B78
+_WORD = 8  # bytes that are looked up in tables, two at a time, before folding starts
 # The four bytes after which a register that started at 0 holds the 0xFFFFFFFF that CRC-32C
 # starts with. Zeros in front of them leave a register of 0 as it is: messages can be padded.
 _PREFIX = np.frombuffer(b"\x54\x64\x1f\x64", np.uint8)
@@ -37,7 +38,7 @@ def crc32c(messages: list[bytes]) -> np.ndarray:
     for row, message in enumerate(messages):
         length = len(message) + len(_PREFIX)
         # Of near lengths one width: at most an eighth more than needed.
-        grain = max(2, (1 << length.bit_length()) // 16)
+        grain = max(_WORD, (1 << length.bit_length()) // 16)
         width = -(-length // grain) * grain
         rows_by_width.setdefault(width, []).append(row)
     for width, rows in rows_by_width.items():
@@ -77,9 +78,12 @@ def _right_aligned(messages, *, width):
 
 
 def _fold(grid):
-    """Checksums `[rows]` of `[rows, width]` bytes, from a register of 0; width even."""
-    registers = _pair_table()[grid.view("<u2")]
-    level = 1
+    """Checksums `[rows]` of `[rows, width]` bytes; width a multiple of _WORD."""
+    pairs = grid.view("<u2").reshape(len(grid), -1, _WORD // 2)
+    registers = _pair_tables()[0][pairs[..., 0]]
+    for place in range(1, _WORD // 2):
+        registers ^= _pair_tables()[place][pairs[..., place]]
+    level = _WORD.bit_length() - 1
     while registers.shape[1] > 1:
         if registers.shape[1] % 2:
             registers = np.pad(registers, ((0, 0), (1, 0)))
@@ -112,9 +116,15 @@ def _shift_table(level):
 
 
 @functools.cache
-def _pair_table():
-    """Register after each two bytes, the first one being the low byte of the index."""
+def _pair_tables():
+    """Register after a word that is zero but for two of its bytes: `[_WORD / 2, 65536]`.
+
+    The first of the two bytes is the low one of the index.
+    """
     bytes_ = np.arange(256, dtype=np.uint32)
     first = _apply(_shift_table(1), bytes_)
     second = _apply(_shift_table(0), bytes_)
-    return (second[:, None] ^ first[None, :]).ravel()
+    tables = [(second[:, None] ^ first[None, :]).ravel()]
+    while len(tables) < _WORD // 2:
+        tables.insert(0, _apply(_shift_table(1), tables[0]))
+    return np.stack(tables)
