@@ -1,0 +1,104 @@
+"""What every recipe is made of: its fields, their meaning and their defaults.
+
+Fields of value None take the default of the class they configure. Override a field on the command
+line with `--config.section.field=value`.
+"""
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+__all__ = ["get_config"]
+
+
+def get_config():
+    """A fresh config, every field present; recipes change values, they add no fields.
+
+    Returns:
+        ml_collections.ConfigDict, locked.
+
+    Example:
+        >>> get_config().batch.examples_per_class
+        4
+    """
+    config = ml_collections.ConfigDict(
+        {
+            "dataset": _dataset(),
+            "batch": {
+                "classes_per_batch": 32,  # P
+                "examples_per_class": 4,  # K; a batch holds P * K examples
+            },
+            "augment": _augment(),
+            "model": {
+                "backbone": "conv4",  # a name of circle_tf.backbones
+                "pooling": placeholder(str),  # average, max, flatten
+                "weights": placeholder(str),  # file of backbone weights to start from
+                "embedding_dim": 128,
+            },
+            "loss": {
+                # circle, class_circle; to compare with: keras_circle, cross_entropy
+                "name": "circle",
+                "margin": placeholder(float),
+                "gamma": placeholder(float),
+                "reduction": placeholder(str),
+            },
+            "optimizer": _optimizer(),
+            "steps": 1000,
+            "epochs": 0,  # above 0: train that many passes over the classes instead of `steps`
+            "eval_every": 100,  # steps from one evaluation, log line and progress bar to the next
+            "eval_examples": 2000,  # at most so many unseen examples are evaluated while training
+            "checkpoint_every": 200,  # steps
+            "keep_checkpoints": 3,
+            "precision": "float32",  # float32, mixed_bfloat16, mixed_float16
+            "jit": "auto",  # auto: on for GPU and TPU, off for CPU; on; off
+            "strategy": "single",
+            "deterministic": True,  # the same weights, bit for bit, from the same command
+            "seed": 0,
+        }
+    )
+    return config.lock()
+
+
+def _dataset():
+    return {
+        "name": "glyphs",  # glyphs, digits, folder, tfrecord
+        "path": "",  # folder, tfrecord: where the examples are
+        "test_path": "",  # folder, tfrecord: other classes to test on; empty: hold some out
+        "test_fraction": 0.2,  # folder, tfrecord: share of the classes to hold out
+        "verify": True,  # folder, tfrecord: read every image once before training
+        "image_feature": "image",  # tfrecord: names of the features that hold the image file,
+        "label_feature": "label",  # the label, and (if there is one) the name of the class
+        "class_feature": "class",
+        "image_size": 32,  # side in pixels
+        "channels": 1,  # 1 grey, 3 colour
+        "seed": 0,  # glyphs: which characters train, and the look of each
+    }
+
+
+def _augment():
+    """Largest change of each kind, drawn for each image anew; 0 or empty is off."""
+    return {
+        "rotation": 0.0,  # degrees, either way
+        "translation": 0.0,  # share of the side, either way
+        "zoom": 0.0,  # share, in and out
+        "shear": 0.0,  # share of the side
+        "flip": "",  # horizontal, vertical, horizontal_and_vertical
+        "brightness": 0.0,  # share of the range
+        "contrast": 0.0,  # share
+        "saturation": 0.0,  # 0..1; colour only
+        "hue": 0.0,  # 0..1; colour only
+        "cutout": 0.0,  # share of the side covered by a rectangle
+        "fill_value": 0.0,  # pixel value, 0..255, where an image is moved away or cut out
+    }
+
+
+def _optimizer():
+    return {
+        "name": "adam",  # adam, adamw, sgd
+        "learning_rate": 1e-3,  # after warm-up
+        "warmup_steps": 0,  # from 0 up to learning_rate
+        "schedule": "cosine",  # cosine (down to final_learning_rate), constant
+        "final_learning_rate": 0.0,
+        "weight_decay": 0.0,  # decoupled; 0 is none
+        "momentum": 0.9,  # sgd only
+        "clipnorm": 0.0,  # largest norm of the whole gradient; 0 is no limit
+    }

@@ -1,0 +1,103 @@
+"""What the commands have in common: flags with clear errors, and errors for people."""
+
+import contextlib
+import difflib
+import re
+import sys
+import warnings
+
+from absl import app, flags, logging
+
+__all__ = ["ConfigError", "config_errors", "run"]
+
+
+class ConfigError(ValueError):
+    """A command cannot do what it is asked to; the message says what was found and what to do.
+
+    Commands print the message without a traceback: it speaks of the request, not of the code.
+    """
+
+
+@contextlib.contextmanager
+def config_errors():
+    """Turns the ValueError or TypeError of a library that refuses a value into a ConfigError."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise ConfigError(str(error)) from error
+
+
+def run(main):
+    """Runs a command: parses the flags, calls `main(argv)`, prints errors for people in one line.
+
+    A misspelt flag or config field ends the command with status 2 and a suggestion, a
+    `ConfigError` and its like (data that cannot be used, a package that is not installed) with
+    status 1. Every other error keeps its traceback.
+
+    Args:
+        main: `fn(argv)`, which does the work.
+    """
+    app.run(lambda argv: _main(main, argv), flags_parser=_parse_flags)
+
+
+def _main(main, argv):
+    if len(argv) > 1:
+        _stop(f"Unexpected argument {argv[1]!r}: options are written --name=value.", status=2)
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    warnings.showwarning = _show_warning
+    try:
+        main(argv)
+    except KeyboardInterrupt:
+        _stop("Interrupted.", status=130)
+    except Exception as error:
+        if not _is_for_people(error):
+            raise
+        _stop(str(error), status=1)
+
+
+def _is_for_people(error):
+    # By name: this module must not import what imports TensorFlow before flags are parsed.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"ConfigError", "DataError", "ImportError", "FileNotFoundError"})
+
+
+def _parse_flags(args):
+    try:
+        return flags.FLAGS(args)
+    except flags.Error as error:
+        _stop(f"{error}{_flag_hint(str(error))}", status=2)
+    except (AttributeError, KeyError) as error:
+        # What ml_collections raises for a field that the recipe does not have.
+        _stop(_unknown_field(str(error), args), status=2)
+    except FileNotFoundError as error:
+        _stop(f"There is no recipe {error.filename!r}.", status=2)
+
+
+def _unknown_field(message, args):
+    """One line for ml_collections' error text, which is a repr within a repr."""
+    found = re.search(r"'(\w+)\\?'", message.replace("\\", ""))
+    name = found[1] if found else message
+    flag = next((arg for arg in args if name in re.split(r"[.=]", arg)[1:]), f"--config.{name}")
+    meant = re.search(r'Did you mean "(\w+)"', message)
+    hint = f"Did you mean {meant[1]!r}?" if meant else "See configs/base.py for the fields."
+    return f"{flag}: the recipe has no field {name!r}. {hint}"
+
+
+def _flag_hint(message):
+    unknown = re.search(r"Unknown command line flag '(\w+)", message)
+    if not unknown or "Did you mean" in message:
+        return ""
+    close = difflib.get_close_matches(unknown[1], list(flags.FLAGS), n=1)
+    return f". Did you mean --{close[0]}?" if close else ". See --help."
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    """Shows a warning without the line of code that gave it."""
+    del category, filename, lineno, line
+    print(f"warning: {message}", file=file or sys.stderr)
+
+
+def _stop(message, *, status):
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)

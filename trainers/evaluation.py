@@ -1,0 +1,101 @@
+"""How well an embedding model finds classes it has never seen."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from circle_tf import retrieval
+
+__all__ = ["DuringTraining", "choose_classes", "embed", "evaluate"]
+
+_CHUNK = 1024  # images decoded at a time
+_BATCH = 256
+
+
+def evaluate(model, dataset):
+    """All metrics of a data set's protocols.
+
+    Args:
+        model: keras.Model from pixels `[B, H, W, C]` to embeddings `[B, D]`.
+        dataset: trainers.datasets.Dataset.
+
+    Returns:
+        dict: `leave_one_out` -> the numbers of `circle_tf.retrieval.retrieval_report` for the
+        unseen classes, each example looked up among the others; and, for data sets with queries
+        and a gallery, `one_shot` -> those of the queries looked up in the gallery.
+    """
+    results = {}
+    if dataset.queries is not None:
+        results["one_shot"] = retrieval.retrieval_report(
+            embed(model, dataset.queries),
+            dataset.queries.labels,
+            gallery=embed(model, dataset.gallery),
+            gallery_labels=dataset.gallery.labels,
+        )
+    embeddings = embed(model, dataset.test)
+    results["leave_one_out"] = retrieval.retrieval_report(embeddings, dataset.test.labels)
+    return results
+
+
+def embed(model, split, rows=None):
+    """Embeddings of a split's images, decoded and embedded in chunks.
+
+    Args:
+        model: keras.Model from pixels `[B, H, W, C]` to embeddings `[B, D]`.
+        split: trainers.datasets.Split.
+        rows: indices into the split; None for all.
+
+    Returns:
+        ndarray float32 `[len(rows), D]`.
+    """
+    rows = np.arange(len(split)) if rows is None else np.asarray(rows)
+    pixels = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
+    call = tf.function(lambda images: model(images, training=False), input_signature=[pixels])
+    chunks = [np.zeros([0, model.output_shape[-1]], np.float32)]
+    for start in range(0, len(rows), _CHUNK):
+        images = split.images(rows[start : start + _CHUNK])
+        for first in range(0, len(images), _BATCH):
+            batch = tf.cast(images[first : first + _BATCH], tf.float32)
+            chunks.append(call(batch).numpy())
+    return np.concatenate(chunks)
+
+
+def choose_classes(split, *, examples, seed=0):
+    """Rows of a random choice of whole classes, at most so many examples but two classes.
+
+    Args:
+        split: trainers.datasets.Split.
+        examples: int, how many examples at most.
+        seed: int.
+
+    Returns:
+        Sorted indices `[n]` into the split.
+    """
+    classes, counts = np.unique(split.labels, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(classes))
+    chosen = max(2, int(np.searchsorted(np.cumsum(counts[order]), examples, side="right")))
+    return np.flatnonzero(np.isin(split.labels, classes[order[:chosen]]))
+
+
+class DuringTraining(keras.callbacks.Callback):
+    """Adds retrieval metrics on some of the unseen classes to each epoch's logs. Put it first.
+
+    `val_recall_at_1` and `val_map_at_r` are leave-one-out, over the chosen classes only: with
+    fewer classes to mistake them for they are higher than those of the whole evaluation.
+
+    Args:
+        model: the embedding model; the model that trains may end in class scores.
+        split: trainers.datasets.Split of the unseen classes.
+        rows: indices of the examples to use.
+    """
+
+    def __init__(self, model, split, *, rows):
+        super().__init__()
+        self._embedding, self._split, self._rows = model, split, rows
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Evaluates."""
+        embeddings = embed(self._embedding, self._split, self._rows)
+        report = retrieval.retrieval_report(embeddings, self._split.labels[self._rows])
+        logs["val_recall_at_1"] = report["recall_at_1"]
+        logs["val_map_at_r"] = report["mean_average_precision_at_r"]

@@ -1,0 +1,138 @@
+"""The models of a run: the embedding model that is kept, and the model that is trained."""
+
+import dataclasses
+
+import keras
+
+import circle_tf
+from circle_tf import backbones
+from trainers import commands, optimizers, runtime
+
+__all__ = ["Models", "build"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Models:
+    """Two models that share their weights.
+
+    Args:
+        embedding: raw pixels `[B, H, W, C]` in 0..255 to unit embeddings `[B, D]` float32.
+        training: the compiled model that `fit` trains. With pair-wise losses it ends in the
+            embeddings, with class-level losses in cosines or logits `[B, num_classes]`.
+    """
+
+    embedding: keras.Model
+    training: keras.Model
+
+
+def build(config, *, image_shape, num_classes, steps):
+    """Builds and compiles the models of a recipe.
+
+    Args:
+        config: recipe.
+        image_shape: `(H, W, C)` of the images.
+        num_classes: int, classes to train on; used by class-level losses.
+        steps: int, length of the run in steps; shapes the learning rate.
+
+    Returns:
+        Models, with all variables made, also the optimizer's.
+
+    Raises:
+        commands.ConfigError: a name or number in the recipe that cannot be.
+
+    Example:
+        >>> from configs import digits
+        >>> models = build(digits.get_config(), image_shape=(8, 8, 1), num_classes=5, steps=10)
+        >>> models.embedding.output_shape
+        (None, 32)
+    """
+    with commands.config_errors():
+        backbone = backbones.build(
+            config.model.backbone,
+            image_shape,
+            pooling=config.model.pooling,
+            weights=config.model.weights,
+        )
+        objective = _objective(config.loss.name)
+        ends = objective(
+            backbone.output, dim=config.model.embedding_dim, classes=num_classes, loss=config.loss
+        )
+    embedding = circle_tf.EmbeddingModel(backbone.input, ends.embeddings, name="embedding_model")
+    training = circle_tf.EmbeddingModel(backbone.input, ends.outputs, name="training_model")
+    training.compile(
+        optimizer=optimizers.build(config.optimizer, steps=steps),
+        loss=ends.loss,
+        metrics=ends.metrics,
+        jit_compile=runtime.jit_compile(config),
+    )
+    return Models(embedding, training)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Ends:
+    """What a loss puts on top of the backbone's features."""
+
+    embeddings: keras.KerasTensor
+    outputs: keras.KerasTensor
+    loss: keras.losses.Loss
+    metrics: list
+
+
+def _objective(name):
+    """The function that puts a loss on top of features."""
+    objectives = {
+        "circle": _circle,
+        "class_circle": _class_circle,
+        "keras_circle": _keras_circle,
+        "cross_entropy": _cross_entropy,
+    }
+    if name not in objectives:
+        raise commands.ConfigError(
+            f"loss.name must be one of {', '.join(objectives)}; found {name!r}."
+        )
+    return objectives[name]
+
+
+def _circle(features, *, dim, classes, loss):
+    del classes
+    embeddings = circle_tf.UnitEmbedding(dim, name="embedding")(features)
+    loss = circle_tf.CircleLoss(**_given(loss))
+    monitors = circle_tf.metrics.monitors(margin=loss.margin)
+    return _Ends(embeddings, embeddings, loss, monitors)
+
+
+def _class_circle(features, *, dim, classes, loss):
+    embeddings = circle_tf.UnitEmbedding(dim, name="embedding")(features)
+    cosines = circle_tf.CosineClassifier(classes, name="classes")(embeddings)
+    loss = circle_tf.ClassCircleLoss(**_given(loss))
+    monitors = circle_tf.metrics.monitors(margin=loss.margin, labels="class")
+    return _Ends(embeddings, cosines, loss, monitors)
+
+
+def _keras_circle(features, *, dim, classes, loss):
+    """Keras' own Circle, to compare with."""
+    del classes
+    embeddings = circle_tf.UnitEmbedding(dim, name="embedding")(features)
+    hyper_parameters = _given(loss)
+    if hyper_parameters.pop("reduction", None):
+        raise commands.ConfigError("loss.reduction is not for keras_circle, which has its own.")
+    loss = keras.losses.Circle(**hyper_parameters)
+    return _Ends(embeddings, embeddings, loss, circle_tf.metrics.monitors(margin=loss.margin))
+
+
+def _cross_entropy(features, *, dim, classes, loss):
+    """A softmax classifier, to compare with: its last features are the embeddings."""
+    if _given(loss):
+        raise commands.ConfigError("cross_entropy has no margin, gamma or reduction to set.")
+    # Float32 as the other losses' logits, and not normalised: logits within -1..1 hardly train.
+    bottleneck = keras.layers.Dense(dim, dtype="float32", name="embedding")(features)
+    embeddings = keras.layers.UnitNormalization(dtype="float32", name="unit")(bottleneck)
+    logits = keras.layers.Dense(classes, dtype="float32", name="classes")(bottleneck)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return _Ends(embeddings, logits, loss, ["accuracy"])
+
+
+def _given(loss):
+    """The hyper-parameters that the recipe sets; the others keep the class's defaults."""
+    names = ("margin", "gamma", "reduction")
+    return {name: loss[name] for name in names if loss[name] is not None}

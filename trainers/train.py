@@ -1,0 +1,39 @@
+"""Trains a recipe: images to embeddings by Circle loss.
+
+    python -m trainers.train --config=configs/glyphs.py --workdir=runs/glyphs
+    python -m trainers.train --config=configs/glyphs.py --workdir=runs/g64 --config.loss.gamma=64
+
+The same command resumes a run that was stopped, at the newest checkpoint in its workdir. Any
+field of configs/base.py can be set on the command line.
+"""
+
+import os
+
+from absl import flags
+from ml_collections import config_flags
+
+from trainers import commands, quiet
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Recipe: a file in configs/.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory for the files of the run.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv):
+    """Trains, and says what to do next."""
+    del argv
+    quiet.import_tensorflow()
+    from trainers import training
+
+    name = os.path.splitext(
+        os.path.basename(config_flags.get_config_filename(flags.FLAGS["config"]))
+    )[0]
+    run = training.train(_CONFIG.value, workdir=_WORKDIR.value, config_name=name)
+    print(f"The embedding model is {run.model}.")
+    print(f"Next: python -m trainers.evaluate --workdir={_WORKDIR.value}")
+
+
+if __name__ == "__main__":
+    commands.run(main)

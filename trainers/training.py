@@ -1,0 +1,192 @@
+"""A training run from recipe to finished model, resumable at any step."""
+
+import dataclasses
+import os
+import platform
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from circle_tf import sampling
+from trainers import (
+    augment,
+    callbacks,
+    checkpoints,
+    commands,
+    datasets,
+    evaluation,
+    experiment,
+    pictures,
+    runtime,
+)
+from trainers import workdir as workdirs
+
+__all__ = ["train"]
+
+
+def train(config, *, workdir, config_name=""):
+    """Trains the recipe, or goes on where a run in `workdir` stopped.
+
+    Args:
+        config: recipe, an ml_collections.ConfigDict with the fields of configs/base.py.
+        workdir: str, directory of the run's files.
+        config_name: str, the recipe's name for the record.
+
+    Returns:
+        trainers.workdir.Workdir of the finished run.
+
+    Raises:
+        commands.ConfigError: the recipe cannot be, or `workdir` holds a run of another one.
+        trainers.datasets.DataError: the data cannot be used.
+    """
+    files = workdirs.Workdir(workdir)
+    files.claim(config)
+    if files.is_finished:
+        print(f"{files.path} holds the finished run of this recipe: nothing to do.")
+        return files
+    strategy = runtime.set_up(config)
+    dataset = datasets.load(config.dataset)
+    print(dataset.report)
+    steps = run_length(config, dataset)
+    with strategy.scope():
+        models = experiment.build(
+            config,
+            image_shape=dataset.image_shape,
+            num_classes=len(dataset.train.class_names),
+            steps=steps,
+        )
+    sketch = pictures.Pictures(config, dataset=dataset, files=files)
+    sketch.before(models.embedding)
+    _fit(config, dataset=dataset, models=models, files=files, steps=steps)
+    sketch.after(models.embedding)
+    _finish(config_name, models=models, files=files, steps=steps)
+    return files
+
+
+def run_length(config, dataset):
+    """Steps of the run.
+
+    Args:
+        config: recipe; reads `steps`, `epochs`, `batch`.
+        dataset: trainers.datasets.Dataset.
+
+    Returns:
+        int; `epochs` passes over the training examples when set, else `steps`.
+
+    Raises:
+        commands.ConfigError: lengths and intervals below 1, batches the data cannot fill.
+    """
+    for name in ("eval_every", "checkpoint_every", "keep_checkpoints"):
+        if config[name] < 1:
+            raise commands.ConfigError(f"{name} must be 1 or more; found {config[name]}.")
+    with commands.config_errors():
+        sampler = sampling.PKSampler(dataset.train.labels, seed=config.seed, **config.batch)
+    steps = config.epochs * sampler.steps_per_epoch if config.epochs else config.steps
+    if steps < 1:
+        raise commands.ConfigError(f"steps must be 1 or more; found {steps}.")
+    return steps
+
+
+def _fit(config, *, dataset, models, files, steps):
+    """Trains from the newest checkpoint, or from the start, to the last step."""
+    saved = checkpoints.Checkpoints(
+        files.checkpoints, models.training, keep=config.keep_checkpoints
+    )
+    log = workdirs.MetricsLog(files.metrics)
+    step = saved.restore()
+    log.truncate(step)
+    _announce(config, models=models, step=step, steps=steps)
+    while step < steps:
+        span = _next_span(step, steps=steps, epoch_steps=config.eval_every)
+        models.training.fit(
+            _batches(config, dataset.train, start_step=step, num_steps=span.steps),
+            initial_epoch=span.epoch,
+            epochs=span.epoch + span.epochs,
+            steps_per_epoch=span.steps // span.epochs,
+            shuffle=False,  # The data set is in the order wanted.
+            verbose=0,
+            callbacks=[
+                evaluation.DuringTraining(
+                    models.embedding,
+                    dataset.test,
+                    rows=evaluation.choose_classes(dataset.test, examples=config.eval_examples),
+                ),
+                callbacks.Recorder(log, files.tensorboard, step=step, steps=steps),
+                callbacks.Progress(step=step, steps=steps),
+                callbacks.Checkpointer(
+                    saved,
+                    every=config.checkpoint_every,
+                    step=step,
+                    steps=steps,
+                    epoch_steps=config.eval_every,
+                ),
+            ],
+        )
+        step += span.steps
+
+
+@dataclasses.dataclass(frozen=True)
+class _Span:
+    """What one call of `fit` covers: whole epochs, or the rest of a broken one."""
+
+    epoch: int
+    epochs: int
+    steps: int
+
+
+def _next_span(step, *, steps, epoch_steps):
+    epoch, done = divmod(step, epoch_steps)
+    whole = (steps - step) // epoch_steps
+    if done or not whole:
+        return _Span(epoch, 1, min(epoch_steps - done, steps - step))
+    return _Span(epoch, whole, whole * epoch_steps)
+
+
+def _batches(config, split, *, start_step, num_steps):
+    return sampling.pk_dataset(
+        split.examples,
+        split.labels,
+        classes_per_batch=config.batch.classes_per_batch,
+        examples_per_class=config.batch.examples_per_class,
+        seed=config.seed,
+        start_step=start_step,
+        num_steps=num_steps,
+        decode=split.decode,
+        augment=augment.augmenter(config.augment),
+    )
+
+
+def _announce(config, *, models, step, steps):
+    weights = models.embedding.count_params()
+    batch = config.batch.classes_per_batch * config.batch.examples_per_class
+    print(
+        f"{config.model.backbone}: {weights:,} weights, images {models.embedding.input_shape[1:]} "
+        f"to {models.embedding.output_shape[1]} numbers, on {runtime.describe_device()}."
+    )
+    verb = f"Resuming after step {step}" if step else "Training"
+    print(f"{verb}: {steps} steps of {batch} images, loss {config.loss.name}.", flush=True)
+
+
+def _finish(config_name, *, models, files, steps):
+    """Saves the embedding model, and last of all the mark that the run is complete."""
+    temporary = f"{files.model}.writing.keras"
+    models.embedding.save(temporary)
+    os.replace(temporary, files.model)
+    records = workdirs.MetricsLog(files.metrics).records()
+    workdirs.write_json(
+        files.run,
+        {
+            "step": steps,
+            "config_name": config_name,
+            "image_shape": list(models.embedding.input_shape[1:]),
+            "embedding_dim": models.embedding.output_shape[1],
+            "metrics": records[-1] if records else {},
+            "versions": {
+                "python": platform.python_version(),
+                "tensorflow": tf.__version__,
+                "keras": keras.__version__,
+                "numpy": np.__version__,
+            },
+        },
+    )
