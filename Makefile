@@ -1,0 +1,58 @@
+# circle-tf: `make demo` and `make test` are all a newcomer needs.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+  $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+  && command -v $$p && break; done)
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+WORKDIR ?= runs/glyphs
+BASE_PATH ?= models/glyphs
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast test-library lint format bazel lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/.installed ## Train on glyphs, evaluate, publish: a servable model in minutes
+	$(RUN) -m trainers.train --config=configs/glyphs.py --workdir=$(WORKDIR)
+	$(RUN) -m trainers.evaluate --workdir=$(WORKDIR)
+	$(RUN) -m export.publish --workdir=$(WORKDIR) --base_path=$(BASE_PATH)
+
+test: $(VENV)/.installed ## Run all tests
+	$(RUN) -m pytest -q --durations=10 $(ARGS)
+
+test-fast: $(VENV)/.installed ## Run all tests but those marked slow
+	$(RUN) -m pytest -q -m "not slow" $(ARGS)
+
+test-library: $(VENV)/.installed ## Run the fast tests of circle_tf, as CI does on every Python
+	$(RUN) -m pytest -q -m "not slow" tests/circle_tf circle_tf $(ARGS)
+
+lint: $(VENV)/.installed ## Check style
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: $(VENV)/.installed ## Mend style
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+bazel: $(VENV)/.installed ## Query the Bazel targets and run a representative test
+	third_party/bazel/check.sh $(RUN)
+
+lock: $(VENV)/.installed ## Resolve requirements.lock anew, for all supported Pythons
+	$(RUN) -m pip install -q uv
+	$(RUN) -m uv pip compile -q --universal --python-version 3.11 --extra dev \
+	  --no-header --no-annotate pyproject.toml -o requirements.lock
+
+clean: ## Remove what make made, but for runs/ and models/
+	rm -rf $(VENV) .venv-* _build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+# Redone when the lock changes; a half-made environment has no stamp and is made again.
+$(VENV)/.installed: requirements.lock
+	@test -n "$(PYTHON)" || { echo "error: circle-tf needs Python 3.11, 3.12 or 3.13; found none. \
+	Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Making $(VENV) with $(PYTHON): a minute or two, once."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(RUN) -m pip install -q --disable-pip-version-check -r requirements.lock
+	@touch $@
