@@ -86,19 +86,20 @@ def iterate_neighbours(queries, rows, depths, *, gallery=None, chunk_size=None) 
         >>> [(rows.tolist(), indices.tolist()) for rows, indices, _ in chunks]
         [([0, 1], [[1, 2], [0, 2]]), ([2], [[0, 1]])]
     """
-    leave_one_out = gallery is None
-    rows, depths = np.asarray(rows, np.int32), np.asarray(depths, np.int32)
-    gallery, name = (queries, "embeddings") if leave_one_out else (gallery, "gallery")
-    _check_dimensions(queries, gallery)
-    size = _chunk_size(chunk_size, len(gallery), depths)
-    keys = tf.constant(_on_grid(gallery, name=name))
+    rows, depths = np.asarray(rows), np.asarray(depths)
+    keys, name = (queries, "embeddings") if gallery is None else (gallery, "gallery")
+    _check_dimensions(queries, keys)
+    size = _chunk_size(chunk_size, len(keys), depths)
+    keys = _on_device(_on_grid(keys, name=name))
     for start in range(0, len(rows), size):
         chunk = rows[start : start + size]
+        depth = int(depths[start : start + size].max())
         anchors = _on_grid(queries[chunk], name="embeddings", rows=chunk)
-        depth = depths[start : start + size].max()
-        search = _search_others if leave_one_out else _search
-        values, indices = search(anchors, keys, chunk, depth)
-        yield chunk, indices.numpy(), np.clip(values.numpy(), -1.0, 1.0)
+        if gallery is None:
+            indices, products = _without(chunk, *_search(anchors, keys, depth + 1))
+        else:
+            indices, products = _search(anchors, keys, depth)
+        yield chunk, indices, np.clip(products / _GRID**2, -1.0, 1.0)
 
 
 def as_rows(embeddings, *, name):
@@ -170,25 +171,35 @@ def _on_grid(embeddings, *, name, rows=None):
     return grid
 
 
-@tf.function(reduce_retracing=True)
-def _search(anchors, keys, rows, depth):
-    del rows
-    similarities = tf.matmul(anchors, keys, transpose_b=True)
-    return _nearest(similarities, depth)
+def _on_device(keys):
+    """The gallery where it is multiplied: on a GPU if there is one, else left to NumPy's BLAS.
+
+    Products are exact on either. On a CPU, TensorFlow's float64 matmul takes twice as long.
+    """
+    return tf.constant(keys) if tf.config.list_logical_devices("GPU") else keys
+
+
+def _search(anchors, keys, depth):
+    """`(indices, products)`, `[c, depth]` each, largest product first."""
+    if isinstance(keys, np.ndarray):
+        products, indices = tf.math.top_k(anchors @ keys.T, depth)
+    else:
+        products, indices = _search_on_device(anchors, keys, tf.constant(depth))
+    return indices.numpy(), products.numpy()
 
 
 @tf.function(reduce_retracing=True)
-def _search_others(anchors, keys, rows, depth):
-    similarities = tf.matmul(anchors, keys, transpose_b=True)
-    itself = tf.stack([tf.range(tf.size(rows)), rows], axis=1)
-    lowest = tf.fill(tf.shape(rows), tf.constant(-np.inf, tf.float64))
-    return _nearest(tf.tensor_scatter_nd_update(similarities, itself, lowest), depth)
-
-
-def _nearest(similarities, depth):
+def _search_on_device(anchors, keys, depth):
     # Of equal values, top_k lists the lower index first.
-    values, indices = tf.math.top_k(similarities, depth)
-    return values / _GRID**2, indices
+    return tf.math.top_k(tf.matmul(anchors, keys, transpose_b=True), depth)
+
+
+def _without(rows, indices, products):
+    """Drops each query from its own list, or, where copies of it fill the list, the last entry."""
+    others = indices != rows[:, None]
+    others[:, -1] &= ~others.all(axis=1)
+    shape = (len(rows), indices.shape[1] - 1)
+    return indices[others].reshape(shape), products[others].reshape(shape)
 
 
 def _chunk_size(chunk_size, gallery_rows, depths):

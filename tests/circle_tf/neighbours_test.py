@@ -117,6 +117,16 @@ def test_lists_do_not_depend_on_the_chunk(dim):
         np.testing.assert_array_equal(found[1], expected[1])
 
 
+def test_the_device_search_finds_the_same(monkeypatch):
+    rng = np.random.default_rng(2)
+    embeddings = rng.normal(size=(40, 24)).astype(np.float32)[rng.integers(0, 40, 203)]
+    expected = neighbours.nearest_neighbours(embeddings, 150)
+    monkeypatch.setattr(neighbours, "_on_device", tf.constant)
+    found = neighbours.nearest_neighbours(embeddings, 150, chunk_size=50)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
 def test_a_row_is_left_out_by_its_index_not_by_its_value():
     indices, similarities = neighbours.nearest_neighbours(np.ones([3, 2]), 2)
     assert indices.tolist() == [[1, 2], [0, 2], [0, 1]]
