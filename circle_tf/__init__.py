@@ -8,12 +8,24 @@ come from. See Sun et al., "Circle Loss: A Unified Perspective of Pair Similarit
 CVPR 2020.
 """
 
-from circle_tf import metrics
+from circle_tf import backbones, metrics, records, retrieval
 from circle_tf.circle import circle_loss
 from circle_tf.heads import CircleHead
 from circle_tf.layers import CosineClassifier, PairwiseCircle, UnitEmbedding
 from circle_tf.losses import CircleLoss, ClassCircleLoss
 from circle_tf.models import EmbeddingModel
+from circle_tf.records import RecordFiles
+from circle_tf.retrieval import (
+    mean_average_precision_at_r,
+    nearest_neighbours,
+    precision_at_1,
+    r_precision,
+    recall_at_k,
+    retrieval_report,
+)
+from circle_tf.sampling import PKSampler, pk_dataset
+from circle_tf.servable import save_servable
+from circle_tf.version import __version__
 
 __all__ = [
     "CircleHead",
@@ -21,8 +33,22 @@ __all__ = [
     "ClassCircleLoss",
     "CosineClassifier",
     "EmbeddingModel",
+    "PKSampler",
     "PairwiseCircle",
+    "RecordFiles",
     "UnitEmbedding",
+    "__version__",
+    "backbones",
     "circle_loss",
+    "mean_average_precision_at_r",
     "metrics",
+    "nearest_neighbours",
+    "pk_dataset",
+    "precision_at_1",
+    "r_precision",
+    "recall_at_k",
+    "records",
+    "retrieval",
+    "retrieval_report",
+    "save_servable",
 ]

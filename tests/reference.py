@@ -22,8 +22,10 @@ def anchor_loss(s_p, s_n, *, margin, gamma):
     x = lse_p + lse_n
     loss = x + math.log1p(math.exp(-x)) if x > 0 else math.log1p(math.exp(x))
     z = 1 / (1 + math.exp(-x)) if x > 0 else math.exp(x) / (1 + math.exp(x))
-    grad_p = [-z * q * gamma * max(0.0, 1 + margin - s) for q, s in zip(softmax_p, s_p)]
-    grad_n = [z * q * gamma * max(0.0, s + margin) for q, s in zip(softmax_n, s_n)]
+    grad_p = [
+        -z * q * gamma * max(0.0, 1 + margin - s) for q, s in zip(softmax_p, s_p, strict=True)
+    ]
+    grad_n = [z * q * gamma * max(0.0, s + margin) for q, s in zip(softmax_n, s_n, strict=True)]
     return loss, grad_p, grad_n
 
 
