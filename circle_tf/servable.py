@@ -242,6 +242,7 @@ def _save_whole(module, path, *, signatures):
     hidden = os.path.join(folder, f".{name}.saving-{uuid.uuid4().hex[:12]}")
     try:
         tf.saved_model.save(module, hidden, signatures=signatures)
+        _flush(hidden)
         _check_absent(path)
         os.rename(hidden, path)
     except AssertionError as error:
@@ -252,3 +253,11 @@ def _save_whole(module, path, *, signatures):
         ) from error
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _flush(folder):
+    """Has the files on the disk before the rename is: a power cut must not tell them apart."""
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(where, name), "rb") as file:
+                os.fsync(file.fileno())

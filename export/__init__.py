@@ -1,0 +1,1 @@
+"""The commands that bring a finished run to TF Serving."""

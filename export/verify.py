@@ -1,0 +1,36 @@
+r"""Verifies a SavedModel in TensorFlow's C++ session, as TF Serving runs it.
+
+    python -m export.verify --model=models/glyphs/1 [--workdir=runs/glyphs]
+
+With --workdir it is also compared with the model of that run.
+"""
+
+from absl import flags
+
+from export import console, runs
+
+
+def define_flags():
+    """Defines the flags when this is the command: others have flags of the same names."""
+    flags.DEFINE_string("model", None, "Directory of a SavedModel (a version).", required=True)
+    flags.DEFINE_string("workdir", None, "Run it was made from, to compare with.")
+
+
+def main(argv):
+    """Verifies, and tells what was found."""
+    del argv
+    console.import_tensorflow()
+    from export import verification
+
+    options = flags.FLAGS
+    model = runs.load_model(options.workdir) if options.workdir else None
+    verified = verification.verify_servable(options.model, model=model)
+    print(f"{options.model} is fit to be served.")
+    print("\n".join(f"  {line}" for line in verified.summary()))
+    if model is None:
+        print("Not checked: parity and size. Give --workdir=RUN to compare with the run's model.")
+
+
+if __name__ == "__main__":
+    define_flags()
+    console.run(main)
