@@ -9,6 +9,7 @@ them out, and `retrieval_report` counts them.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from circle_tf import pairs
 from circle_tf.neighbours import as_rows, check_k, iterate_neighbours, nearest_neighbours
 
 __all__ = [
+    "check_labels",
     "mean_average_precision_at_r",
     "nearest_neighbours",
     "precision_at_1",
@@ -208,6 +210,47 @@ def retrieval_report(
     }
 
 
+def check_labels(queries, labels, *, gallery=None, gallery_labels=None):
+    """Checks that labels fit their rows and that there is something to be found.
+
+    Args:
+        queries: `[Q, ...]` embeddings or images; only their number matters.
+        labels: `[Q]` or `[Q, 1]` integer ids of any width.
+        gallery: `[N, ...]` embeddings or images; None for leave-one-out.
+        gallery_labels: `[N]` or `[N, 1]` integer ids, with `gallery`.
+
+    Returns:
+        `(query_ids, gallery_ids, references)`: `[Q]` and `[N]` int64, and `[Q]` int64, R of each
+        query: how many references of its class it can find.
+
+    Raises:
+        ValueError: lengths that differ, a gallery without labels or labels without a gallery, no
+            query with a reference.
+
+    Example:
+        >>> check_labels(np.zeros([3, 2]), [7, 7, 8])[2].tolist()
+        [1, 1, 0]
+    """
+    if (gallery is None) != (gallery_labels is None):
+        raise ValueError("gallery and gallery_labels must be given together, or neither.")
+    query_ids = _as_ids(labels, queries, name="labels")
+    if gallery is None:
+        gallery_ids, references = query_ids, _counts(query_ids, query_ids) - 1
+    else:
+        gallery_ids = _as_ids(gallery_labels, gallery, name="gallery_labels")
+        references = _counts(query_ids, gallery_ids)
+    if not references.any():
+        raise ValueError(_no_match_message(query_ids, gallery_ids, gallery is None))
+    return query_ids, gallery_ids, references
+
+
+def _counts(query_ids, gallery_ids):
+    """`[Q]`: how often each query's id is in the gallery."""
+    classes, counts = np.unique(gallery_ids, return_counts=True)
+    places = np.minimum(np.searchsorted(classes, query_ids), len(classes) - 1)
+    return np.where(classes[places] == query_ids, counts[places], 0)
+
+
 def _scores(relevant, references):
     """`[3, c]`: rank of the first hit (inf without one), R-precision, average precision at R."""
     ranks = np.arange(1, relevant.shape[1] + 1)
@@ -220,15 +263,15 @@ def _scores(relevant, references):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Task:
-    """Checked queries and gallery (None: leave-one-out) and what is relevant to whom."""
+    """Checked queries and gallery (None: leave-one-out)."""
 
     queries: np.ndarray
     gallery: np.ndarray | None
-    query_classes: np.ndarray  # [Q] small whole numbers
-    gallery_classes: np.ndarray  # [N]
+    query_ids: np.ndarray
+    gallery_ids: np.ndarray
     references: np.ndarray  # [Q] R of each query
 
-    @property
+    @functools.cached_property
     def rows(self):
         """Queries that have a reference, those with few first: chunks of like depth."""
         rows = np.argsort(self.references, kind="stable")
@@ -239,27 +282,14 @@ class _Task:
         for rows, indices, _ in iterate_neighbours(
             self.queries, self.rows, depths, gallery=self.gallery, chunk_size=chunk_size
         ):
-            yield rows, self.gallery_classes[indices] == self.query_classes[rows, None]
+            yield rows, self.gallery_ids[indices] == self.query_ids[rows, None]
 
 
 def _prepare(embeddings, labels, gallery, gallery_labels):
-    if (gallery is None) != (gallery_labels is None):
-        raise ValueError("gallery and gallery_labels must be given together, or neither.")
     queries = as_rows(embeddings, name="embeddings")
-    query_ids = _as_ids(labels, queries, name="labels")
-    if gallery is None:
-        gallery_ids = query_ids
-    else:
-        gallery = as_rows(gallery, name="gallery")
-        gallery_ids = _as_ids(gallery_labels, gallery, name="gallery_labels")
-    classes, gallery_classes = np.unique(gallery_ids, return_inverse=True)
-    query_classes = np.minimum(np.searchsorted(classes, query_ids), len(classes) - 1)
-    query_classes[classes[query_classes] != query_ids] = -1
-    counts = np.append(np.bincount(gallery_classes), 0)  # The last, at -1, is of unknown classes.
-    references = counts[query_classes] - (gallery_ids is query_ids)
-    if not references.any():
-        raise ValueError(_no_match_message(query_ids, gallery_ids, gallery is None))
-    return _Task(queries, gallery, query_classes, gallery_classes, references)
+    gallery = None if gallery is None else as_rows(gallery, name="gallery")
+    ids = check_labels(queries, labels, gallery=gallery, gallery_labels=gallery_labels)
+    return _Task(queries, gallery, *ids)
 
 
 def _as_ids(labels, rows, *, name):
