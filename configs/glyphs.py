@@ -15,6 +15,8 @@ def get_config():
     config = base.get_config()
     config.dataset.name = "glyphs"
     config.model.backbone = "conv4"
+    config.augment.rotation = 8.0
+    config.augment.translation = 2 / 32
     config.loss.margin = 0.25
     config.loss.gamma = 80.0
     config.optimizer.learning_rate = 1e-3

@@ -8,8 +8,15 @@ import tensorflow as tf
 
 __all__ = ["Checkpointer", "Progress", "Recorder", "StepCallback"]
 
-# The monitors worth a look while training; metrics.jsonl holds all.
-_SHOWN = ("loss", "s_p", "s_n", "accuracy")
+# The metrics worth a look while training, and what to call them; metrics.jsonl holds all.
+_SHOWN = {
+    "loss": "loss",
+    "s_p": "s_p",
+    "s_n": "s_n",
+    "accuracy": "accuracy",
+    "val_recall_at_1": "recall@1",
+    "val_mean_average_precision_at_r": "MAP@R",
+}
 
 
 class StepCallback(keras.callbacks.Callback):
@@ -117,7 +124,7 @@ class Progress(StepCallback):
         super().on_train_batch_end(batch, logs)
         self._trained = time.monotonic()
         if self._bar is not None:
-            self._bar.set_postfix_str(_in_words(_chosen(logs)), refresh=False)
+            self._bar.set_postfix_str(_in_words(logs), refresh=False)
             self._bar.update(1)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -126,19 +133,13 @@ class Progress(StepCallback):
             self._bar.close()
         pace = (self._trained - self._began) / (self.step - self._first)
         step = f"step {self.step:{len(str(self.steps))}}/{self.steps}"
-        line = f"{step}  {_in_words(_chosen(logs))}  {1000 * pace:.0f} ms/step"
+        line = f"{step}  {_in_words(logs)}  {1000 * pace:.0f} ms/step"
         print(line, file=self._stream, flush=True)
 
 
-def _chosen(logs):
-    """The metrics to show: a few of training, all of evaluation."""
-    names = [name for name in _SHOWN if name in logs]
-    names += [name for name in logs if name.startswith("val_")]
-    return {name: float(logs[name]) for name in names}
-
-
-def _in_words(metrics):
-    return "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+def _in_words(logs):
+    shown = {_SHOWN[name]: logs[name] for name in _SHOWN if name in logs}
+    return "  ".join(f"{name} {float(value):.3f}" for name, value in shown.items())
 
 
 def _bar(*, target, start, stream):

@@ -2,13 +2,15 @@
 
 import contextlib
 import difflib
+import os
 import re
 import sys
 import warnings
 
 from absl import app, flags, logging
+from ml_collections import config_flags
 
-__all__ = ["ConfigError", "config_errors", "run"]
+__all__ = ["ConfigError", "config_errors", "recipe", "run"]
 
 
 class ConfigError(ValueError):
@@ -25,6 +27,24 @@ def config_errors():
         yield
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from error
+
+
+def recipe(flag):
+    """The recipe that a config flag names, and the recipe's name.
+
+    Args:
+        flag: the holder that `config_flags.DEFINE_config_file` returned.
+
+    Returns:
+        `(ml_collections.ConfigDict, name)`; the name is that of the file without folder and suffix.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    path = config_flags.get_config_filename(flags.FLAGS[flag.name])
+    if not os.path.isfile(path):
+        raise ConfigError(f"There is no recipe {path!r}. Recipes are the files in configs/.")
+    return flag.value, os.path.splitext(os.path.basename(path))[0]
 
 
 def run(main):

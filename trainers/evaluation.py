@@ -4,12 +4,95 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import retrieval
+from circle_tf import backbones, retrieval
+from circle_tf.callbacks import RetrievalCallback
+from trainers import commands, datasets
+from trainers import workdir as workdirs
 
-__all__ = ["DuringTraining", "choose_classes", "embed", "evaluate"]
+__all__ = [
+    "choose_classes",
+    "during_training",
+    "embed",
+    "evaluate",
+    "evaluate_run",
+    "load_model",
+    "table",
+]
 
 _CHUNK = 1024  # images decoded at a time
 _BATCH = 256
+
+
+def evaluate_run(path):
+    """Evaluates a finished run, prints the table, writes evaluation.json and a retrieval sheet.
+
+    Args:
+        path: str, directory of the run.
+
+    Returns:
+        trainers.workdir.Workdir.
+
+    Raises:
+        commands.ConfigError: there is no run, or it is not finished.
+        trainers.datasets.DataError: the data cannot be used.
+    """
+    files = workdirs.Workdir(path)
+    config = files.recipe()
+    if not files.is_finished:
+        raise commands.ConfigError(
+            f"The run in {path} is not finished. Go on training it with the command it was "
+            "started with."
+        )
+    dataset = datasets.load(config.dataset)
+    print(dataset.report)
+    model = load_model(files.model)
+    results = evaluate(model, dataset)
+    print(table(results))
+    workdirs.write_json(files.evaluation, results)
+    return files
+
+
+def load_model(path):
+    """The embedding model of a run.
+
+    Args:
+        path: its `.keras` file.
+
+    Returns:
+        keras.Model.
+
+    Raises:
+        ImportError: the model holds layers of keras-cv, which is not installed.
+    """
+    try:
+        return keras.models.load_model(path)
+    except TypeError:
+        # Layers of keras-cv are known to Keras only once it is imported, which takes seconds.
+        backbones.import_keras_cv()
+        return keras.models.load_model(path)
+
+
+def table(results):
+    """The metrics of `evaluate` as text, a protocol per line.
+
+    Args:
+        results: dict as `evaluate` returns it.
+
+    Returns:
+        str.
+    """
+    columns = {
+        "recall@1": "recall_at_1",
+        "R-precision": "r_precision",
+        "MAP@R": "mean_average_precision_at_r",
+        "queries": "queries",
+    }
+    lines = ["".join([f"{'':<16}", *(f"{name:>13}" for name in columns)])]
+    for protocol, report in results.items():
+        cells = [report[key] for key in columns.values()]
+        shown = [f"{cell:>13,}" if isinstance(cell, int) else f"{cell:>13.3f}" for cell in cells]
+        lines.append(f"{protocol.replace('_', '-'):<16}" + "".join(shown))
+    return "\n".join(lines)
 
 
 def evaluate(model, dataset):
@@ -77,25 +160,28 @@ def choose_classes(split, *, examples, seed=0):
     return np.flatnonzero(np.isin(split.labels, classes[order[:chosen]]))
 
 
-class DuringTraining(keras.callbacks.Callback):
-    """Adds retrieval metrics on some of the unseen classes to each epoch's logs. Put it first.
+def during_training(config, *, model, dataset):
+    """The callback that evaluates after each epoch, on unseen classes.
 
-    `val_recall_at_1` and `val_map_at_r` are leave-one-out, over the chosen classes only: with
-    fewer classes to mistake them for they are higher than those of the whole evaluation.
+    With queries and a gallery it takes all of them; else leave-one-out over as many unseen classes
+    as `eval_examples` allows. With fewer classes to mistake them for, the latter numbers are higher
+    than those of `evaluate`.
 
     Args:
+        config: recipe; reads `eval_examples` and `seed`.
         model: the embedding model; the model that trains may end in class scores.
-        split: trainers.datasets.Split of the unseen classes.
-        rows: indices of the examples to use.
+        dataset: trainers.datasets.Dataset.
+
+    Returns:
+        circle_tf.callbacks.RetrievalCallback.
     """
-
-    def __init__(self, model, split, *, rows):
-        super().__init__()
-        self._embedding, self._split, self._rows = model, split, rows
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Evaluates."""
-        embeddings = embed(self._embedding, self._split, self._rows)
-        report = retrieval.retrieval_report(embeddings, self._split.labels[self._rows])
-        logs["val_recall_at_1"] = report["recall_at_1"]
-        logs["val_map_at_r"] = report["mean_average_precision_at_r"]
+    if dataset.queries is not None:
+        return RetrievalCallback(
+            dataset.queries.images(),
+            dataset.queries.labels,
+            gallery=dataset.gallery.images(),
+            gallery_labels=dataset.gallery.labels,
+            model=model,
+        )
+    rows = choose_classes(dataset.test, examples=config.eval_examples, seed=config.seed)
+    return RetrievalCallback(dataset.test.images(rows), dataset.test.labels[rows], model=model)

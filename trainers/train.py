@@ -7,8 +7,6 @@ The same command resumes a run that was stopped, at the newest checkpoint in its
 field of configs/base.py can be set on the command line.
 """
 
-import os
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -24,13 +22,11 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main(argv):
     """Trains, and says what to do next."""
     del argv
+    config, name = commands.recipe(_CONFIG)
     quiet.import_tensorflow()
     from trainers import training
 
-    name = os.path.splitext(
-        os.path.basename(config_flags.get_config_filename(flags.FLAGS["config"]))
-    )[0]
-    run = training.train(_CONFIG.value, workdir=_WORKDIR.value, config_name=name)
+    run = training.train(config, workdir=_WORKDIR.value, config_name=name)
     print(f"The embedding model is {run.model}.")
     print(f"Next: python -m trainers.evaluate --workdir={_WORKDIR.value}")
 

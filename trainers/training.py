@@ -41,7 +41,7 @@ def train(config, *, workdir, config_name=""):
         trainers.datasets.DataError: the data cannot be used.
     """
     files = workdirs.Workdir(workdir)
-    files.claim(config)
+    files.check(config)
     if files.is_finished:
         print(f"{files.path} holds the finished run of this recipe: nothing to do.")
         return files
@@ -56,6 +56,7 @@ def train(config, *, workdir, config_name=""):
             num_classes=len(dataset.train.class_names),
             steps=steps,
         )
+    files.claim(config)
     sketch = pictures.Pictures(config, dataset=dataset, files=files)
     sketch.before(models.embedding)
     _fit(config, dataset=dataset, models=models, files=files, steps=steps)
@@ -96,6 +97,7 @@ def _fit(config, *, dataset, models, files, steps):
     log = workdirs.MetricsLog(files.metrics)
     step = saved.restore()
     log.truncate(step)
+    evaluate = evaluation.during_training(config, model=models.embedding, dataset=dataset)
     _announce(config, models=models, step=step, steps=steps)
     while step < steps:
         span = _next_span(step, steps=steps, epoch_steps=config.eval_every)
@@ -107,11 +109,7 @@ def _fit(config, *, dataset, models, files, steps):
             shuffle=False,  # The data set is in the order wanted.
             verbose=0,
             callbacks=[
-                evaluation.DuringTraining(
-                    models.embedding,
-                    dataset.test,
-                    rows=evaluation.choose_classes(dataset.test, examples=config.eval_examples),
-                ),
+                evaluate,
                 callbacks.Recorder(log, files.tensorboard, step=step, steps=steps),
                 callbacks.Progress(step=step, steps=steps),
                 callbacks.Checkpointer(

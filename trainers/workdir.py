@@ -14,7 +14,7 @@ class Workdir:
     """Paths of a run's files.
 
     Args:
-        path: directory of the run; made when it is claimed.
+        path: directory of the run.
 
     Attributes:
         path: the directory.
@@ -39,29 +39,37 @@ class Workdir:
         self.plots = os.path.join(path, "plots")
         self.tensorboard = os.path.join(path, "tensorboard")
 
-    def claim(self, config):
-        """Makes the directory for a run of `config`, or checks that it belongs to one.
+    def check(self, config):
+        """Checks that the directory is free, or holds a run of `config`.
+
+        A run that was stopped before its first checkpoint has nothing to lose: its directory is
+        free.
 
         Args:
             config: recipe, ml_collections.ConfigDict.
 
         Raises:
-            commands.ConfigError: the directory holds a run of another recipe, or other files.
+            commands.ConfigError: the directory holds a run of another recipe, or is a file.
         """
-        os.makedirs(self.path, exist_ok=True)
-        wanted = json.loads(config.to_json())
-        if not os.path.exists(self.config):
-            if os.path.exists(self.run) or os.path.exists(self.checkpoints):
-                raise commands.ConfigError(
-                    f"{self.path} holds a run without its config.json, which cannot be resumed. "
-                    "Give another --workdir."
-                )
-            write_json(self.config, wanted)
-        elif changes := _changes(read_json(self.config), wanted):
+        if os.path.exists(self.path) and not os.path.isdir(self.path):
+            raise commands.ConfigError(f"{self.path} is a file; --workdir wants a directory.")
+        if not self.is_finished and not os.path.isdir(self.checkpoints):
+            return
+        old = read_json(self.config) if os.path.exists(self.config) else {}
+        if changes := _changes(old, json.loads(config.to_json())):
             raise commands.ConfigError(
                 f"{self.path} holds a run of another recipe:\n  " + "\n  ".join(changes) + "\n"
                 "Give another --workdir for the new recipe, or the old values to resume the run."
             )
+
+    def claim(self, config):
+        """Makes the directory and writes the recipe down, before the first checkpoint.
+
+        Args:
+            config: recipe, ml_collections.ConfigDict.
+        """
+        os.makedirs(self.path, exist_ok=True)
+        write_json(self.config, json.loads(config.to_json()))
 
     def recipe(self):
         """The recipe of the run.
@@ -78,6 +86,11 @@ class Workdir:
                 f"python -m trainers.train --config=configs/glyphs.py --workdir={self.path}"
             )
         return ml_collections.ConfigDict(read_json(self.config)).lock()
+
+    @property
+    def suggested_base_path(self):
+        """Where to publish the run's model: `models/` and the run's name."""
+        return os.path.join("models", os.path.basename(os.path.normpath(self.path)))
 
     @property
     def is_finished(self):

@@ -1,0 +1,31 @@
+"""Evaluates a finished run on classes it has never seen.
+
+    python -m trainers.evaluate --workdir=runs/glyphs
+
+Prints a table, and writes it to evaluation.json beside a sheet of queries with what they found.
+"""
+
+from absl import flags
+
+from trainers import commands, quiet
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+flags.mark_flags_as_required(["workdir"])
+
+
+def main(argv):
+    """Evaluates, and says what to do next."""
+    del argv
+    quiet.import_tensorflow()
+    from trainers import evaluation
+
+    run = evaluation.evaluate_run(_WORKDIR.value)
+    print(f"Written to {run.evaluation} and {run.plots}.")
+    print(
+        f"Next: python -m export.publish --workdir={_WORKDIR.value} "
+        f"--base_path={run.suggested_base_path}"
+    )
+
+
+if __name__ == "__main__":
+    commands.run(main)
