@@ -1,9 +1,13 @@
 """A finished run is read; anything else is refused in words."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 
+from circle_tf import backbones
 from export import console, runs
 from tests import saved_models
 
@@ -59,3 +63,13 @@ def test_a_model_of_unknown_layers_names_the_file(tmp_path):
     keras.Model(pixels, Unknown()(pixels)).save(tmp_path / "model.keras")
     with pytest.raises(console.ExportError, match="model.keras cannot be loaded: .*Unknown"):
         runs.load_model(str(tmp_path))
+
+
+# Reads the model in a process that has not imported keras-cv yet: 10 seconds.
+@pytest.mark.slow
+def test_a_model_with_keras_cv_layers_loads_in_a_fresh_process(tmp_path):
+    backbone = backbones.build("mobilenet_v3_small", (32, 32, 3))
+    backbone.save(tmp_path / "model.keras")
+    program = f"from export import runs; print(runs.load_model({str(tmp_path)!r}).output_shape)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == f"{backbone.output_shape}\n", done.stderr
