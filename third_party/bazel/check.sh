@@ -38,5 +38,5 @@ trap 'bazel shutdown >/dev/null 2>&1; rm -f "$log"' EXIT
 
 run_bazel query //...
 echo "bazel query: $(grep -c '^//' "$log") targets"
-run_bazel test "$test_target"
+run_bazel test --symlink_prefix=/ "$test_target"
 echo "bazel test:" $(grep "^$test_target" "$log")
