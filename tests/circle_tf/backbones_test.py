@@ -139,9 +139,7 @@ def test_weights_come_from_a_file(name, tmp_path):
     trained = backbones.build(name, shape)
     _maps(trained, name).save_weights(path)
     loaded = backbones.build(name, shape, weights=path)
-    np.testing.assert_array_equal(
-        features(loaded, pixels(shape)), features(trained, pixels(shape))
-    )
+    np.testing.assert_array_equal(features(loaded, pixels(shape)), features(trained, pixels(shape)))
 
 
 def _maps(model, name):
