@@ -25,17 +25,15 @@ def served_nodes(graph_def, outputs):
     """
     nodes = {node.name: node for node in graph_def.node}
     library = {function.signature.name: function for function in graph_def.library.function}
-    waiting, seen = [nodes[_node_name(output)] for output in outputs], set()
+    waiting, seen = [_node_name(output) for output in outputs], set()
     while waiting:
-        node = waiting.pop()
-        if id(node) in seen:
+        name = waiting.pop()
+        if name in seen or name not in nodes:
             continue
-        seen.add(id(node))
-        yield node
-        # Inputs of a node within a function are found with the whole body; see below.
-        waiting += [nodes[name] for name in map(_node_name, node.input) if name in nodes]
-        for called in _called_functions(node):
-            waiting += library[called].node_def if called in library else ()
+        seen.add(name)
+        yield nodes[name]
+        yield from _nodes_called_by(nodes[name], library, seen)
+        waiting += map(_node_name, nodes[name].input)
 
 
 def forbidden_nodes(graph_def, outputs):
@@ -63,8 +61,14 @@ def _node_name(tensor):
     return tensor.removeprefix("^").split(":")[0]
 
 
-def _called_functions(node):
+def _nodes_called_by(node, library, seen):
+    """The bodies of the functions that a node calls, and that these call."""
     for value in node.attr.values():
         for function in (value.func, *value.list.func):
-            if function.name:
-                yield function.name
+            key = ("function", function.name)
+            if function.name not in library or key in seen:
+                continue
+            seen.add(key)
+            for inner in library[function.name].node_def:
+                yield inner
+                yield from _nodes_called_by(inner, library, seen)

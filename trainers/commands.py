@@ -41,7 +41,8 @@ def recipe(flag):
     Raises:
         ConfigError: there is no such file.
     """
-    path = config_flags.get_config_filename(flags.FLAGS[flag.name])
+    # What stands after a colon is the argument of the recipe's get_config.
+    path = config_flags.get_config_filename(flags.FLAGS[flag.name]).partition(":")[0]
     if not os.path.isfile(path):
         raise ConfigError(f"There is no recipe {path!r}. Recipes are the files in configs/.")
     return flag.value, os.path.splitext(os.path.basename(path))[0]
