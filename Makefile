@@ -1,8 +1,8 @@
 # circle-tf: `make demo` and `make test` are all a newcomer needs.
 
+SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
-  $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
-  && command -v $$p && break; done)
+  $$p -c '$(SUITS)' 2>/dev/null && command -v $$p && break; done)
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 WORKDIR ?= runs/glyphs
@@ -48,11 +48,17 @@ lock: $(VENV)/.installed ## Resolve requirements.lock anew, for all supported Py
 clean: ## Remove what make made, but for runs/ and models/
 	rm -rf $(VENV) .venv-* _build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
+# An environment whose Python is gone, after an upgrade of the system say, is made again.
+ifneq ($(shell $(RUN) -c 'print("runs")' 2>/dev/null),runs)
+  $(shell rm -f $(VENV)/.installed)
+endif
+
 # Redone when the lock changes; a half-made environment has no stamp and is made again.
 $(VENV)/.installed: requirements.lock
-	@test -n "$(PYTHON)" || { echo "error: circle-tf needs Python 3.11, 3.12 or 3.13; found none. \
-	Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c '$(SUITS)' 2>/dev/null || { echo "error: circle-tf needs Python 3.11, 3.12 or \
+	3.13; $(if $(PYTHON),$(PYTHON) is not,found none). Install one, or name it: \
+	make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" | tr -s '[:space:]' ' ' >&2; echo >&2; exit 1; }
 	@echo "Making $(VENV) with $(PYTHON): a minute or two, once."
-	@$(PYTHON) -m venv --clear $(VENV)
+	@"$(PYTHON)" -m venv --clear $(VENV)
 	@$(RUN) -m pip install -q --disable-pip-version-check -r requirements.lock
 	@touch $@

@@ -8,7 +8,8 @@ come from. See Sun et al., "Circle Loss: A Unified Perspective of Pair Similarit
 CVPR 2020.
 """
 
-from circle_tf import backbones, metrics, records, retrieval
+from circle_tf import backbones, callbacks, metrics, plots, records, retrieval
+from circle_tf.callbacks import RetrievalCallback
 from circle_tf.circle import circle_loss
 from circle_tf.heads import CircleHead
 from circle_tf.layers import CosineClassifier, PairwiseCircle, UnitEmbedding
@@ -36,14 +37,17 @@ __all__ = [
     "PKSampler",
     "PairwiseCircle",
     "RecordFiles",
+    "RetrievalCallback",
     "UnitEmbedding",
     "__version__",
     "backbones",
+    "callbacks",
     "circle_loss",
     "mean_average_precision_at_r",
     "metrics",
     "nearest_neighbours",
     "pk_dataset",
+    "plots",
     "precision_at_1",
     "r_precision",
     "recall_at_k",

@@ -25,15 +25,8 @@ _RESNETS = {
     "resnet152_v2": ([3, 8, 36, 3], "block"),
 }
 
-# name: (width, depth) relative to b0.
-_EFFICIENTNETS = {
-    "efficientnet_v2_b0": (1.0, 1.0),
-    "efficientnet_v2_b1": (1.0, 1.1),
-    "efficientnet_v2_b2": (1.1, 1.2),
-    "efficientnet_v2_b3": (1.2, 1.4),
-}
-_EFFICIENTNET_STAGES = {
-    "stackwise_kernel_sizes": [3, 3, 3, 3, 3, 3],
+_EFFICIENTNET_B0 = {
+    "stackwise_kernel_sizes": [3] * 6,
     "stackwise_num_repeats": [1, 2, 2, 3, 5, 8],
     "stackwise_input_filters": [32, 16, 32, 48, 96, 112],
     "stackwise_output_filters": [16, 32, 48, 96, 112, 192],
@@ -41,6 +34,20 @@ _EFFICIENTNET_STAGES = {
     "stackwise_squeeze_and_excite_ratios": [0, 0, 0, 0.25, 0.25, 0.25],
     "stackwise_strides": [1, 2, 2, 2, 1, 2],
     "stackwise_conv_types": ["fused"] * 3 + ["unfused"] * 3,
+}
+_EFFICIENTNET_S = {
+    **_EFFICIENTNET_B0,
+    "stackwise_num_repeats": [2, 4, 4, 6, 9, 15],
+    "stackwise_input_filters": [24, 24, 48, 64, 128, 160],
+    "stackwise_output_filters": [24, 48, 64, 128, 160, 256],
+}
+# name: (stages, width and depth relative to them).
+_EFFICIENTNETS = {
+    "efficientnetv2_b0": (_EFFICIENTNET_B0, 1.0, 1.0),
+    "efficientnetv2_b1": (_EFFICIENTNET_B0, 1.0, 1.1),
+    "efficientnetv2_b2": (_EFFICIENTNET_B0, 1.1, 1.2),
+    "efficientnetv2_b3": (_EFFICIENTNET_B0, 1.2, 1.4),
+    "efficientnetv2_s": (_EFFICIENTNET_S, 1.0, 1.0),
 }
 
 _MOBILENETS = {
@@ -221,9 +228,9 @@ def _keras_cv_backbone(name, input_shape):
         return models.MobileNetV3Backbone(
             **_MOBILENETS[name], include_rescaling=False, input_shape=input_shape
         )
-    width, depth = _EFFICIENTNETS[name]
+    stages, width, depth = _EFFICIENTNETS[name]
     return models.EfficientNetV2Backbone(
-        **_EFFICIENTNET_STAGES,
+        **stages,
         width_coefficient=width,
         depth_coefficient=depth,
         skip_connection_dropout=0.2,

@@ -304,7 +304,7 @@ def _positive_int(value, name):
 
 
 def check_num_classes(value):
-    """int C of 2 or more, or ValueError."""
+    """Int C of 2 or more, or ValueError."""
     if _positive_int(value, "num_classes") < 2:
         raise ValueError(f"num_classes must be 2 or more; found {value!r}.")
     return int(value)

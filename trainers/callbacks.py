@@ -55,8 +55,9 @@ class Checkpointer(StepCallback):
         self._checkpoints, self._every, self._epoch_steps = checkpoints, every, epoch_steps
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Gives the metrics of a resumed epoch back what they had summed up."""
-        self._checkpoints.restore_metrics()
+        """Gives the metrics of a broken epoch back what they had summed up."""
+        if self.step % self._epoch_steps:
+            self._checkpoints.restore_metrics()
 
     def on_train_batch_end(self, batch, logs=None):
         """Saves within epochs."""
@@ -85,16 +86,23 @@ class Recorder(StepCallback):
         super().__init__(step=step, steps=steps)
         self._log, self._directory = log, directory
 
+    def on_train_begin(self, logs=None):
+        """Opens TensorBoard's file."""
+        self._writer = tf.summary.create_file_writer(self._directory)
+
+    def on_train_end(self, logs=None):
+        """Closes it."""
+        self._writer.close()
+
     def on_epoch_end(self, epoch, logs=None):
         """Writes one line and its scalars."""
         record = {"step": self.step, "learning_rate": self._learning_rate()}
         record |= {name: float(value) for name, value in (logs or {}).items()}
         self._log.append(record)
-        writer = tf.summary.create_file_writer(self._directory)
-        with writer.as_default(self.step):
+        with self._writer.as_default(self.step):
             for name, value in record.items():
                 tf.summary.scalar(name, value)
-        writer.close()
+        self._writer.flush()
 
     def _learning_rate(self):
         return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -124,7 +132,7 @@ class Progress(StepCallback):
         super().on_train_batch_end(batch, logs)
         self._trained = time.monotonic()
         if self._bar is not None:
-            self._bar.set_postfix_str(_in_words(logs), refresh=False)
+            self._bar.set_description_str(_in_words(logs), refresh=False)
             self._bar.update(1)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -145,7 +153,7 @@ def _in_words(logs):
 def _bar(*, target, start, stream):
     import tqdm
 
-    form = "{percentage:3.0f}% |{bar:20}| {n}/{total}  {postfix}  {remaining} left"
+    form = "{percentage:3.0f}% |{bar:20}| {n}/{total}  {remaining} left  {desc}"
     return tqdm.tqdm(
         total=target, initial=start, leave=False, file=stream, bar_format=form, dynamic_ncols=True
     )

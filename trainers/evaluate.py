@@ -17,9 +17,9 @@ def main(argv):
     """Evaluates, and says what to do next."""
     del argv
     quiet.import_tensorflow()
-    from trainers import evaluation
+    from trainers import report
 
-    run = evaluation.evaluate_run(_WORKDIR.value)
+    run = report.evaluate_run(_WORKDIR.value)
     print(f"Written to {run.evaluation} and {run.plots}.")
     print(
         f"Next: python -m export.publish --workdir={_WORKDIR.value} "

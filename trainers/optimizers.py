@@ -27,7 +27,7 @@ def build(config, *, steps):
     """
     makers = {
         "adam": keras.optimizers.Adam,
-        "adamw": keras.optimizers.AdamW,
+        "adamw": keras.optimizers.Adam,  # Keras decouples weight decay in both.
         "sgd": lambda **common: keras.optimizers.SGD(
             momentum=config.momentum, nesterov=config.momentum > 0, **common
         ),

@@ -1,7 +1,6 @@
 """A training run from recipe to finished model, resumable at any step."""
 
 import dataclasses
-import os
 import platform
 
 import keras
@@ -9,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from circle_tf import sampling
+from circle_tf.files import replacing
 from trainers import (
     augment,
     callbacks,
@@ -57,10 +57,11 @@ def train(config, *, workdir, config_name=""):
             steps=steps,
         )
     files.claim(config)
-    sketch = pictures.Pictures(config, dataset=dataset, files=files)
-    sketch.before(models.embedding)
+    drawing = pictures.BeforeAndAfter(
+        models.embedding, dataset, files=files, loss=models.training.loss, seed=config.seed
+    )
     _fit(config, dataset=dataset, models=models, files=files, steps=steps)
-    sketch.after(models.embedding)
+    drawing.draw(models.embedding, step=steps)
     _finish(config_name, models=models, files=files, steps=steps)
     return files
 
@@ -168,9 +169,8 @@ def _announce(config, *, models, step, steps):
 
 def _finish(config_name, *, models, files, steps):
     """Saves the embedding model, and last of all the mark that the run is complete."""
-    temporary = f"{files.model}.writing.keras"
-    models.embedding.save(temporary)
-    os.replace(temporary, files.model)
+    with replacing(files.model) as partial:
+        models.embedding.save(partial)
     records = workdirs.MetricsLog(files.metrics).records()
     workdirs.write_json(
         files.run,

@@ -5,9 +5,10 @@ import os
 
 import ml_collections
 
+from circle_tf.files import replacing
 from trainers import commands
 
-__all__ = ["MetricsLog", "Workdir", "write_json"]
+__all__ = ["MetricsLog", "Workdir", "read_json", "write_json"]
 
 
 class Workdir:
@@ -159,12 +160,8 @@ def write_json(path, content):
 
 
 def _write(path, text):
-    temporary = f"{path}.writing"
-    with open(temporary, "w", encoding="utf-8") as file:
+    with replacing(path) as partial, open(partial, "w", encoding="utf-8") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _changes(old, new, prefix=""):

@@ -1,0 +1,203 @@
+"""The dependencies: one way only, and one import site for what is heavy or ageing."""
+
+import ast
+import graphlib
+import pathlib
+import subprocess
+import sys
+import textwrap
+from typing import NamedTuple
+
+import pytest
+
+ROOT = pathlib.Path(__file__).absolute().parents[1]
+
+# Each module of circle_tf and its level. A module imports only from its own level and from those
+# above it in this table; a new module needs a line here, which is the moment to think of where it
+# belongs.
+LEVELS = (
+    {"checks", "crc32c", "files", "normalization", "numerics", "pixels", "replicas", "version"},
+    {"circle", "examples", "pairs", "records", "reductions", "sampling", "similarities"},
+    {"heads", "layers", "losses", "metrics", "neighbours", "retrieval"},
+    {"backbones", "callbacks", "clones", "graphs", "models"},
+    {"plots", "projector", "servable", "sheets"},
+    {"__init__"},
+)
+PACKAGES = {  # Package: the others of ours that it may import.
+    "circle_tf": set(),
+    "configs": set(),
+    "trainers": {"circle_tf"},
+    "export": {"circle_tf"},
+    "benchmarks": {"circle_tf", "trainers"},
+}
+SITES = {  # Heavy or ageing: the modules that may import it, in functions only.
+    "keras_cv": {"circle_tf.backbones"},
+    "matplotlib": {"circle_tf.plots", "trainers.datasets.glyphs"},  # glyphs needs its fonts only
+    "sklearn": {"trainers.datasets.digits"},
+    "tensorboard": {"circle_tf.projector"},
+    "faiss": set(),
+    "tensorflow_addons": set(),
+}
+
+
+class Import(NamedTuple):
+    """A dotted name, and whether it is imported as soon as its importer is."""
+
+    name: str
+    eager: bool
+
+    @property
+    def package(self):
+        return self.name.partition(".")[0]
+
+
+def _names(node):
+    """Yields the dotted names that a statement or a call imports."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert not node.level, f"line {node.lineno}: import by absolute name"
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
+        yield ast.unparse(node.args[0]).removeprefix("f").strip("'\"")
+
+
+def _imports(node, *, eager=True):
+    """Returns every import below `node`, those in functions as not eager."""
+    found = [Import(name, eager) for name in _names(node)]
+    inner = eager and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+    for child in ast.iter_child_nodes(node):
+        found += _imports(child, eager=inner)
+    return found
+
+
+def _modules():
+    """Returns {dotted name: imports} of all modules of ours; a package is named `x.__init__`."""
+    paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): _imports(
+            ast.parse(path.read_text())
+        )
+        for path in paths
+    }
+
+
+MODULES = _modules()
+
+
+def _module(name):
+    """Returns our module that holds the dotted `name`, or None if it is not ours."""
+    while name:
+        for candidate in (name, f"{name}.__init__"):
+            if candidate in MODULES:
+                return candidate
+        name = name.rpartition(".")[0]
+    return None
+
+
+def _ours(module):
+    return {_module(found.name) for found in MODULES[module]} - {None, module}
+
+
+def _level(module):
+    name = module.removeprefix("circle_tf.")
+    return next(level for level, names in enumerate(LEVELS) if name in names)
+
+
+def _modules_of(package):
+    return [module for module in MODULES if module.partition(".")[0] == package]
+
+
+def test_imports_are_found_wherever_they_stand():
+    source = """
+        import a.b
+        from c import d as e
+        if True:
+            import f
+        def lazy():
+            from g.h import i
+            return importlib.import_module(f"j.{k}"), importlib.import_module("l")
+        class Eager:
+            import m
+        """
+    found = _imports(ast.parse(textwrap.dedent(source)))
+    assert {entry.name for entry in found if entry.eager} == {"a.b", "c.d", "f", "m"}
+    assert {entry.name for entry in found if not entry.eager} == {"g.h.i", "j.{k}", "l"}
+
+
+def test_every_module_of_the_library_has_a_level():
+    table = sorted(f"circle_tf.{name}" for names in LEVELS for name in names)
+    assert table == sorted(_modules_of("circle_tf"))
+
+
+@pytest.mark.parametrize("module", _modules_of("circle_tf"))
+def test_the_library_imports_from_its_level_or_below(module):
+    assert {other for other in _ours(module) if _level(other) > _level(module)} == set()
+
+
+def test_there_are_no_cycles():
+    order = list(graphlib.TopologicalSorter({name: _ours(name) for name in MODULES}).static_order())
+    assert order.index("circle_tf.numerics") < order.index("circle_tf.__init__")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_only_those_below_them(package):
+    found = {entry.package for name in _modules_of(package) for entry in MODULES[name]}
+    assert found & PACKAGES.keys() - {package} <= PACKAGES[package]
+
+
+def test_the_library_needs_tensorflow_keras_and_numpy_only():
+    imports = {entry for name in _modules_of("circle_tf") for entry in MODULES[name]}
+    eager = {entry.package for entry in imports if entry.eager} - set(sys.stdlib_module_names)
+    assert eager == {"circle_tf", "keras", "numpy", "tensorflow"}
+
+
+def test_configs_import_no_tensorflow():
+    packages = {entry.package for name in _modules_of("configs") for entry in MODULES[name]}
+    assert packages - set(sys.stdlib_module_names) == {"configs", "ml_collections"}
+
+
+@pytest.mark.parametrize("package", SITES)
+def test_heavy_packages_have_their_import_sites(package):
+    imports = [(name, entry) for name, found in MODULES.items() for entry in found]
+    sites = {name: entry.eager for name, entry in imports if entry.package == package}
+    assert sites == dict.fromkeys(SITES[package], False)
+
+
+_BARE_IMPORT = """
+import logging, os, random, socket, sys
+import keras, tensorflow as tf
+
+def state():
+    loggers = [logging.root, *map(logging.getLogger, sorted(logging.root.manager.loggerDict))]
+    handlers = [(logger.name, logger.level, *logger.handlers) for logger in loggers]
+    return dict(os.environ), random.getstate(), handlers, keras.config.dtype_policy().name
+
+def refuse(*args, **kwargs):
+    raise AssertionError("a socket was opened")
+
+def can_still_set(threads):  # TensorFlow refuses once its context, and with it devices, is up.
+    try:
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    except RuntimeError:
+        return False
+    return True
+
+socket.socket.__init__ = refuse
+modules, before = set(sys.modules), state()  # Keras itself loads what is installed.
+import circle_tf
+assert state() == before
+loaded = {name.partition(".")[0] for name in sys.modules.keys() - modules}
+assert loaded - sys.stdlib_module_names == {"circle_tf"}, loaded
+assert can_still_set(1)
+tf.constant(1)
+assert not can_still_set(2)
+"""
+
+
+def test_import_has_no_side_effects():
+    """No GPU memory is taken, nothing is logged, no socket is opened, nothing heavy is loaded."""
+    command = [sys.executable, "-c", _BARE_IMPORT]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""

@@ -1,0 +1,60 @@
+"""The commands as a person meets them: real processes, ended by the flags, before TensorFlow."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def train(*arguments):
+    """(exit status, what is printed) of the command."""
+    command = [sys.executable, "-m", "trainers.train", *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.returncode, done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--config.loss.gama=64"],
+            "error: --config.loss.gama=64: the recipe has no field 'gama'. Did you mean 'gamma'?",
+        ),
+        (
+            ["--config.los.gamma=64"],
+            "error: --config.los.gamma=64: the recipe has no field 'los'. Did you mean 'loss'?",
+        ),
+        (
+            ["--config.zzz=64"],
+            "error: --config.zzz=64: the recipe has no field 'zzz'. "
+            "See configs/base.py for the fields.",
+        ),
+        (
+            ["--config.steps=many"],
+            "error: flag --config.steps=many: invalid literal for int() with base 10: 'many'",
+        ),
+        (["--workdri=x"], "error: Unknown command line flag 'workdri'. Did you mean: workdir ?"),
+        (["here"], "error: Unexpected argument 'here': options are written --name=value."),
+    ],
+)
+def test_flags_that_cannot_be(arguments, message, tmp_path):
+    found = train("--config=configs/digits.py", f"--workdir={tmp_path / 'run'}", *arguments)
+    assert found == (2, message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_recipe(tmp_path):
+    assert train("--config=configs/digit.py", f"--workdir={tmp_path}") == (
+        1,
+        "error: There is no recipe 'configs/digit.py'. Recipes are the files in configs/.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag"),
+    [(["--workdir=x"], "config"), (["--config=configs/digits.py"], "workdir")],
+)
+def test_required_flags(arguments, flag):
+    status, message = train(*arguments)
+    assert status == 2 and message.startswith("error: ") and f"--{flag}" in message
+    assert "\n" not in message

@@ -1,0 +1,116 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import circle_tf
+from configs import digits
+from trainers import commands, experiment
+
+LOSSES = ["circle", "class_circle", "keras_circle", "cross_entropy"]
+IDS = np.repeat(np.arange(4), 3)
+
+
+def recipe(**loss):
+    config = digits.get_config()
+    config.loss.margin = config.loss.gamma = None
+    config.loss.update(loss)
+    return config
+
+
+def build(config):
+    keras.utils.set_random_seed(0)
+    return experiment.build(config, image_shape=(8, 8, 1), num_classes=5, steps=20)
+
+
+def pixels():
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 80, (len(IDS), 8, 8, 1)) + 40 * IDS[:, None, None, None]
+    return tf.constant(images, tf.float32)
+
+
+def fit(models, *, epochs):
+    data = tf.data.Dataset.from_tensors((pixels(), IDS)).repeat()
+    return models.training.fit(data, epochs=epochs, steps_per_epoch=5, shuffle=False, verbose=0)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_trains_the_embeddings(name):
+    models = build(recipe(name=name))
+    before = models.embedding(pixels()).numpy()
+    np.testing.assert_allclose(np.linalg.norm(before, axis=1), 1, rtol=1e-5)
+    history = fit(models, epochs=4).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert abs(models.embedding(pixels()).numpy() - before).max() > 1e-3
+    monitors = {"s_p", "s_n", "valid_anchors", "weight_p", "weight_n"}
+    assert set(history) == {"loss"} | ({"accuracy"} if name == "cross_entropy" else monitors)
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [("circle", 32), ("class_circle", 5), ("keras_circle", 32), ("cross_entropy", 5)],
+)
+def test_what_the_training_model_ends_in(name, columns):
+    models = build(recipe(name=name))
+    assert models.training.output_shape == (None, columns)
+    assert models.embedding.output_shape == (None, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [("circle", circle_tf.CircleLoss), ("class_circle", circle_tf.ClassCircleLoss)],
+)
+def test_fields_left_out_take_the_class_s_defaults(name, loss):
+    found = build(recipe(name=name)).training.loss
+    assert type(found) is loss and found.get_config() == loss().get_config()
+
+
+def test_fields_given_reach_the_loss():
+    loss = build(recipe(margin=0.3, gamma=32.0, reduction="mean")).training.loss
+    assert (loss.margin, loss.gamma, loss.reduction) == (0.3, 32.0, "mean")
+
+
+def test_embedding_model_needs_circle_tf_alone(tmp_path):
+    models = build(recipe(name="cross_entropy"))
+    models.embedding.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(pixels()), models.embedding(pixels()))
+
+
+@pytest.mark.parametrize("name", ["circle", "cross_entropy"])
+def test_mixed_float16_gives_float32_embeddings(name):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        models = build(recipe(name=name))
+        assert np.isfinite(fit(models, epochs=1).history["loss"]).all()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert models.embedding.output.dtype == models.training.output.dtype == "float32"
+    assert isinstance(models.training.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def with_model(**changes):
+    config = recipe()
+    config.model.update(changes)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            recipe(name="circel"),
+            "circle, class_circle, keras_circle, cross_entropy; found 'circel'",
+        ),
+        (recipe(gamma=-1.0), "found -1"),
+        (recipe(reduction="median"), "median"),
+        (recipe(name="keras_circle", reduction="mean"), "not for keras_circle"),
+        (recipe(name="cross_entropy", gamma=1.0), "has no margin, gamma or reduction"),
+        (with_model(backbone="conv5"), "Did you mean 'conv4'"),
+        (with_model(embedding_dim=0), "1 or more; found 0"),
+        (with_model(pooling="mean"), "found 'mean'"),
+    ],
+)
+def test_bad_values(config, message):
+    with pytest.raises(commands.ConfigError, match=message):
+        build(config)

@@ -1,0 +1,235 @@
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from configs import digits
+from trainers import checkpoints, commands, report, training
+from trainers import workdir as workdirs
+
+
+def recipe(**changes):
+    """A run of seconds; without determinism, which would bind the other tests of the process."""
+    config = digits.get_config()
+    config.deterministic = False
+    config.steps, config.eval_every, config.checkpoint_every = 12, 5, 4
+    config.update(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run."""
+    path = str(tmp_path_factory.mktemp("runs") / "whole")
+    return training.train(recipe(), workdir=path, config_name="digits")
+
+
+def weights(files):
+    return keras.models.load_model(files.model).get_weights()
+
+
+def test_run_files(finished):
+    run = workdirs.read_json(finished.run)
+    assert run["step"] == 12 and run["config_name"] == "digits"
+    assert run["image_shape"] == [8, 8, 1] and run["embedding_dim"] == 32
+    assert run["metrics"]["step"] == 12 and run["metrics"]["val_recall_at_1"] > 0
+    assert run["versions"]["keras"] == keras.__version__
+    assert finished.recipe().to_dict() == recipe().to_dict()
+    plots = {"similarity_scatter.png", "similarity_histograms.png", "training_curves.png"}
+    assert set(os.listdir(finished.plots)) >= plots
+    assert {"projector_config.pbtxt", "sprite.png"} <= set(os.listdir(finished.tensorboard))
+
+
+def test_log_has_a_line_per_evaluation(finished):
+    records = workdirs.MetricsLog(finished.metrics).records()
+    assert [record["step"] for record in records] == [5, 10, 12]
+    wanted = {"loss", "learning_rate", "s_p", "s_n", "valid_anchors", "val_recall_at_1"}
+    assert all(wanted <= set(record) for record in records)
+    assert records[-1]["learning_rate"] == 0
+
+
+def test_no_file_is_left_half_written(finished):
+    names = [name for _, _, names in os.walk(finished.path) for name in names]
+    assert not [name for name in names if "partial" in name or "writing" in name]
+
+
+def test_model_takes_raw_pixels_and_gives_unit_embeddings(finished):
+    model = keras.models.load_model(finished.model)
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)
+    embeddings = model(images).numpy()
+    assert embeddings.shape == (3, 32) and embeddings.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
+
+
+def test_a_finished_run_is_left_alone(finished, capsys):
+    before = os.stat(finished.model).st_mtime_ns
+    training.train(recipe(), workdir=finished.path)
+    assert "finished run of this recipe" in capsys.readouterr().out
+    assert os.stat(finished.model).st_mtime_ns == before
+
+
+def test_a_finished_run_of_another_recipe_is_refused(finished):
+    with pytest.raises(commands.ConfigError, match="steps: the run has 12, the command 13"):
+        training.train(recipe(steps=13), workdir=finished.path)
+
+
+class Killed(BaseException):
+    pass
+
+
+# Within an epoch, at the end of one, at the end of the run.
+@pytest.mark.parametrize(
+    ("step", "moment"), [(4, "after saving"), (10, "after saving"), (12, "before saving")]
+)
+def test_stopped_runs_end_as_uninterrupted_ones(finished, step, moment, tmp_path, monkeypatch):
+    save = checkpoints.Checkpoints.save
+
+    def save_and_die(self, at):
+        if at == step and moment == "before saving":
+            raise Killed
+        save(self, at)
+        if at == step:
+            raise Killed
+
+    config, path = recipe(checkpoint_every=2), str(tmp_path / "run")
+    with monkeypatch.context() as context, pytest.raises(Killed):
+        context.setattr(checkpoints.Checkpoints, "save", save_and_die)
+        training.train(config, workdir=path)
+    assert not workdirs.Workdir(path).is_finished
+    files = training.train(config, workdir=path)
+    for one, other in zip(weights(finished), weights(files), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    expected = workdirs.MetricsLog(finished.metrics).records()
+    found = workdirs.MetricsLog(files.metrics).records()
+    assert [record["step"] for record in found] == [record["step"] for record in expected]
+    for one, other in zip(expected, found, strict=True):
+        assert other == pytest.approx(one, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("steps", "epoch_steps", "start", "spans"),
+    [
+        (12, 5, 0, [(0, 2, 10), (2, 1, 2)]),
+        (12, 5, 4, [(0, 1, 1), (1, 1, 5), (2, 1, 2)]),
+        (12, 5, 11, [(2, 1, 1)]),
+        (10, 5, 0, [(0, 2, 10)]),
+        (3, 5, 0, [(0, 1, 3)]),
+        (12, 5, 12, []),
+    ],
+)
+def test_spans_cover_the_run_epoch_by_epoch(steps, epoch_steps, start, spans):
+    found, step = [], start
+    while step < steps:
+        span = training._next_span(step, steps=steps, epoch_steps=epoch_steps)
+        found.append((span.epoch, span.epochs, span.steps))
+        step += span.steps
+    assert found == spans and (step == steps)
+
+
+def test_epochs_are_passes_over_the_examples():
+    import types
+
+    labels = np.repeat(np.arange(5), 24)
+    dataset = types.SimpleNamespace(train=types.SimpleNamespace(labels=labels))
+    assert training.run_length(recipe(epochs=3), dataset) == 3 * (120 // 60)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps must be 1 or more; found 0"),
+        ({"eval_every": 0}, "eval_every must be 1 or more; found 0"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be 1 or more"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints must be 1 or more"),
+        ({"batch": {"classes_per_batch": 6}}, "at least classes_per_batch=6 classes, found 5"),
+        ({"dataset": {"name": "digit"}}, "glyphs, digits, folder, tfrecord"),
+        ({"loss": {"name": "circel"}}, "found 'circel'"),
+    ],
+)
+def test_bad_recipes_leave_no_workdir(changes, message, tmp_path):
+    path = str(tmp_path / "run")
+    with pytest.raises(ValueError, match=message):
+        training.train(recipe(**changes), workdir=path)
+    assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize("loss", ["class_circle", "cross_entropy"])
+def test_class_level_runs(loss, tmp_path):
+    config = recipe(steps=4, eval_every=2)
+    config.loss.update(name=loss, margin=None, gamma=None)
+    files = training.train(config, workdir=str(tmp_path / "run"))
+    model = keras.models.load_model(files.model)
+    assert model.output_shape == (None, 32)
+    assert report.evaluate_run(files.path).evaluation == files.evaluation
+
+
+def command(path, *arguments):
+    base = [sys.executable, "-m", "trainers.train", "--config=configs/digits.py"]
+    return [*base, f"--workdir={path}", "--config.steps=60", "--config.eval_every=20", *arguments]
+
+
+def checkpoint_step(path):
+    try:
+        with open(os.path.join(path, "checkpoints", "checkpoint"), encoding="utf-8") as file:
+            return int(re.search(r'^model_checkpoint_path: "ckpt-(\d+)"', file.read())[1])
+    except FileNotFoundError:
+        return 0
+
+
+def kill_after(arguments, path, *, step):
+    """Runs the command and kills it, with no chance to tidy up, some time after `step`."""
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
+    while checkpoint_step(path) < step:
+        assert process.poll() is None, "The run ended before it could be killed."
+        time.sleep(0.005)
+    time.sleep(random.uniform(0, 0.1))
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+# Slow: five processes, each of which imports TensorFlow.
+@pytest.mark.slow
+def test_killed_runs_end_bitwise_as_uninterrupted_ones(tmp_path):
+    whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
+    subprocess.run(command(whole), check=True, stdout=subprocess.DEVNULL)
+    # The interval is another one on purpose: when checkpoints are written must not matter.
+    # Steps 20 and 40 end epochs, 4 and 44 lie within one.
+    again = [*command(killed), "--config.checkpoint_every=4"]
+    for step in (4, 20, 44):
+        kill_after(again, killed, step=step)
+    done = subprocess.run(again, check=True, capture_output=True, text=True)
+    assert "Resuming after step" in done.stdout and done.stderr == ""
+    first, second = workdirs.Workdir(whole), workdirs.Workdir(killed)
+    for one, other in zip(weights(first), weights(second), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with open(first.metrics) as one, open(second.metrics) as other:
+        assert one.read() == other.read()
+    shutil.rmtree(killed)
+
+
+# Slow: two processes, each of which imports TensorFlow.
+@pytest.mark.slow
+def test_commands_print_what_a_newcomer_needs_and_no_more(tmp_path):
+    path = str(tmp_path / "run")
+    done = subprocess.run(command(path), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("digits: ") and lines[-1] == (
+        f"Next: python -m trainers.evaluate --workdir={path}"
+    )
+    assert len(lines) == 8
+    evaluate = [sys.executable, "-m", "trainers.evaluate", f"--workdir={path}"]
+    done = subprocess.run(evaluate, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("Next: python -m export.publish ")
+    with open(os.path.join(path, "evaluation.json")) as file:
+        assert 0 < json.load(file)["leave_one_out"]["recall_at_1"] <= 1

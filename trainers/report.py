@@ -1,0 +1,83 @@
+"""The evaluation of a finished run, for people and as files."""
+
+import keras
+
+from circle_tf import backbones
+from trainers import commands, datasets, evaluation, pictures
+from trainers import workdir as workdirs
+
+__all__ = ["evaluate_run", "load_model", "table"]
+
+
+def evaluate_run(path):
+    """Evaluates a finished run, prints the table, writes evaluation.json and a retrieval sheet.
+
+    Args:
+        path: str, directory of the run.
+
+    Returns:
+        trainers.workdir.Workdir.
+
+    Raises:
+        commands.ConfigError: there is no run, or it is not finished.
+        trainers.datasets.DataError: the data cannot be used.
+    """
+    files = workdirs.Workdir(path)
+    config = files.recipe()
+    if not files.is_finished:
+        raise commands.ConfigError(
+            f"The run in {path} is not finished. Go on training it with the command it was "
+            "started with."
+        )
+    dataset = datasets.load(config.dataset)
+    print(dataset.report)
+    model = load_model(files.model)
+    results = evaluation.evaluate(model, dataset)
+    print(table(results))
+    step = workdirs.read_json(files.run)["step"]
+    pictures.draw_retrieval(model, dataset, files=files, step=step)
+    workdirs.write_json(files.evaluation, results)
+    return files
+
+
+def load_model(path):
+    """The embedding model of a run.
+
+    Args:
+        path: its `.keras` file.
+
+    Returns:
+        keras.Model.
+
+    Raises:
+        ImportError: the model holds layers of keras-cv, which is not installed.
+    """
+    try:
+        return keras.models.load_model(path)
+    except TypeError:
+        # Layers of keras-cv are known to Keras only once it is imported, which takes seconds.
+        backbones.import_keras_cv()
+        return keras.models.load_model(path)
+
+
+def table(results):
+    """The metrics of `evaluation.evaluate` as text, a protocol per line.
+
+    Args:
+        results: dict as `evaluation.evaluate` returns it.
+
+    Returns:
+        str.
+    """
+    columns = {
+        "recall@1": "recall_at_1",
+        "R-precision": "r_precision",
+        "MAP@R": "mean_average_precision_at_r",
+        "queries": "queries",
+    }
+    lines = ["".join([f"{'':<16}", *(f"{name:>13}" for name in columns)])]
+    for protocol, report in results.items():
+        cells = [report[key] for key in columns.values()]
+        shown = [f"{cell:>13,}" if isinstance(cell, int) else f"{cell:>13.3f}" for cell in cells]
+        lines.append(f"{protocol.replace('_', '-'):<16}" + "".join(shown))
+    return "\n".join(lines)
