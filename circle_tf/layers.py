@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import circle, losses, numerics, reductions
+from circle_tf import circle, losses, numerics, reductions, replicas
 
 __all__ = ["CosineClassifier", "PairwiseCircle", "UnitEmbedding"]
 
@@ -165,12 +165,19 @@ class LossLayer(keras.layers.Layer):
         embeddings, ids = inputs
         values, valid = self.losses_of(embeddings, ids)
         if self.as_model_loss:
-            self.add_loss(reductions.reduce_losses(values, valid, reduction=self.reduction))
+            loss = reductions.reduce_losses(values, valid, reduction=self.reduction)
+            # Keras divides the losses that layers add by the number of replicas.
+            self.add_loss(loss * replicas.num_replicas())
         return values
 
     def losses_of(self, embeddings, ids):
         """`(losses [B], valid [B])`; what a subclass adds."""
         raise NotImplementedError
+
+    @property
+    def crosses_replicas(self):
+        """Whether a call exchanges something between replicas (XLA cannot compile that)."""
+        return self.as_model_loss
 
     def hyperparameters(self):
         """margin, gamma and detach_weights, as the loss functions take them."""
@@ -240,8 +247,13 @@ class PairwiseCircle(LossLayer):
         )
 
     def losses_of(self, embeddings, ids):
-        """`(losses [B], valid [B])` within the batch."""
+        """`(losses [B], valid [B])` within the global batch."""
         return losses.pairwise_losses(embeddings, ids, **self.hyperparameters())
+
+    @property
+    def crosses_replicas(self):
+        """True: the keys are all replicas' embeddings."""
+        return True
 
 
 def add_class_weights(layer, input_shape, num_classes):

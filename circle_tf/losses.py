@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import checks, circle, numerics, pairs, reductions, replicas
+from circle_tf import batches, checks, circle, numerics, pairs, reductions, replicas
 
 __all__ = ["CircleLoss", "ClassCircleLoss", "class_losses", "pairwise_losses"]
 
@@ -34,22 +34,20 @@ def pairwise_losses(embeddings, labels, *, margin, gamma, detach_weights=True, o
     References:
         Sun et al., CVPR 2020, section 3.1 (pair-wise labels) and eq. 6.
     """
-    unit = numerics.safe_normalize(_matrix(embeddings, "embeddings of shape [B, D]"))
-    ids = pairs.to_ids(labels, one_hot=one_hot)
-    _check_lengths(ids, unit, "embeddings")
-    keys, offset = replicas.gather_rows(unit)
-    key_ids, _ = replicas.gather_rows(ids)
-    positives, negatives = pairs.batch_masks(ids, key_ids, offset=offset)
-    losses = circle.circle_loss(
-        tf.matmul(unit, keys, transpose_b=True),
-        positives,
-        negatives,
-        margin=margin,
-        gamma=gamma,
-        detach_weights=detach_weights,
-    )
-    seen = tf.reduce_all(tf.math.is_finite(unit), axis=1) & pairs.float_labels_are_exact(labels)
-    return _nan_unless(seen, losses), circle.valid_anchors(positives, negatives)
+    options = {"margin": margin, "gamma": gamma, "detach_weights": detach_weights}
+    embeddings = _matrix(embeddings, "embeddings of shape [B, D]")
+    batch = batches.global_batch(embeddings, labels, one_hot=one_hot)
+
+    def score(unit, ids, keys, key_ids, offset):
+        positives, negatives = pairs.batch_masks(ids, key_ids, offset=offset)
+        losses = circle.circle_loss(
+            tf.matmul(unit, keys, transpose_b=True), positives, negatives, **options
+        )
+        return losses, circle.valid_anchors(positives, negatives)
+
+    losses, valid = replicas.maths(score, *batch)
+    seen = tf.reduce_all(tf.math.is_finite(batch.unit), axis=1) & pairs.float_labels_are_exact(labels)
+    return _nan_unless(seen, losses), valid
 
 
 def class_losses(cosines, labels, *, margin, gamma, detach_weights=True, one_hot=False):
@@ -84,13 +82,17 @@ def class_losses(cosines, labels, *, margin, gamma, detach_weights=True, one_hot
     cosines = numerics.as_loss_float(_matrix(cosines, "cosines of shape [B, C]"))
     num_classes = _num_classes(cosines)
     ids = pairs.to_ids(labels, one_hot=one_hot)
-    _check_lengths(ids, cosines, "cosines")
-    positives, negatives = pairs.class_masks(ids, num_classes)
-    losses = circle.circle_loss(
-        cosines, positives, negatives, margin=margin, gamma=gamma, detach_weights=detach_weights
-    )
+    batches.check_lengths(ids, cosines, "cosines")
+    options = {"margin": margin, "gamma": gamma, "detach_weights": detach_weights}
+
+    def score(cosines, ids):
+        positives, negatives = pairs.class_masks(ids, num_classes)
+        losses = circle.circle_loss(cosines, positives, negatives, **options)
+        return losses, circle.valid_anchors(positives, negatives)
+
+    losses, valid = replicas.maths(score, cosines, ids)
     seen = pairs.ids_in_range(ids, num_classes) & pairs.float_labels_are_exact(labels)
-    return _nan_unless(seen, losses), circle.valid_anchors(positives, negatives)
+    return _nan_unless(seen, losses), valid
 
 
 class _Circle(keras.losses.Loss):
@@ -104,6 +106,9 @@ class _Circle(keras.losses.Loss):
         self.margin, self.gamma = float(margin), float(gamma)
         self.detach_weights, self.one_hot = bool(detach_weights), bool(one_hot)
         self.check_finite = bool(check_finite)
+
+    # Tells EmbeddingModel that the value is this replica's part of the global loss already.
+    crosses_replicas = True
 
     # Keras' __call__ casts y_true to float32 first, which makes 2^24 and 2^24 + 1 one label.
     def __call__(self, y_true, y_pred, sample_weight=None):
@@ -265,11 +270,6 @@ def _num_classes(cosines):
     if num_classes < 2:
         raise ValueError(f"Class-level Circle loss wants 2 classes or more; found {num_classes}.")
     return num_classes
-
-
-def _check_lengths(ids, rows, name):
-    if not ids.shape.is_compatible_with(rows.shape[:1]):
-        raise ValueError(f"Found {ids.shape[0]} labels for {rows.shape[0]} {name}.")
 
 
 def _nan_unless(seen, losses):

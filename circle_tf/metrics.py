@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import circle, numerics, pairs
+from circle_tf import batches, circle, numerics, pairs, replicas
 
 __all__ = [
     "MeanNegativeSimilarity",
@@ -41,7 +41,7 @@ def monitors(*, margin, labels="pairwise"):
 class PairMonitor(keras.metrics.Mean):
     """Mean over batches of a statistic of the batch's pairs; base of the monitors.
 
-    Batches without such a pair are left out of the mean.
+    Batches without such a pair are left out of the mean. Pairs cross replicas, as in the loss.
 
     Args:
         labels: `pairwise` (y_pred are embeddings `[B, D]`) or `class` (cosines `[B, C]`).
@@ -59,22 +59,25 @@ class PairMonitor(keras.metrics.Mean):
         """Adds a batch: `y_true [B]` ids, `y_pred` embeddings or cosines. Weights are ignored."""
         del sample_weight  # A monitor describes the pairs there are, however they are weighted.
         values, mask = self.entries(*self._similarities(y_true, y_pred))
-        count = tf.math.count_nonzero(mask)
+        count = replicas.total(tf.math.count_nonzero(mask))
         total = tf.reduce_sum(tf.where(mask, values, tf.zeros_like(values)))
-        mean = numerics.positive_mean(total, count)
-        return super().update_state(mean, sample_weight=tf.cast(count > 0, mean.dtype))
+        # Keras adds the replicas' sums: R times the own share, each with a weight of 1 / R, is the
+        # mean over the global batch with a weight of 1.
+        parts = replicas.num_replicas()
+        mean = numerics.positive_mean(total, count) * parts
+        return super().update_state(mean, sample_weight=tf.cast(count > 0, mean.dtype) / parts)
 
     def entries(self, similarities, positives, negatives):
         """`(values, mask)` of one shape, the mean of which is the statistic."""
         raise NotImplementedError
 
     def _similarities(self, y_true, y_pred):
-        ids = pairs.to_ids(y_true)
         if self.labels == "class":
             cosines = numerics.as_loss_float(y_pred)
-            return cosines, *pairs.class_masks(ids, cosines.shape[1])
-        unit = numerics.safe_normalize(y_pred)
-        return tf.matmul(unit, unit, transpose_b=True), *pairs.batch_masks(ids, ids)
+            return cosines, *pairs.class_masks(pairs.to_ids(y_true), cosines.shape[1])
+        batch = batches.global_batch(y_pred, y_true)
+        masks = pairs.batch_masks(batch.ids, batch.key_ids, offset=batch.offset)
+        return tf.matmul(batch.unit, batch.keys, transpose_b=True), *masks
 
     def get_config(self):
         """The constructor's arguments."""

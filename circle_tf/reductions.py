@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from circle_tf import numerics
+from circle_tf import numerics, replicas
 
 __all__ = ["REDUCTIONS", "apply_weights", "check_reduction", "reduce_losses"]
 
@@ -16,6 +16,10 @@ def reduce_losses(losses, valid, *, reduction, sample_weight=None):
     negative pair), `mean` by the number of anchors, `mean_nonzero` by the number of losses above
     0 (as pytorch-metric-learning does). A sample weight scales its anchor's loss and does not
     change the count, as in any Keras loss.
+
+    Under a strategy with several replicas the counts are those of the global batch and the total
+    is this replica's: the sum over replicas is the global loss. `none` gives the replica's own
+    losses, which nothing has divided.
 
     Args:
         losses: `[A]` losses in nats.
@@ -44,9 +48,9 @@ def reduce_losses(losses, valid, *, reduction, sample_weight=None):
     if reduction == "sum":
         return total
     if reduction == "mean":
-        return numerics.positive_mean(total, tf.size(losses))
+        return numerics.positive_mean(total, replicas.total(tf.size(losses)))
     counted = valid if reduction == "mean_valid" else losses > 0
-    return numerics.positive_mean(total, tf.math.count_nonzero(counted))
+    return numerics.positive_mean(total, replicas.total(tf.math.count_nonzero(counted)))
 
 
 def apply_weights(losses, sample_weight):

@@ -1,0 +1,68 @@
+"""The global batch as anchors and keys: what the pair-wise loss and its monitors look at."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from circle_tf import numerics, pairs, replicas
+
+__all__ = ["Batch", "global_batch"]
+
+
+class Batch(NamedTuple):
+    """A replica's rows as anchors, all replicas' rows as keys; see `global_batch`."""
+
+    unit: tf.Tensor
+    ids: tf.Tensor
+    keys: tf.Tensor
+    key_ids: tf.Tensor
+    offset: tf.Tensor | int
+
+
+def global_batch(embeddings, labels, *, one_hot=False):
+    """Own rows as anchors and the rows of all replicas as keys.
+
+    Args:
+        embeddings: `[n, D]` of any real dtype and scale; rows are normalised here.
+        labels: `[n]` or `[n, 1]` integer ids (`[n, C]` with `one_hot`).
+        one_hot: whether `labels` are one-hot rows.
+
+    Returns:
+        `Batch(unit [n, D], ids [n], keys [N, D], key_ids [N], offset)`: anchor `i` is key
+        `offset + i`. On one replica the keys are the anchors.
+
+    Raises:
+        ValueError: shapes other than the above, another number of labels than of embeddings.
+
+    Example:
+        >>> batch = global_batch(tf.eye(2), [7, 9])
+        >>> batch.key_ids.numpy().tolist(), batch.offset
+        ([7, 9], 0)
+    """
+
+    def make():
+        unit = numerics.safe_normalize(embeddings)
+        ids = pairs.to_ids(labels, one_hot=one_hot)
+        check_lengths(ids, unit, "embeddings")
+        keys, offset = replicas.gather_rows(unit)
+        return Batch(unit, ids, keys, replicas.gather_rows(ids)[0], offset)
+
+    return replicas.once(make, embeddings, labels, one_hot)
+
+
+def check_lengths(ids, rows, name):
+    """Refuses labels of another number than rows.
+
+    Args:
+        ids: `[B]`.
+        rows: `[B, ...]`.
+        name: str, what the rows are.
+
+    Raises:
+        ValueError: static lengths that differ.
+
+    Example:
+        >>> check_lengths(tf.zeros([2]), tf.zeros([2, 3]), "embeddings")
+    """
+    if not ids.shape.is_compatible_with(rows.shape[:1]):
+        raise ValueError(f"Found {ids.shape[0]} labels for {rows.shape[0]} {name}.")
