@@ -1,20 +1,29 @@
 """`EmbeddingModel`: the Keras model whose compile and fit suit in-batch losses."""
 
+import contextlib
+import threading
+
 import keras
 import tensorflow as tf
 
-from circle_tf import replicas
+from circle_tf import compilation, replicas
 
 __all__ = ["EmbeddingModel"]
+
+_HELD = threading.local()
 
 
 @keras.saving.register_keras_serializable("circle_tf")
 class EmbeddingModel(keras.Model):
     """A `keras.Model` for embeddings: same constructor, `compile`, `fit`, callbacks and saving.
 
-    Different from `keras.Model`: `jit_compile="auto"` takes the faster choice for the device (XLA
-    on GPU and TPU; off on CPU, where XLA's convolutions are slower), and a strategy with several
-    replicas is refused rather than trained on pairs that silently stay within a replica.
+    Different from `keras.Model`: under `tf.distribute.MirroredStrategy` and
+    `MultiWorkerMirroredStrategy` training equals training on one device with the same global
+    batches. Pairs cross replicas; counts, clipping, the check for inf, metrics and moving
+    statistics are those of the global batch; random masks differ between replicas; XLA compiles
+    each replica's forward pass and loss. `jit_compile="auto"` takes the faster choice for the
+    device (XLA on GPU and TPU; off on CPU, where XLA's convolutions are slower). On one device it
+    runs Keras' own steps. See docs/distributed.md.
 
     Args:
         inputs: Keras inputs, usually raw pixels `[B, H, W, C]`.
@@ -22,7 +31,7 @@ class EmbeddingModel(keras.Model):
         name: str.
 
     Raises:
-        NotImplementedError: created or compiled under a strategy with more than one replica.
+        NotImplementedError: compiled under a strategy that has no global batch.
 
     Example:
         >>> from circle_tf import CircleLoss, UnitEmbedding
@@ -33,24 +42,113 @@ class EmbeddingModel(keras.Model):
         (2, 4)
     """
 
-    def compile(self, *args, jit_compile="auto", **kwargs):
+    def compile(self, *args, jit_compile="auto", gradient_accumulation=1, **kwargs):
         """As `keras.Model.compile`.
 
         Args:
             *args: as `keras.Model.compile`.
-            jit_compile: True, False, or "auto" for the faster choice on the device at hand.
+            jit_compile: True, False, or "auto" for the faster choice on the device at hand. True
+                with layers that XLA cannot compile is an error that names them.
+            gradient_accumulation: int k of 1 or more. Each batch of `fit` is a micro-batch; the
+                mean of the gradients of k of them is clipped and applied once. An inf in any of
+                them skips the whole update. Pairs do not cross micro-batches.
             **kwargs: as `keras.Model.compile`.
+
+        Raises:
+            NotImplementedError: a strategy that has no global batch.
+            ValueError: layers XLA cannot compile, an optimizer of another strategy.
         """
-        replicas.check_strategy(self.distribute_strategy)
-        self._asked_jit = jit_compile
-        if jit_compile == "auto" and not _has_accelerator():
-            jit_compile = False
-        super().compile(*args, jit_compile=jit_compile, **kwargs)
+        strategy = self.distribute_strategy
+        _check_scope(strategy)
+        self._asked = {"jit_compile": jit_compile, "gradient_accumulation": gradient_accumulation}
+        self._micro_batches = _whole_number(gradient_accumulation)
+        self._accumulator = None
+        jit = self._choose_jit(jit_compile) and not kwargs.get("run_eagerly", False)
+        self._jit_replicas = jit and self._several and not _is_tpu(strategy)
+        jit = jit and not self._several
+        with strategy.scope() if self._several else contextlib.nullcontext():
+            super().compile(*args, jit_compile=jit, **kwargs)
+            if self._several:
+                self._count_across_replicas()
+        if self._several or self._micro_batches > 1:
+            _check_optimizer(self.optimizer, strategy)
+
+    @property
+    def accumulator(self):
+        """State of the gradient accumulation (its `variables`), None without; for checkpoints."""
+        return self._accumulator if self.compiled else None
+
+    @property
+    def losses(self):
+        """As `keras.Model.losses`."""
+        held = getattr(_HELD, "losses", None)
+        return super().losses if held is None else held
+
+    @contextlib.contextmanager
+    def holding_losses(self, losses):
+        """Within it, `losses` are these: what a compiled forward pass has returned.
+
+        Args:
+            losses: list of scalars.
+
+        Yields:
+            None.
+        """
+        # Replicas trace in threads of their own.
+        _HELD.losses = losses
+        try:
+            yield
+        finally:
+            _HELD.losses = None
+
+    def train_step(self, data):
+        """One training step of one replica."""
+        if self._several or self._micro_batches > 1:
+            return _steps().train_step(
+                self, data, compiled=self._jit_replicas, accumulator=self._accumulator
+            )
+        logs = super().train_step(data)
+        if self.jit_compile and not tf.executing_eagerly():
+            compilation.check_graph(tf.compat.v1.get_default_graph())
+        return logs
+
+    def test_step(self, data):
+        """One evaluation step of one replica."""
+        if self._several:
+            return _steps().test_step(self, data, compiled=self._jit_replicas)
+        return super().test_step(data)
+
+    def predict_step(self, data):
+        """The outputs for one replica's part of a batch."""
+        if self._several and self.compiled:
+            return _steps().predict_step(self, data, compiled=self._jit_replicas)
+        return super().predict_step(data)
+
+    def make_train_function(self, force=False):
+        """As `keras.Model.make_train_function`."""
+        if self._micro_batches > 1 and self._accumulator is None:
+            with self.distribute_strategy.scope():
+                self._accumulator = _steps().Accumulator(
+                    self.trainable_variables, self._micro_batches
+                )
+        if not self._several:
+            return super().make_train_function(force)
+        if self.train_function is None or force:
+            self.train_function = _steps().make_function(self, self.train_step)
+        return self.train_function
+
+    def make_test_function(self, force=False):
+        """As `keras.Model.make_test_function`."""
+        if not self._several:
+            return super().make_test_function(force)
+        if self.test_function is None or force:
+            self.test_function = _steps().make_function(self, self.test_step)
+        return self.test_function
 
     def get_compile_config(self):
         """What `compile` was called with; "auto" stays "auto", for the next machine to decide."""
         config = super().get_compile_config()
-        return {**config, "jit_compile": self._asked_jit} if config else config
+        return {**config, **self._asked} if config else config
 
     def compile_from_config(self, config):
         """Compiles as saved; Keras does this itself only for models without their own compile."""
@@ -58,6 +156,92 @@ class EmbeddingModel(keras.Model):
         if self.built and self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
 
+    @property
+    def _several(self):
+        return self.distribute_strategy.num_replicas_in_sync > 1
 
-def _has_accelerator():
-    return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
+    # Keras' own takes a batch from the data and reduces it over replicas, which several workers
+    # cannot do.
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        if not self._several:
+            return super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+        hooks = _hooks()
+        specs = hooks.batch_signature(iterator) if iterator is not None else data_batch
+        with self.distribute_strategy.scope():
+            hooks.build_from(self, specs)
+        return _check_metrics(self)
+
+    def _choose_jit(self, asked):
+        if asked is False or (asked == "auto" and not compilation.has_accelerator()):
+            return False
+        found = compilation.uncompilable_layers(
+            _hooks().all_layers(self), replicas=self.distribute_strategy.num_replicas_in_sync
+        )
+        return compilation.choose_jit(asked, found)
+
+    def _count_across_replicas(self):
+        if self.run_eagerly and type(self.distribute_strategy).__name__.startswith("Multi"):
+            raise NotImplementedError(
+                "run_eagerly=True: workers cannot exchange rows outside a tf.function. Debug under "
+                "MirroredStrategy or without a strategy."
+            )
+        config = self._compile_config
+        _hooks().compile_loss_across(self, config.config["loss"], config.config["loss_weights"])
+
+
+def _hooks():
+    from circle_tf import keras_hooks  # Tries the hooks out: only where several replicas train.
+
+    return keras_hooks
+
+
+def _steps():
+    from circle_tf import steps
+
+    return steps
+
+
+def _is_tpu(strategy):
+    return type(strategy).__name__.startswith("TPUStrategy")
+
+
+def _whole_number(value):
+    if isinstance(value, bool) or int(value) != value or value < 1:
+        raise ValueError(
+            f"gradient_accumulation must be a whole number of 1 or more; found {value!r}."
+        )
+    return int(value)
+
+
+def _check_scope(strategy):
+    replicas.check_strategy(strategy)
+    current = tf.distribute.get_strategy()
+    if current.num_replicas_in_sync > 1 and current is not strategy:
+        raise ValueError(
+            "The model was made outside the strategy under which it is compiled. Make it, its "
+            "optimizer and its metrics under `with strategy.scope():`."
+        )
+
+
+def _check_optimizer(optimizer, strategy):
+    hooks = _hooks()
+    if hooks.inner_optimizer(optimizer).gradient_accumulation_steps:
+        raise ValueError(
+            "The optimizer's gradient_accumulation_steps fails over several replicas. Use "
+            "compile(gradient_accumulation=...)."
+        )
+    if strategy.num_replicas_in_sync > 1 and hooks.optimizer_strategy(optimizer) is not strategy:
+        raise ValueError(
+            "The optimizer was made outside the model's strategy. Make it under "
+            "`with strategy.scope():`."
+        )
+
+
+def _check_metrics(model):
+    variables = [(metric, v) for metric in model.metrics for v in metric.variables]
+    for metric, variable in variables:
+        if not isinstance(variable.value, tf.distribute.DistributedValues):
+            raise ValueError(
+                f"The metric {metric.name!r} was made outside the model's strategy. Make it under "
+                "`with strategy.scope():`."
+            )

@@ -1,0 +1,115 @@
+"""What XLA can compile of a model, found before the first step."""
+
+import tensorflow as tf
+
+__all__ = ["check_graph", "choose_jit", "has_accelerator", "uncompilable_layers"]
+
+_REMEDY = "Move it into the input pipeline, replace it, or compile with jit_compile=False."
+
+
+def choose_jit(asked, layers):
+    """Whether to compile by XLA: what was asked for, or the faster choice for the device.
+
+    Args:
+        asked: True, False, or "auto": on for GPU and TPU, off on CPU, where XLA's convolutions are
+            slower than the ones TensorFlow has.
+        layers: dict of the layers XLA cannot compile, from `uncompilable_layers`.
+
+    Returns:
+        bool.
+
+    Raises:
+        ValueError: True, and there are such layers.
+
+    Example:
+        >>> choose_jit(False, {})
+        False
+    """
+    if asked == "auto":
+        return has_accelerator() and not layers
+    if asked and layers:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in layers.items())
+        raise ValueError(f"jit_compile=True: XLA cannot compile these layers. {listed}")
+    return bool(asked)
+
+
+def uncompilable_layers(layers, *, replicas):
+    """Layers that XLA cannot compile.
+
+    Args:
+        layers: Keras layers, a model's with all below them.
+        replicas: int, number of replicas that train it.
+
+    Returns:
+        dict from layer name to the reason and the remedy.
+
+    Example:
+        >>> import keras
+        >>> uncompilable_layers([keras.layers.Dense(1)], replicas=1)
+        {}
+    """
+    reasons = {layer.name: _reason(layer, replicas) for layer in layers}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _reason(layer, replicas):
+    if not layer.supports_jit:
+        return f"{type(layer).__name__} says that XLA does not support it. {_REMEDY}"
+    if replicas > 1 and getattr(layer, "synchronized", False):
+        return (
+            f"{type(layer).__name__}(synchronized=True) exchanges statistics between replicas "
+            "within the forward pass. Use synchronized=False or jit_compile=False."
+        )
+    if replicas > 1 and getattr(layer, "crosses_replicas", False):
+        return (
+            f"{type(layer).__name__} gathers from the other replicas within the forward pass. Use "
+            "the loss of the same name in compile(loss=...), or jit_compile=False."
+        )
+    return None
+
+
+def check_graph(graph):
+    """Refuses a traced forward pass that holds operations without an XLA kernel, by layer.
+
+    Args:
+        graph: the `tf.Graph` that is being traced.
+
+    Raises:
+        ValueError: it works on strings or calls Python.
+
+    Example:
+        >>> with tf.Graph().as_default() as graph:
+        ...     check_graph(graph)
+    """
+    found = {op.name: op.type for op in graph.get_operations() if _is_uncompilable(op)}
+    if found:
+        listed = ", ".join(f"{name} ({kind})" for name, kind in found.items())
+        raise ValueError(
+            f"jit_compile=True: XLA cannot compile these operations (named by their layer): "
+            f"{listed}. {_REMEDY}"
+        )
+
+
+def _is_uncompilable(op):
+    if op.type in ("PyFunc", "EagerPyFunc", "PyFuncStateless"):
+        return True
+    if op.type in ("Assert", "Const", "Placeholder", "PrintV2", "StringFormat"):
+        return False  # XLA drops assertions with their messages.
+    tensors = [*op.inputs, *op.outputs]
+    used_by_assert = op.outputs and all(
+        consumer.type == "Assert" for output in op.outputs for consumer in output.consumers()
+    )
+    return any(tensor.dtype == tf.string for tensor in tensors) and not used_by_assert
+
+
+def has_accelerator():
+    """Whether there is a GPU or a TPU.
+
+    Returns:
+        bool.
+
+    Example:
+        >>> has_accelerator() in (True, False)
+        True
+    """
+    return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))

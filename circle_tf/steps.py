@@ -1,0 +1,327 @@
+"""One step of training, evaluation or prediction on one of several replicas.
+
+The order that makes replicas equal to one device: forward and loss of the own rows against all,
+gradients, ONE exchange (sum of gradients, loss, statistics, metrics), and only then unscaling, the
+check for inf, clipping and the update, which are thereby the same everywhere.
+"""
+
+import contextlib
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from circle_tf import compilation, keras_hooks, replicas
+
+__all__ = ["Accumulator", "make_function", "predict_step", "test_step", "train_step"]
+
+
+def train_step(model, data, *, compiled, accumulator=None):
+    """One training step of one replica.
+
+    Args:
+        model: compiled `EmbeddingModel`.
+        data: this replica's part of the batch, as Keras packs it.
+        compiled: whether XLA compiles the forward pass and the loss.
+        accumulator: None, or the `Accumulator` of micro-batches.
+
+    Returns:
+        dict of logs, those of the global batch.
+    """
+    x, y, weights = _unpack(data)
+    variables = model.trainable_variables
+    with replicas.step(compiled=compiled):
+        with tf.GradientTape() as tape:
+            passed = _forward(model, x, training=True, compiled=compiled)
+            loss = _share_of_loss(model, x, y, weights, passed, training=True)
+            scaled = model.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, [variable.value for variable in variables])
+        gradients, logs = _finish(model, (x, y, weights), passed, loss, gradients)
+    if accumulator is not None:
+        accumulator.add(gradients, model.optimizer, variables)
+    else:
+        with keras_hooks.already_reduced(model.optimizer):
+            model.optimizer.apply(gradients, variables)
+    return logs
+
+
+def test_step(model, data, *, compiled):
+    """One evaluation step of one replica.
+
+    Args:
+        model: compiled `EmbeddingModel`.
+        data: this replica's part of the batch, as Keras packs it.
+        compiled: whether XLA compiles the forward pass and the loss.
+
+    Returns:
+        dict of logs, those of the global batch.
+    """
+    x, y, weights = _unpack(data)
+    with replicas.step(compiled=compiled):
+        passed = _forward(model, x, training=False, compiled=compiled)
+        loss = _share_of_loss(model, x, y, weights, passed, training=False)
+        return _finish(model, (x, y, weights), passed, loss, [])[1]
+
+
+def predict_step(model, data, *, compiled):
+    """The outputs for one replica's part of a batch.
+
+    Args:
+        model: `EmbeddingModel`.
+        data: this replica's part of the batch, as Keras packs it.
+        compiled: whether XLA compiles the forward pass.
+
+    Returns:
+        Structure of tensors, outputs for the own rows.
+    """
+    return _forward(model, _unpack(data)[0], training=False, compiled=compiled).outputs
+
+
+class _Passed(NamedTuple):
+    """What a forward pass gives: nothing has been written to a variable yet."""
+
+    outputs: Any
+    losses: list
+    variables: list
+    values: list
+
+
+def _unpack(data):
+    return keras.utils.unpack_x_y_sample_weight(keras_hooks.without_optionals(data))
+
+
+def _forward(model, x, *, training, compiled):
+    assigned = []
+    context = replicas.replica_context()
+    shift = 0 if context is None else context.replica_id_in_sync_group
+
+    def call(x):
+        with keras_hooks.RecordingScope(shift) as scope:
+            outputs = keras_hooks.call_model(model, x, training=training)
+            losses = list(model.losses)
+        variables, values = scope.updates()
+        assigned[:] = variables
+        if compiled:
+            compilation.check_graph(tf.compat.v1.get_default_graph())
+        return outputs, losses, values, keras_hooks.masks_of(outputs)
+
+    if compiled:
+        # Made anew at each trace: it captures this replica's variables and no other's.
+        call = tf.function(call, jit_compile=True, autograph=False)
+    outputs, losses, values, masks = call(x)
+    keras_hooks.copy_masks(outputs, masks)
+    return _Passed(outputs, losses, list(assigned), values)
+
+
+def _share_of_loss(model, x, y, weights, passed, *, training):
+    with model.holding_losses(passed.losses):
+        return keras_hooks.compute_loss(
+            model, x, y, passed.outputs, weights, training=training
+        )
+
+
+def _finish(model, batch, passed, loss, gradients):
+    """Exchanges what the replicas have to share; returns `(summed gradients, global logs)`."""
+    x, y, weights = batch
+    rows = tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], tf.float32)
+    local_logs = model.compute_metrics(x, y, passed.outputs, sample_weight=weights)
+    metrics = _metric_variables(model)
+    averaged, changes = _changes(passed, rows, metrics)
+    states = [tf.convert_to_tensor(variable.value) for variable in metrics]
+    parts = (gradients, [tf.reduce_sum(loss), rows], changes, states)
+    gradients, (total, all_rows), changes, states = _sum_parts(parts)
+    for variable, change in zip(averaged, changes, strict=True):
+        variable.assign(variable.value + tf.cast(change / all_rows, variable.dtype))
+    # A vector (reduction "none") is reported as its mean.
+    value = total if loss.shape.rank == 0 else total / all_rows
+    parts = replicas.num_replicas()
+    tracker = keras_hooks.loss_tracker(model)
+    tracker.update_state(value, sample_weight=all_rows / parts)
+    # Every replica has added the same to the loss tracker: the sum over replicas needs no exchange.
+    states = [*zip(metrics, states, strict=True)]
+    states += [(variable, variable.value * parts) for variable in tracker.variables]
+    with keras.StatelessScope(state_mapping=states):
+        return gradients, {**local_logs, **model.get_metrics_result()}
+
+
+def _sum_parts(parts):
+    flat = replicas.total_all([value for part in parts for value in part])
+    summed = iter(flat)
+    return [[next(summed) for _ in part] for part in parts]
+
+
+def _metric_variables(model):
+    """Variables of all metrics whose replicas' values add up, but the loss tracker's."""
+    own = {id(variable) for variable in keras_hooks.loss_tracker(model).variables}
+    variables = [variable for metric in model.metrics for variable in metric.variables]
+    return [v for v in variables if id(v) not in own and v.aggregation == "sum"]
+
+
+def _changes(passed, rows, metrics):
+    """Changes of moving statistics, times the own rows; what is not averaged is written.
+
+    Averaged are changes, not values: a statistic that did not change stays the same to the bit.
+    """
+    counted = {id(variable) for variable in metrics}
+    averaged, changes = [], []
+    for variable, value in zip(passed.variables, passed.values, strict=True):
+        if id(variable) in counted or not tf.as_dtype(variable.dtype).is_floating:
+            variable.assign(value)
+            continue
+        change = tf.cast(value, tf.float32) - tf.cast(variable.value, tf.float32)
+        averaged.append(variable)
+        # Statistics of no rows are NaN.
+        changes.append(tf.where(rows > 0, change * rows, tf.zeros_like(change)))
+    return averaged, changes
+
+
+class Accumulator:
+    """Sums of gradients over k micro-batches; their mean is applied at each k-th.
+
+    Gradients are exchanged at each micro-batch, so that the sums are the same on all replicas: a
+    checkpoint needs only one of them.
+
+    Args:
+        variables: the trainable variables.
+        steps: int k.
+    """
+
+    def __init__(self, variables, steps):
+        self.steps = steps
+        self.counter = tf.Variable(0, trainable=False, dtype=tf.int64, name="micro_batches")
+        self.sums = [
+            tf.Variable(tf.zeros(variable.shape, variable.dtype), trainable=False, name="sum")
+            for variable in variables
+        ]
+
+    @property
+    def variables(self):
+        """The state: the counter, then one sum for each trainable variable."""
+        return [self.counter, *self.sums]
+
+    def add(self, gradients, optimizer, variables):
+        """Adds gradients that were summed over replicas; applies the mean at each k-th call.
+
+        Args:
+            gradients: list of tensors, None where there is no gradient.
+            optimizer: Keras optimizer.
+            variables: the trainable variables.
+        """
+        for total, gradient in zip(self.sums, gradients, strict=True):
+            if gradient is not None:
+                total.assign_add(_dense(gradient))
+        self.counter.assign_add(1)
+        known = [gradient is not None for gradient in gradients]
+
+        def apply():
+            mean = [
+                total / self.steps if there else None
+                for total, there in zip(self.sums, known, strict=True)
+            ]
+            with keras_hooks.already_reduced(optimizer):
+                optimizer.apply(mean, variables)
+            for total in self.sums:
+                total.assign(tf.zeros_like(total))
+
+        # A condition around an update has to stand outside the replicas.
+        tf.distribute.get_replica_context().merge_call(_at_each(self.counter, self.steps, apply))
+
+
+def _at_each(counter, steps, apply):
+    def merged(strategy):
+        def now():
+            strategy.extended.call_for_each_replica(apply)
+            return tf.constant(True)
+
+        tf.cond(tf.equal(counter % steps, 0), now, lambda: tf.constant(False))
+
+    return merged
+
+
+def _dense(gradient):
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    rows = gradient.dense_shape[0]
+    return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, rows)
+
+
+def make_function(model, step):
+    """What Keras' loops call: a step, or several, on the next of an iterator's batches.
+
+    Args:
+        model: compiled `EmbeddingModel`.
+        step: function of one replica's data that returns a dict of logs.
+
+    Returns:
+        Function of an iterator that returns logs, and raises `StopIteration` or
+        `tf.errors.OutOfRangeError` at its end.
+    """
+    strategy = model.distribute_strategy
+    maybe_graph = (lambda f, **_: f) if model.run_eagerly else tf.function
+
+    def one_step(data):
+        logs = strategy.run(step, args=(data,))
+        # Logs are the same on all replicas.
+        return {key: strategy.experimental_local_results(v)[0] for key, v in logs.items()}
+
+    @_with_options(maybe_graph)
+    def on_next(iterator):
+        return one_step(iterator.get_next())
+
+    @_with_options(maybe_graph, reduce_retracing=True)
+    def on_batches(batches):
+        return [one_step(data) for data in batches][-1]
+
+    def function(iterator):
+        if not isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
+            return on_batches([_spread(strategy, next(iterator))])
+        if model.steps_per_execution == 1:
+            return on_next(iterator)
+        return on_batches(_take(iterator, model.steps_per_execution))
+
+    return function
+
+
+def _with_options(decorate, **options):
+    return lambda function: decorate(tf.autograph.experimental.do_not_convert(function), **options)
+
+
+def _take(iterator, count):
+    """The next batches; fewer at the end of the data, at least one."""
+    batches = [next(iterator)]
+    with contextlib.suppress(StopIteration, tf.errors.OutOfRangeError):
+        while len(batches) < count:
+            batches.append(next(iterator))
+    return batches
+
+
+def _spread(strategy, data):
+    """Splits a whole batch (of `train_on_batch`) over the replicas, every row on one of them."""
+    parts = strategy.num_replicas_in_sync
+
+    def rows_of(context):
+        index = context.replica_id_in_sync_group
+
+        def part(value):
+            value = tf.convert_to_tensor(value)
+            size = tf.shape(value)[0]
+            return value[size * index // parts : size * (index + 1) // parts]
+
+        return keras.tree.map_structure(lambda v: None if v is None else part(v), data)
+
+    return _values_of(strategy, rows_of, data)
+
+
+def _values_of(strategy, rows_of, data):
+    if strategy.num_replicas_in_sync == 1:
+        return data
+    flat = keras.tree.flatten(data)
+    values = [
+        None
+        if value is None
+        else strategy.experimental_distribute_values_from_function(
+            lambda context, i=index: keras.tree.flatten(rows_of(context))[i]
+        )
+        for index, value in enumerate(flat)
+    ]
+    return keras.tree.pack_sequence_as(data, values)
