@@ -145,7 +145,7 @@ def total(value):
     context = replica_context()
     if context is None:
         return value
-    return context.all_reduce("sum", tf.stop_gradient(tf.cast(value, tf.float32)))
+    return _all_reduce(context, [tf.stop_gradient(tf.cast(value, tf.float32))])[0]
 
 
 def total_all(values):
@@ -166,7 +166,7 @@ def total_all(values):
         return list(values)
     results = list(values)
     for indices in _by_kind(values):
-        reduced = context.all_reduce("sum", [values[index] for index in indices])
+        reduced = _all_reduce(context, [values[index] for index in indices])
         for index, value in zip(indices, reduced, strict=True):
             results[index] = value
     return results
@@ -243,23 +243,28 @@ def _gather(rows, context):
     if type(context.strategy).__name__.startswith("TPUStrategy"):
         offset = _static_offset(rows, context)
     else:
-        own = tf.shape(rows)[:1]
+        own = tf.identity(tf.shape(rows)[:1])
         sizes = context.all_gather(own, axis=0)
         offset = tf.reduce_sum(sizes[: context.replica_id_in_sync_group])
 
     @tf.custom_gradient
     def gather(own_rows):
-        # The identity is for MultiWorkerMirroredStrategy, which cannot gather a bare argument.
         everything = context.all_gather(tf.identity(own_rows), axis=0)
 
         def gradient(upstream):
-            summed = context.all_reduce("sum", upstream)
+            (summed,) = _all_reduce(context, [upstream])
             part = summed[offset : offset + tf.shape(own_rows)[0]]
             return tf.ensure_shape(part, own_rows.shape)
 
         return everything, gradient
 
     return gather(tf.convert_to_tensor(rows)), offset
+
+
+def _all_reduce(context, values):
+    # MultiWorkerMirroredStrategy reads the device off the tensor, and neither a function's argument
+    # nor a gradient need have one: hence the identities, here and in _gather.
+    return context.all_reduce("sum", [tf.identity(value) for value in values])
 
 
 def _static_offset(rows, context):

@@ -1,0 +1,206 @@
+"""What must come out the same under every strategy: the cases, and how each is run.
+
+`tests/circle_tf` holds them to tolerances, `benchmarks/strategy_equality.py` prints them.
+"""
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import circle_tf
+
+EPOCHS = 4
+BATCH = 16
+_CLASSES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A training run on `rows` examples in global batches of 16.
+
+    43 rows leave a last batch of 11, uneven on 2 replicas; 37 leave 5, of which one of two
+    replicas gets none.
+    """
+
+    name: str
+    loss: Callable = lambda: circle_tf.CircleLoss(gamma=16.0)
+    optimizer: Callable = lambda: keras.optimizers.SGD(0.02, momentum=0.9)
+    head: str = "embedding"
+    rows: int = 43
+    policy: str = "float32"
+    weighted: bool = False
+    bad_row: int | None = None
+    metrics: bool = False
+    compile: dict = dataclasses.field(default_factory=dict)
+    tolerance: float = 1e-5
+    logs_tolerance: float = 1e-5
+
+
+def _sgd(**options):
+    return lambda: keras.optimizers.SGD(0.02, momentum=0.9, **options)
+
+
+def _half(**options):
+    # Growth every 3 steps: the run sees the scale rise and fall.
+    return lambda: keras.optimizers.LossScaleOptimizer(
+        _sgd()(), initial_scale=2.0**12, dynamic_growth_steps=3, **options
+    )
+
+
+_CLASS_LOSS = {"loss": lambda: circle_tf.ClassCircleLoss(gamma=16.0), "head": "classes"}
+_PLAIN_LOSS = {"loss": lambda: keras.losses.SparseCategoricalCrossentropy(), "head": "softmax"}
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("CircleLoss", metrics=True),
+        Case("ClassCircleLoss", **_CLASS_LOSS),
+        Case("plain Keras loss", **_PLAIN_LOSS),
+        Case("CircleLoss, XLA", compile={"jit_compile": True}),
+        Case("plain Keras loss, XLA", compile={"jit_compile": True}, **_PLAIN_LOSS),
+        Case("clipnorm", optimizer=_sgd(clipnorm=0.05)),
+        Case("global_clipnorm", optimizer=_sgd(global_clipnorm=0.05)),
+        Case("clipvalue", optimizer=_sgd(clipvalue=0.01)),
+        Case("a replica without rows", rows=37),
+        Case("a replica without rows, class", rows=37, **_CLASS_LOSS),
+        Case("sample_weight", weighted=True),
+        Case("sample_weight, plain Keras loss", weighted=True, **_PLAIN_LOSS),
+        Case("gradient_accumulation=2", compile={"gradient_accumulation": 2}),
+        Case("steps_per_execution=2", compile={"steps_per_execution": 2}),
+        Case(
+            "mixed_float16",
+            policy="mixed_float16",
+            optimizer=_half(),
+            tolerance=1e-2,
+            logs_tolerance=1e-2,
+        ),
+        Case(
+            "mixed_float16, inf on one replica",
+            policy="mixed_float16",
+            optimizer=_half(),
+            bad_row=30,
+            tolerance=1e-2,
+            logs_tolerance=1e-2,
+        ),
+        Case("mixed_bfloat16", policy="mixed_bfloat16", tolerance=6e-2, logs_tolerance=6e-2),
+    )
+}
+
+
+def run(case: Case, strategy: tf.distribute.Strategy) -> dict[str, list[float]]:
+    """Fits, evaluates and predicts under a strategy; everything that must not depend on it."""
+    model = build(case, strategy)
+    rows, ids, weights = data(case)
+    options = {"sample_weight": weights, "batch_size": BATCH, "verbose": 0}
+    history = model.fit(rows, ids, epochs=EPOCHS, shuffle=False, **options).history
+    results = {f"fit {name}": values for name, values in history.items()}
+    evaluated = model.evaluate(rows, ids, return_dict=True, **options)
+    results |= {f"evaluate {name}": [value] for name, value in evaluated.items()}
+    results["weights"] = np.concatenate([w.ravel() for w in model.get_weights()]).tolist()
+    results["iterations"] = [int(model.optimizer.iterations.numpy())]
+    if case.policy == "mixed_float16":
+        results["loss scale"] = [float(model.optimizer.dynamic_scale.numpy())]
+    return results
+
+
+def build(case: Case, strategy: tf.distribute.Strategy) -> circle_tf.EmbeddingModel:
+    """The case's compiled model, made under the strategy, always with the same weights."""
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        features = keras.Input((6,))
+        hidden = keras.layers.Dense(8, "relu", dtype=case.policy)(features)
+        outputs = circle_tf.UnitEmbedding(4, dtype=case.policy)(hidden)
+        if case.head == "classes":
+            outputs = circle_tf.CosineClassifier(_CLASSES)(outputs)
+        if case.head == "softmax":
+            outputs = keras.layers.Dense(_CLASSES, "softmax", dtype="float32")(outputs)
+        model = circle_tf.EmbeddingModel(features, outputs)
+        metrics = circle_tf.metrics.monitors(margin=0.4) if case.metrics else None
+        model.compile(case.optimizer(), case.loss(), metrics=metrics, **case.compile)
+    return model
+
+
+def data(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The case's rows, ids and weights, the same in every process."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(case.rows, 6)).astype(np.float32)
+    if case.bad_row is not None:
+        rows[case.bad_row] = 1e38
+    weights = rng.uniform(0.5, 2.0, size=case.rows).astype(np.float32) if case.weighted else None
+    return rows, np.arange(case.rows) % _CLASSES, weights
+
+
+def differences(results: dict, expected: dict) -> dict[str, float]:
+    """Largest absolute difference of weights, and of logs; nan equals nan."""
+    found = {"weights": 0.0, "logs": 0.0}
+    for name, values in expected.items():
+        ours, theirs = np.asarray(results[name]), np.asarray(values)
+        if not np.array_equal(np.isnan(ours), np.isnan(theirs)):
+            found["logs" if name != "weights" else name] = float("inf")
+            continue
+        apart = float(np.nan_to_num(np.abs(ours - theirs)).max())
+        if name in ("iterations", "loss scale"):
+            apart = 0.0 if apart == 0 else float("inf")
+        kind = "weights" if name == "weights" else "logs"
+        found[kind] = max(found[kind], apart)
+    return found
+
+
+def start_workers(arguments: list[str], *, workers: int, environment: dict | None = None):
+    """Starts `python -m benchmarks.strategy_worker` on this machine, as many as asked for.
+
+    Returns:
+        list of `subprocess.Popen`, worker 0 first.
+    """
+    addresses = [f"localhost:{port}" for port in _free_ports(workers)]
+    processes = []
+    for index in range(workers):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.strategy_worker", *arguments],
+                env={**os.environ, **(environment or {}), "TF_CONFIG": json.dumps(task)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    return processes
+
+
+def wait_for(processes, *, timeout: float) -> str:
+    """Output of worker 0, once all have ended well.
+
+    Raises:
+        RuntimeError: one failed or took too long; then all are stopped. With their output.
+    """
+    outputs = []
+    try:
+        for process in processes:
+            outputs.append(process.communicate(timeout=timeout)[0])
+    except subprocess.TimeoutExpired:
+        outputs.append("took too long")
+    finally:
+        for process in processes:
+            process.kill()
+    if any(process.wait() != 0 for process in processes):
+        raise RuntimeError("A worker failed:\n" + "\n---\n".join(out[-4000:] for out in outputs))
+    return outputs[0]
+
+
+def _free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("localhost", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports

@@ -1,0 +1,38 @@
+"""One of several workers that run the equality cases; started by `strategy_cases.start_workers`.
+
+    TF_CONFIG=... python -m benchmarks.strategy_worker --output=results.json
+
+Every worker must come to the same results; worker 0 writes them.
+"""
+
+import json
+import os
+
+import tensorflow as tf
+from absl import app, flags
+
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file for the results.", required=True)
+_CASES = flags.DEFINE_list("cases", [], "Names of cases (with a comma in a name: quote it); all if none.")
+_DEVICES = flags.DEFINE_integer("devices", 1, "Logical CPU devices of this worker.")
+
+
+def main(_):
+    """Runs the cases under MultiWorkerMirroredStrategy."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    logical = [tf.config.LogicalDeviceConfiguration()] * _DEVICES.value
+    tf.config.set_logical_device_configuration(cpu, logical)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    from benchmarks import strategy_cases
+
+    names = _CASES.value or list(strategy_cases.CASES)
+    index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+    results = {}
+    for name in names:
+        results[name] = strategy_cases.run(strategy_cases.CASES[name], strategy)
+        print("done:", name, flush=True)
+    with open(f"{_OUTPUT.value}.{index}", "w", encoding="utf-8") as stream:
+        json.dump(results, stream)
+
+
+if __name__ == "__main__":
+    app.run(main)
