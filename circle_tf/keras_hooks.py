@@ -101,9 +101,13 @@ class _ShareTracker(keras.metrics.Mean):
     """Mean over batches of one output's loss, from the replicas' shares of it."""
 
     def update_state(self, values, sample_weight=None):
-        # Keras hands over R times the share and the local number of rows.
-        rows = replicas.total(sample_weight) / replicas.num_replicas()
-        return super().update_state(values, sample_weight=rows)
+        # Keras hands over R times the share, and the local number of rows or, where that is not
+        # static, None: then every batch has the same weight.
+        parts = replicas.num_replicas()
+        if values.shape.rank != 0:
+            return super().update_state(values / parts)
+        rows = 1 if sample_weight is None else replicas.total(sample_weight)
+        return super().update_state(values, sample_weight=rows / parts)
 
 
 class _ShareOfLoss:

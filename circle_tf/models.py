@@ -59,7 +59,9 @@ class EmbeddingModel(keras.Model):
             ValueError: layers XLA cannot compile, an optimizer of another strategy.
         """
         strategy = self.distribute_strategy
-        _check_scope(strategy)
+        replicas.check_strategy(strategy)
+        if self._several:
+            _check_scope(self.variables)
         self._asked = {"jit_compile": jit_compile, "gradient_accumulation": gradient_accumulation}
         self._micro_batches = _whole_number(gradient_accumulation)
         self._accumulator = None
@@ -213,10 +215,8 @@ def _whole_number(value):
     return int(value)
 
 
-def _check_scope(strategy):
-    replicas.check_strategy(strategy)
-    current = tf.distribute.get_strategy()
-    if current.num_replicas_in_sync > 1 and current is not strategy:
+def _check_scope(variables):
+    if not all(isinstance(v.value, tf.distribute.DistributedValues) for v in variables):
         raise ValueError(
             "The model was made outside the strategy under which it is compiled. Make it, its "
             "optimizer and its metrics under `with strategy.scope():`."
@@ -238,10 +238,9 @@ def _check_optimizer(optimizer, strategy):
 
 
 def _check_metrics(model):
-    variables = [(metric, v) for metric in model.metrics for v in metric.variables]
-    for metric, variable in variables:
+    for variable in (variable for metric in model.metrics for variable in metric.variables):
         if not isinstance(variable.value, tf.distribute.DistributedValues):
             raise ValueError(
-                f"The metric {metric.name!r} was made outside the model's strategy. Make it under "
-                "`with strategy.scope():`."
+                f"A metric was made outside the model's strategy (its variable {variable.path!r}). "
+                "Make it under `with strategy.scope():`."
             )

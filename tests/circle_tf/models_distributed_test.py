@@ -1,0 +1,333 @@
+"""Training over replicas of one machine equals training on one device, and says what it refuses."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import circle_tf
+from benchmarks import strategy_cases
+from circle_tf import keras_hooks
+
+DEVICES = ["CPU:0", "CPU:1", "CPU:2", "CPU:3"]
+
+
+@functools.cache
+def mirrored(count):
+    return tf.distribute.MirroredStrategy(DEVICES[:count])
+
+
+@functools.cache
+def on_one_device(name):
+    return strategy_cases.run(strategy_cases.CASES[name], tf.distribute.get_strategy())
+
+
+def hold_to_one_device(name, results):
+    case = strategy_cases.CASES[name]
+    apart = strategy_cases.differences(results, on_one_device(name))
+    assert apart["weights"] <= case.tolerance, apart
+    assert apart["logs"] <= case.logs_tolerance, apart
+
+
+@pytest.mark.parametrize("name", strategy_cases.CASES)
+def test_two_replicas_equal_one_device(name):
+    hold_to_one_device(name, strategy_cases.run(strategy_cases.CASES[name], mirrored(2)))
+
+
+@pytest.mark.parametrize("name", ["CircleLoss", "a replica without rows, class"])
+def test_four_replicas_equal_one_device(name):
+    hold_to_one_device(name, strategy_cases.run(strategy_cases.CASES[name], mirrored(4)))
+
+
+def test_the_cases_do_what_their_names_say():
+    scales = on_one_device("mixed_float16")["loss scale"]
+    assert scales == [2.0**10] and on_one_device("mixed_float16")["iterations"] == [12]
+    skipped = on_one_device("mixed_float16, inf on one replica")
+    assert skipped["iterations"] == [8] and skipped["loss scale"][0] < 2.0**6
+    assert on_one_device("gradient_accumulation=2")["iterations"] == [6]
+    plain = on_one_device("CircleLoss")["weights"]
+    for name in ("clipnorm", "global_clipnorm", "clipvalue", "sample_weight"):
+        assert np.abs(np.subtract(on_one_device(name)["weights"], plain)).max() > 1e-3, name
+
+
+def small(strategy, layers, *, loss=None, optimizer="sgd", shape=(6,), **options):
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        x = features = keras.Input(shape)
+        for layer in layers():
+            x = layer(x)
+        model = circle_tf.EmbeddingModel(features, x)
+        model.compile(optimizer, loss or circle_tf.CircleLoss(gamma=8.0), **options)
+    return model
+
+
+def rows_and_ids(count=16):
+    rng = np.random.default_rng(1)
+    return rng.normal(size=(count, 6)).astype(np.float32), np.arange(count) % 4
+
+
+def per_replica(strategy, variable):
+    return [v.numpy() for v in strategy.experimental_local_results(variable.value)]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_moving_statistics_are_the_mean_over_replicas_weighted_by_rows(jit):
+    strategy = mirrored(2)
+    batch_norm = []
+
+    def layers():
+        batch_norm.append(keras.layers.BatchNormalization(momentum=0.9))
+        return [*batch_norm, circle_tf.UnitEmbedding(4)]
+
+    model = small(strategy, layers, jit_compile=jit)
+    rows, ids = rows_and_ids(17)
+    # Batches of 16: 8 + 8, then 1 + 0: the second replica has statistics of nothing.
+    model.fit(rows, ids, batch_size=16, shuffle=False, verbose=0)
+    mean, variance = np.zeros(6), np.ones(6)
+    for parts in ([rows[:8], rows[8:16]], [rows[16:]]):
+        weights = [len(part) / sum(map(len, parts)) for part in parts]
+        batch = sum(w * part.mean(0) for w, part in zip(weights, parts, strict=True))
+        spread = sum(w * part.var(0) for w, part in zip(weights, parts, strict=True))
+        mean, variance = 0.9 * mean + 0.1 * batch, 0.9 * variance + 0.1 * spread
+    for replica in (0, 1):
+        found = per_replica(strategy, batch_norm[0].moving_mean)[replica]
+        np.testing.assert_allclose(found, mean, atol=1e-6)
+        found = per_replica(strategy, batch_norm[0].moving_variance)[replica]
+        np.testing.assert_allclose(found, variance, atol=1e-6)
+
+
+def test_synchronised_batch_norm_equals_one_device_and_is_named_where_xla_is_asked_for():
+    def layers():
+        sync = keras.layers.BatchNormalization(synchronized=True, name="together")
+        return [keras.layers.Dense(5), sync, circle_tf.UnitEmbedding(4)]
+
+    rows, ids = rows_and_ids(32)
+    weights = []
+    for strategy in (tf.distribute.get_strategy(), mirrored(2)):
+        model = small(strategy, layers)
+        model.fit(rows, ids, batch_size=16, epochs=4, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    with pytest.raises(ValueError, match="together.*synchronized=False or jit_compile=False"):
+        small(mirrored(2), layers, jit_compile=True)
+
+
+class KeepsMask(keras.layers.Layer):
+    """Shows what dropout let through, per replica."""
+
+    def build(self, shape):
+        self.seen = tf.Variable(
+            tf.zeros([8, 6]),
+            trainable=False,
+            synchronization=tf.VariableSynchronization.ON_READ,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+
+    def call(self, inputs):
+        self.seen.assign(tf.ensure_shape(tf.cast(inputs > 0, tf.float32), [8, 6]))
+        return inputs
+
+
+def test_dropout_masks_differ_between_replicas_and_steps_and_seeds_stay_the_same():
+    strategy, made = mirrored(2), []
+
+    def layers():
+        made.extend([keras.layers.Dropout(0.5, seed=3), KeepsMask()])
+        return [*made, circle_tf.UnitEmbedding(4)]
+
+    model = small(strategy, layers)
+    dropout, keeps = made
+    rows, ids = np.ones((16, 6), np.float32), np.arange(16) % 4
+    masks = []
+    for _ in range(2):
+        model.fit(rows, ids, batch_size=16, shuffle=False, verbose=0)
+        masks += [v.numpy() for v in strategy.experimental_local_results(keeps.seen)]
+    assert len({mask.tobytes() for mask in masks}) == 4
+    assert all(0.2 < mask.mean() < 0.8 for mask in masks)
+    states = per_replica(strategy, dropout.seed_generator.state)
+    assert states[0].tolist() == states[1].tolist() == [3, 2]
+
+
+def test_one_trace_per_function_over_epochs_with_an_uneven_last_batch():
+    traces = []
+
+    class Counts(keras.layers.Layer):
+        def call(self, inputs):
+            traces.append(tf.distribute.get_replica_context() is not None)
+            return inputs
+
+    model = small(mirrored(2), lambda: [Counts(), circle_tf.UnitEmbedding(4)])
+    rows, ids = rows_and_ids(43)
+    model.fit(rows, ids, batch_size=16, epochs=3, shuffle=False, verbose=0)
+    assert traces.count(True) == 2  # Once for each replica.
+
+
+def test_layers_xla_cannot_compile_are_found_before_the_first_step_and_named():
+    def hashed():
+        return [keras.layers.Hashing(8, name="buckets"), keras.layers.Embedding(8, 4)]
+
+    for strategy in (tf.distribute.get_strategy(), mirrored(2)):
+        with pytest.raises(ValueError, match="buckets: Hashing .*jit_compile=False"):
+            small(strategy, hashed, jit_compile=True)
+    assert small(mirrored(2), hashed, jit_compile="auto") is not None
+
+
+class Spells(keras.layers.Layer):
+    def call(self, inputs):
+        return tf.strings.to_number(tf.strings.as_string(inputs))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_string_operations_of_own_layers_are_named_when_traced(count):
+    strategy = mirrored(2) if count == 2 else tf.distribute.get_strategy()
+    layers = lambda: [Spells(name="spells"), circle_tf.UnitEmbedding(4)]  # noqa: E731
+    model = small(strategy, layers, jit_compile=True)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="spells.*AsString.*jit_compile=False"):
+        model.fit(*rows_and_ids(), batch_size=16, verbose=0)
+    np.testing.assert_array_equal(before[0], model.get_weights()[0])
+
+
+def test_pair_layers_see_the_global_batch_and_are_named_where_xla_is_asked_for():
+    def make(strategy, **options):
+        with strategy.scope():
+            keras.utils.set_random_seed(0)
+            features, ids = keras.Input((6,)), keras.Input((), dtype="int32")
+            unit = circle_tf.UnitEmbedding(4)(features)
+            pair = circle_tf.PairwiseCircle(gamma=8.0, as_model_loss=True, name="pair")
+            head = circle_tf.CircleHead(4, gamma=8.0, as_model_loss=True, name="head")
+            outputs = [pair((unit, ids)), head((unit, ids))]
+            model = circle_tf.EmbeddingModel([features, ids], outputs)
+            model.compile(keras.optimizers.SGD(0.02), **options)
+        return model
+
+    rows, ids = rows_and_ids(21)
+    results = []
+    for strategy in (tf.distribute.get_strategy(), mirrored(2)):
+        model = make(strategy)
+        dataset = tf.data.Dataset.from_tensor_slices(((rows, ids),)).batch(16)
+        losses = model.fit(dataset, epochs=4, shuffle=False, verbose=0).history["loss"]
+        results.append([*model.get_weights(), np.array(losses)])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    with pytest.raises(ValueError, match="pair: PairwiseCircle gathers.*head: CircleHead"):
+        make(mirrored(2), jit_compile=True)
+
+
+@pytest.mark.parametrize("reduction", ["mean_with_sample_weight", "sum"])
+def test_plain_losses_of_every_reduction_with_masks_and_weights(reduction):
+    """Sequences of 3, masked per step, two outputs: divisors and trackers are global."""
+
+    def make(strategy):
+        with strategy.scope():
+            keras.utils.set_random_seed(0)
+            features = keras.Input((3, 2))
+            hidden = keras.layers.Masking()(features)
+            outputs = [keras.layers.Dense(1, name="a")(hidden), keras.layers.Dense(1)(hidden)]
+            model = circle_tf.EmbeddingModel(features, outputs)
+            losses = [
+                keras.losses.MeanSquaredError(reduction=reduction),
+                keras.losses.MeanAbsoluteError(),
+            ]
+            model.compile(keras.optimizers.SGD(0.05), losses, loss_weights=[0.5, 2.0])
+        return model
+
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(21, 3, 2)).astype(np.float32)
+    rows[5:14, 1:] = 0  # Masked, and not evenly over the replicas.
+    targets = [rng.normal(size=(21, 3, 1)).astype(np.float32) for _ in range(2)]
+    weights = rng.uniform(0.5, 2, size=(21, 1)).astype(np.float32)
+    results = []
+    for strategy in (tf.distribute.get_strategy(), mirrored(2)):
+        model = make(strategy)
+        options = {"batch_size": 16, "verbose": 0, "sample_weight": [weights, weights]}
+        history = model.fit(rows, targets, epochs=2, shuffle=False, **options).history
+        results.append([*model.get_weights(), *(np.array(history[name]) for name in history)])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_regularisation_counts_once():
+    def layers():
+        return [circle_tf.UnitEmbedding(4, kernel_regularizer=keras.regularizers.L2(0.1))]
+
+    rows, ids = rows_and_ids()
+    weights = []
+    for strategy in (tf.distribute.get_strategy(), mirrored(2)):
+        model = small(strategy, layers, jit_compile=strategy is mirrored(2))
+        history = model.fit(rows, ids, batch_size=16, epochs=4, shuffle=False, verbose=0).history
+        weights.append([*model.get_weights(), np.array(history["loss"])])
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_single_batches_predictions_and_saving(tmp_path):
+    rows, ids = rows_and_ids(11)
+    results = []
+    for strategy in (tf.distribute.get_strategy(), mirrored(2)):
+        model = small(strategy, lambda: [circle_tf.UnitEmbedding(4)], gradient_accumulation=2)
+        losses = [model.train_on_batch(rows, ids) for _ in range(3)]
+        losses.append(model.test_on_batch(rows, ids))
+        results.append([*model.get_weights(), np.array(losses), model.predict(rows, verbose=0)])
+        assert [v.numpy().max() > 0 for v in model.accumulator.variables[:1]] == [True]
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.get_compile_config()["gradient_accumulation"] == 2
+    np.testing.assert_allclose(loaded.predict(rows, verbose=0), results[1][-1], atol=1e-6)
+
+
+def test_what_was_made_outside_the_strategy_is_refused():
+    strategy = mirrored(2)
+    features = keras.Input((6,))
+    outside = circle_tf.EmbeddingModel(features, keras.layers.Dense(1)(features))
+    with strategy.scope(), pytest.raises(ValueError, match="model was made outside"):
+        outside.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="optimizer was made outside"):
+        small(strategy, lambda: [keras.layers.Dense(1)], optimizer=keras.optimizers.SGD())
+    dropout = keras.layers.Dropout(0.5)
+    with pytest.raises(ValueError, match="model was made outside"):
+        small(strategy, lambda: [dropout])
+    metric = keras.metrics.Mean(name="stranger")
+    with strategy.scope():
+        model = small(strategy, lambda: [circle_tf.UnitEmbedding(4)], metrics=[metric])
+    with pytest.raises(ValueError, match="metric was made outside .*stranger"):
+        model.fit(*rows_and_ids(), batch_size=16, verbose=0)
+
+
+def test_keras_own_accumulation_is_refused_with_the_remedy():
+    strategy = mirrored(2)
+    with strategy.scope():
+        optimizer = keras.optimizers.SGD(gradient_accumulation_steps=2)
+    with pytest.raises(ValueError, match="compile.gradient_accumulation"):
+        small(strategy, lambda: [circle_tf.UnitEmbedding(4)], optimizer=optimizer)
+    with pytest.raises(ValueError, match="whole number of 1 or more; found 0"):
+        small(strategy, lambda: [circle_tf.UnitEmbedding(4)], gradient_accumulation=0)
+
+
+def test_strategies_without_a_global_batch_are_refused_with_the_reason():
+    strategy = tf.distribute.experimental.CentralStorageStrategy(["CPU:0", "CPU:1"])
+    with pytest.raises(NotImplementedError, match="CentralStorageStrategy: .*wrong numbers"):
+        small(strategy, lambda: [circle_tf.UnitEmbedding(4)])
+
+
+def test_hooks_name_the_version_where_keras_behaves_otherwise(monkeypatch):
+    assert keras.__version__.startswith(keras_hooks.TESTED_KERAS)
+    monkeypatch.setattr(keras.layers.Dropout, "call", lambda self, inputs, training=False: inputs)
+    with pytest.raises(AssertionError, match="seeds are kept elsewhere"):
+        keras_hooks._try_hooks()
+    source = keras_hooks.__file__
+    with pytest.raises(ImportError, match=f"keras=={keras_hooks.TESTED_KERAS}"):
+        with open(source, encoding="utf-8") as stream:
+            exec(compile(stream.read(), source, "exec"), {"__name__": "again"})
+
+
+def test_one_device_uses_the_steps_of_keras(monkeypatch):
+    model = small(tf.distribute.get_strategy(), lambda: [circle_tf.UnitEmbedding(4)])
+    monkeypatch.setattr(circle_tf.models, "_steps", lambda: pytest.fail("own steps"))
+    model.fit(*rows_and_ids(), batch_size=16, verbose=0)
+    model.evaluate(*rows_and_ids(), verbose=0)
