@@ -96,6 +96,14 @@ CASES = {
             tolerance=1e-2,
             logs_tolerance=1e-2,
         ),
+        Case(
+            "mixed_float16, XLA",
+            policy="mixed_float16",
+            optimizer=_half(),
+            compile={"jit_compile": True},
+            tolerance=1e-2,
+            logs_tolerance=1e-2,
+        ),
         Case("mixed_bfloat16", policy="mixed_bfloat16", tolerance=6e-2, logs_tolerance=6e-2),
     )
 }

@@ -98,7 +98,7 @@ def _forward(model, x, *, training, compiled):
     def call(x):
         with keras_hooks.RecordingScope(shift) as scope:
             outputs = keras_hooks.call_model(model, x, training=training)
-        losses = list(model.losses)
+        losses = [*scope.losses, *model.losses]
         variables, values = scope.updates()
         assigned[:] = variables
         if compiled:
