@@ -169,8 +169,14 @@ def differences(results: dict, expected: dict) -> dict[str, float]:
     return found
 
 
-def start_workers(arguments: list[str], *, workers: int, environment: dict | None = None):
-    """Starts `python -m benchmarks.strategy_worker` on this machine, as many as asked for.
+def start_workers(
+    arguments: list[str],
+    *,
+    workers: int,
+    environment: dict | None = None,
+    module: str = "benchmarks.strategy_worker",
+):
+    """Starts `python -m module arguments` on this machine as the workers of one cluster.
 
     Returns:
         list of `subprocess.Popen`, worker 0 first.
@@ -181,7 +187,7 @@ def start_workers(arguments: list[str], *, workers: int, environment: dict | Non
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.strategy_worker", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 env={**os.environ, **(environment or {}), "TF_CONFIG": json.dumps(task)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -12,7 +12,9 @@ import tensorflow as tf
 from absl import app, flags
 
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file for the results.", required=True)
-_CASES = flags.DEFINE_list("cases", [], "Names of cases (with a comma in a name: quote it); all if none.")
+_CASES = flags.DEFINE_list(
+    "cases", [], "Names of cases (with a comma in a name: quote it); all if none."
+)
 _MIRRORED = flags.DEFINE_bool("mirrored", False, "MirroredStrategy over this one's devices.")
 _DEVICES = flags.DEFINE_integer("devices", 1, "Logical CPU devices of this worker.")
 

@@ -1,4 +1,4 @@
-"""Two processes train as one device does; one pair runs every case, since starting it takes long."""
+"""Two processes train as one device does; one pair runs every case, to start but once."""
 
 import json
 import re

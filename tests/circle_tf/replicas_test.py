@@ -34,7 +34,8 @@ def test_gathered_rows_offsets_and_gradients_are_exact_for_uneven_parts(strategy
     @tf.function
     def run(rows):
         def replica(rows):
-            number = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, "float32")
+            context = tf.distribute.get_replica_context()
+            number = tf.cast(context.replica_id_in_sync_group, tf.float32)
             with tf.GradientTape() as tape:
                 tape.watch(rows)
                 gathered, offset = replicas.gather_rows(rows)
