@@ -19,6 +19,10 @@ demo: $(VENV)/.installed ## Train on glyphs, evaluate, publish: a servable model
 	$(RUN) -m trainers.train --config=configs/glyphs.py --workdir=$(WORKDIR)
 	$(RUN) -m trainers.evaluate --workdir=$(WORKDIR)
 	$(RUN) -m export.publish --workdir=$(WORKDIR) --base_path=$(BASE_PATH)
+	@echo "Look at it:"
+	@echo "  pictures     $(WORKDIR)/plots"
+	@echo "  TensorBoard  $(VENV)/bin/tensorboard --logdir=$(WORKDIR)"
+	@echo "  your images  see 'Train on your own folder' in README.md"
 
 test: $(VENV)/.installed ## Run all tests
 	$(RUN) -m pytest -q --durations=10 $(ARGS)

@@ -96,6 +96,14 @@ CASES = {
             tolerance=1e-2,
             logs_tolerance=1e-2,
         ),
+        Case(
+            "mixed_float16, XLA",
+            policy="mixed_float16",
+            optimizer=_half(),
+            compile={"jit_compile": True},
+            tolerance=1e-2,
+            logs_tolerance=1e-2,
+        ),
         Case("mixed_bfloat16", policy="mixed_bfloat16", tolerance=6e-2, logs_tolerance=6e-2),
     )
 }
@@ -161,8 +169,14 @@ def differences(results: dict, expected: dict) -> dict[str, float]:
     return found
 
 
-def start_workers(arguments: list[str], *, workers: int, environment: dict | None = None):
-    """Starts `python -m benchmarks.strategy_worker` on this machine, as many as asked for.
+def start_workers(
+    arguments: list[str],
+    *,
+    workers: int,
+    environment: dict | None = None,
+    module: str = "benchmarks.strategy_worker",
+):
+    """Starts `python -m module arguments` on this machine as the workers of one cluster.
 
     Returns:
         list of `subprocess.Popen`, worker 0 first.
@@ -173,7 +187,7 @@ def start_workers(arguments: list[str], *, workers: int, environment: dict | Non
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.strategy_worker", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 env={**os.environ, **(environment or {}), "TF_CONFIG": json.dumps(task)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

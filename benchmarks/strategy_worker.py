@@ -12,16 +12,22 @@ import tensorflow as tf
 from absl import app, flags
 
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file for the results.", required=True)
-_CASES = flags.DEFINE_list("cases", [], "Names of cases (with a comma in a name: quote it); all if none.")
+_CASES = flags.DEFINE_list(
+    "cases", [], "Names of cases (with a comma in a name: quote it); all if none."
+)
+_MIRRORED = flags.DEFINE_bool("mirrored", False, "MirroredStrategy over this one's devices.")
 _DEVICES = flags.DEFINE_integer("devices", 1, "Logical CPU devices of this worker.")
 
 
 def main(_):
-    """Runs the cases under MultiWorkerMirroredStrategy."""
+    """Runs the cases."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     logical = [tf.config.LogicalDeviceConfiguration()] * _DEVICES.value
     tf.config.set_logical_device_configuration(cpu, logical)
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    if _MIRRORED.value:
+        strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(_DEVICES.value)])
+    else:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
     from benchmarks import strategy_cases
 
     names = _CASES.value or list(strategy_cases.CASES)

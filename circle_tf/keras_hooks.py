@@ -48,7 +48,7 @@ class RecordingScope(keras.StatelessScope):
     """
 
     def __init__(self, shift=0):
-        super().__init__()
+        super().__init__(collect_losses=True)
         self._shift = shift
         self._assigned = {}
 
@@ -367,11 +367,14 @@ def _try_hooks():
 def _try_scope():
     layer = keras.layers.Dropout(0.5, seed=1)
     layer.build((None, 4))
+    activity = keras.layers.ActivityRegularization(1.0)
     before = [variable.numpy() for variable in layer.variables]
     with RecordingScope(shift=1) as scope:
         layer(tf.ones([1, 4]), training=True)
+        activity(tf.ones([1, 4]))
     variables, values = scope.updates()
     assert len(variables) == 1 and _is_seed(variables[0]), "seeds are kept elsewhere"
+    assert [float(loss) for loss in scope.losses] == [4.0], "layers add losses elsewhere"
     assert (values[0].numpy() - before[0]).tolist() == [0, 1], "seeds advance otherwise"
 
 

@@ -46,7 +46,8 @@ def pairwise_losses(embeddings, labels, *, margin, gamma, detach_weights=True, o
         return losses, circle.valid_anchors(positives, negatives)
 
     losses, valid = replicas.maths(score, *batch)
-    seen = tf.reduce_all(tf.math.is_finite(batch.unit), axis=1) & pairs.float_labels_are_exact(labels)
+    finite = tf.reduce_all(tf.math.is_finite(batch.unit), axis=1)
+    seen = finite & pairs.float_labels_are_exact(labels)
     return _nan_unless(seen, losses), valid
 
 

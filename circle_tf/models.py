@@ -6,7 +6,7 @@ import threading
 import keras
 import tensorflow as tf
 
-from circle_tf import compilation, replicas
+from circle_tf import compilation, loops, replicas
 
 __all__ = ["EmbeddingModel"]
 
@@ -136,7 +136,7 @@ class EmbeddingModel(keras.Model):
         if not self._several:
             return super().make_train_function(force)
         if self.train_function is None or force:
-            self.train_function = _steps().make_function(self, self.train_step)
+            self.train_function = loops.make_function(self, self.train_step)
         return self.train_function
 
     def make_test_function(self, force=False):
@@ -144,7 +144,7 @@ class EmbeddingModel(keras.Model):
         if not self._several:
             return super().make_test_function(force)
         if self.test_function is None or force:
-            self.test_function = _steps().make_function(self, self.test_step)
+            self.test_function = loops.make_function(self, self.test_step)
         return self.test_function
 
     def get_compile_config(self):

@@ -5,7 +5,6 @@ gradients, ONE exchange (sum of gradients, loss, statistics, metrics), and only 
 check for inf, clipping and the update, which are thereby the same everywhere.
 """
 
-import contextlib
 from typing import Any, NamedTuple
 
 import keras
@@ -13,7 +12,7 @@ import tensorflow as tf
 
 from circle_tf import compilation, keras_hooks, replicas
 
-__all__ = ["Accumulator", "make_function", "predict_step", "test_step", "train_step"]
+__all__ = ["Accumulator", "predict_step", "test_step", "train_step"]
 
 
 def train_step(model, data, *, compiled, accumulator=None):
@@ -98,7 +97,7 @@ def _forward(model, x, *, training, compiled):
     def call(x):
         with keras_hooks.RecordingScope(shift) as scope:
             outputs = keras_hooks.call_model(model, x, training=training)
-        losses = list(model.losses)
+        losses = [*scope.losses, *model.losses]
         variables, values = scope.updates()
         assigned[:] = variables
         if compiled:
@@ -115,9 +114,7 @@ def _forward(model, x, *, training, compiled):
 
 def _share_of_loss(model, x, y, weights, passed, *, training):
     with model.holding_losses(passed.losses):
-        return keras_hooks.compute_loss(
-            model, x, y, passed.outputs, weights, training=training
-        )
+        return keras_hooks.compute_loss(model, x, y, passed.outputs, weights, training=training)
 
 
 def _finish(model, batch, passed, loss, gradients):
@@ -243,85 +240,3 @@ def _dense(gradient):
         return gradient
     rows = gradient.dense_shape[0]
     return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, rows)
-
-
-def make_function(model, step):
-    """What Keras' loops call: a step, or several, on the next of an iterator's batches.
-
-    Args:
-        model: compiled `EmbeddingModel`.
-        step: function of one replica's data that returns a dict of logs.
-
-    Returns:
-        Function of an iterator that returns logs, and raises `StopIteration` or
-        `tf.errors.OutOfRangeError` at its end.
-    """
-    strategy = model.distribute_strategy
-    maybe_graph = (lambda f, **_: f) if model.run_eagerly else tf.function
-
-    def one_step(data):
-        logs = strategy.run(step, args=(data,))
-        # Logs are the same on all replicas.
-        return {key: strategy.experimental_local_results(v)[0] for key, v in logs.items()}
-
-    @_with_options(maybe_graph)
-    def on_next(iterator):
-        return one_step(iterator.get_next())
-
-    @_with_options(maybe_graph, reduce_retracing=True)
-    def on_batches(batches):
-        return [one_step(data) for data in batches][-1]
-
-    def function(iterator):
-        if not isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
-            return on_batches([_spread(strategy, next(iterator))])
-        if model.steps_per_execution == 1:
-            return on_next(iterator)
-        return on_batches(_take(iterator, model.steps_per_execution))
-
-    return function
-
-
-def _with_options(decorate, **options):
-    return lambda function: decorate(tf.autograph.experimental.do_not_convert(function), **options)
-
-
-def _take(iterator, count):
-    """The next batches; fewer at the end of the data, at least one."""
-    batches = [next(iterator)]
-    with contextlib.suppress(StopIteration, tf.errors.OutOfRangeError):
-        while len(batches) < count:
-            batches.append(next(iterator))
-    return batches
-
-
-def _spread(strategy, data):
-    """Splits a whole batch (of `train_on_batch`) over the replicas, every row on one of them."""
-    parts = strategy.num_replicas_in_sync
-
-    def rows_of(context):
-        index = context.replica_id_in_sync_group
-
-        def part(value):
-            value = tf.convert_to_tensor(value)
-            size = tf.shape(value)[0]
-            return value[size * index // parts : size * (index + 1) // parts]
-
-        return keras.tree.map_structure(lambda v: None if v is None else part(v), data)
-
-    return _values_of(strategy, rows_of, data)
-
-
-def _values_of(strategy, rows_of, data):
-    if strategy.num_replicas_in_sync == 1:
-        return data
-    flat = keras.tree.flatten(data)
-    values = [
-        None
-        if value is None
-        else strategy.experimental_distribute_values_from_function(
-            lambda context, i=index: keras.tree.flatten(rows_of(context))[i]
-        )
-        for index, value in enumerate(flat)
-    ]
-    return keras.tree.pack_sequence_as(data, values)

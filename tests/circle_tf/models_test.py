@@ -63,16 +63,6 @@ def test_jit_gives_the_same_weights():
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-def test_several_replicas_are_refused_rather_than_trained_wrong():
-    devices = tf.config.list_logical_devices("CPU")
-    if len(devices) < 2:
-        pytest.fail("tests/conftest.py must make two logical CPU devices")
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        model = build(circle_tf.EmbeddingModel, class_level=False)
-        with pytest.raises(NotImplementedError, match="one replica.*MirroredStrategy, has 2"):
-            model.compile("sgd", circle_tf.CircleLoss())
-
-
 def test_one_device_strategy_equals_no_strategy():
     rows, ids = digits_like()
     results = []

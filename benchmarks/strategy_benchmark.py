@@ -1,0 +1,175 @@
+"""What replicas cost: step times side by side, and bytes exchanged against the least there can be.
+
+    python -m benchmarks.strategy_benchmark
+
+On one device: EmbeddingModel's `fit` against stock `keras.Model.fit` and a bare tf.function step.
+Over replicas: Mirrored(2) and 2 worker processes against one device at the same global batch (all
+on the processors of this machine: the figures show overhead, not what more machines gain).
+"""
+
+import json
+import os
+import tempfile
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+import circle_tf
+
+_BATCH = flags.DEFINE_integer("batch", 128, "Rows of the global batch.", lower_bound=4)
+_WIDTH = flags.DEFINE_integer("width", 512, "Units of the hidden layers.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 100, "Steps to measure in an epoch.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Epochs, of which the median counts.", lower_bound=1)
+_ROLE = flags.DEFINE_string("worker_output", None, "Set for the worker processes it starts.")
+_FEATURES, _DIM = 256, 128
+
+
+def build(kind, strategy, jit=False):
+    """The same model as a stock one or as an EmbeddingModel."""
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        features = x = keras.Input((_FEATURES,))
+        for _ in range(3):
+            x = keras.layers.Dense(_WIDTH.value, "relu")(x)
+        model = kind(features, circle_tf.UnitEmbedding(_DIM)(x))
+        model.compile(keras.optimizers.SGD(0.01), circle_tf.CircleLoss(), jit_compile=jit)
+    return model
+
+
+def dataset():
+    """`steps` batches of made-up features."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(_BATCH.value, _FEATURES)).astype(np.float32)
+    ids = np.arange(_BATCH.value) // 4
+    batch = tf.data.Dataset.from_tensors((rows, ids)).repeat(_STEPS.value).unbatch()
+    return batch.batch(_BATCH.value, drop_remainder=True).prefetch(4)
+
+
+def fit_time(model):
+    """Milliseconds of a step within `fit`, the median of some epochs."""
+    data = dataset()
+    model.fit(data, epochs=1, verbose=0, shuffle=False)
+    return _median(lambda: model.fit(data, epochs=1, verbose=0, shuffle=False))
+
+
+def bare_time():
+    """Milliseconds of a step of a plain loop: what `fit` can at best come to."""
+    model = build(keras.Model, tf.distribute.get_strategy())
+    loss, optimizer = circle_tf.CircleLoss(), keras.optimizers.SGD(0.01)
+    optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def step(rows, ids):
+        with tf.GradientTape() as tape:
+            value = loss(ids, model(rows, training=True))
+        weights = model.trainable_variables
+        optimizer.apply(tape.gradient(value, [w.value for w in weights]), weights)
+        return value
+
+    data = dataset()
+
+    def epoch():
+        for rows, ids in data:
+            value = step(rows, ids)
+        value.numpy()
+
+    epoch()
+    return _median(epoch)
+
+
+def _median(epoch):
+    times = []
+    for _ in range(_ROUNDS.value):
+        start = time.perf_counter()
+        epoch()
+        times.append((time.perf_counter() - start) / _STEPS.value * 1e3)
+    return float(np.median(times))
+
+
+def exchanged_bytes(strategy):
+    """`(bytes, least)` a replica hands to collectives in a step, and those it cannot do without.
+
+    Counted in the traced step: what goes into each all-reduce and all-gather.
+    """
+    model = build(circle_tf.EmbeddingModel, strategy)
+    rows = _BATCH.value // strategy.num_replicas_in_sync
+    handed = []
+    reduce, gather = (
+        tf.distribute.ReplicaContext.all_reduce,
+        tf.distribute.ReplicaContext.all_gather,
+    )
+
+    def counting(collective, place):
+        def call(*args, **kwargs):
+            for value in tf.nest.flatten(args[place]):
+                shape = [size or rows for size in value.shape.as_list()]
+                handed.append(int(np.prod(shape)) * value.dtype.size)
+            return collective(*args, **kwargs)
+
+        return call
+
+    tf.distribute.ReplicaContext.all_reduce = counting(reduce, 2)
+    tf.distribute.ReplicaContext.all_gather = counting(gather, 1)
+    try:
+        model.fit(dataset().take(1), epochs=1, verbose=0, shuffle=False)
+    finally:
+        tf.distribute.ReplicaContext.all_reduce = reduce
+        tf.distribute.ReplicaContext.all_gather = gather
+    weights = sum(int(np.prod(w.shape)) * 4 for w in model.trainable_variables)
+    # The gradient of a gather reduces what was gathered: N rows, of which the n own are kept.
+    embeddings = (rows + _BATCH.value) * _DIM * 4
+    return sum(handed) // strategy.num_replicas_in_sync, weights + embeddings + rows * 8
+
+
+def run_workers():
+    """Milliseconds of a step of two worker processes."""
+    from benchmarks import strategy_cases
+
+    with tempfile.TemporaryDirectory() as folder:
+        output = os.path.join(folder, "time.json")
+        names = ("batch", "width", "steps", "rounds")
+        arguments = [f"--{name}={flags.FLAGS[name].value}" for name in names]
+        workers = strategy_cases.start_workers(
+            [f"--worker_output={output}", *arguments],
+            workers=2,
+            module="benchmarks.strategy_benchmark",
+        )
+        strategy_cases.wait_for(workers, timeout=900)
+        with open(output, encoding="utf-8") as stream:
+            return json.load(stream)
+
+
+def main(_):
+    """Prints the tables."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if _ROLE.value:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        result = fit_time(build(circle_tf.EmbeddingModel, strategy))
+        if json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 0:
+            with open(_ROLE.value, "w", encoding="utf-8") as stream:
+                json.dump(result, stream)
+        return
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    one = tf.distribute.get_strategy()
+    stock, bare = fit_time(build(keras.Model, one)), bare_time()
+    own = fit_time(build(circle_tf.EmbeddingModel, one))
+    print(f"global batch {_BATCH.value}, 3 hidden layers of {_WIDTH.value}, embedding {_DIM}")
+    print(f"one device, bare tf.function step   {bare:8.2f} ms")
+    print(f"one device, stock fit               {stock:8.2f} ms")
+    print(f"one device, EmbeddingModel.fit      {own:8.2f} ms  {own / stock - 1:+.1%} of stock")
+    both = fit_time(build(circle_tf.EmbeddingModel, mirrored))
+    print(
+        f"Mirrored(2), EmbeddingModel.fit     {both:8.2f} ms  {both / own - 1:+.1%} of one device"
+    )
+    several = run_workers()
+    print(f"2 workers, EmbeddingModel.fit       {several:8.2f} ms  {several / own - 1:+.1%}")
+    handed, least = exchanged_bytes(mirrored)
+    print(f"bytes a replica hands over in a step: {handed:,}; the least: {least:,}")
+
+
+if __name__ == "__main__":
+    app.run(main)

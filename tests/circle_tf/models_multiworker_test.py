@@ -1,0 +1,90 @@
+"""Two processes train as one device does; one pair runs every case, to start but once."""
+
+import json
+import re
+
+import pytest
+import tensorflow as tf
+
+from benchmarks import strategy_cases
+
+
+def run_workers(folder, *arguments, workers=2, environment=None):
+    output = folder / "results.json"
+    processes = strategy_cases.start_workers(
+        [f"--output={output}", *arguments], workers=workers, environment=environment
+    )
+    strategy_cases.wait_for(processes, timeout=540)
+    results = []
+    for index in range(workers):
+        with open(f"{output}.{index}", encoding="utf-8") as stream:
+            results.append(json.load(stream))
+    return results
+
+
+def hold_to_one_device(results):
+    failed = {}
+    for name, result in results.items():
+        case = strategy_cases.CASES[name]
+        expected = strategy_cases.run(case, tf.distribute.get_strategy())
+        apart = strategy_cases.differences(result, expected)
+        if apart["weights"] > case.tolerance or apart["logs"] > case.logs_tolerance:
+            failed[name] = apart
+    assert not failed
+
+
+def modules_of(folder):
+    """Compiled functions in an XLA dump: `{name without numbers: list of texts}`."""
+    found = {}
+    for path in folder.glob("*before_optimizations.txt"):
+        name = re.sub(r"_+\d+", "", path.name.split(".", 1)[1].split(".")[0]).strip("_")
+        found.setdefault(name, []).append(path.read_text(encoding="utf-8"))
+    return found
+
+
+# Slow: two processes import TensorFlow and trace every case.
+@pytest.mark.slow
+def test_two_processes_equal_one_device_in_every_case(tmp_path):
+    first, second = run_workers(tmp_path)
+    assert list(first) == list(strategy_cases.CASES)
+    for name in first:
+        assert first[name]["weights"] == second[name]["weights"], name
+    hold_to_one_device(first)
+
+
+# Slow: as above, with four replicas in all.
+@pytest.mark.slow
+def test_two_processes_of_two_devices_equal_one_device(tmp_path):
+    names = '"CircleLoss","a replica without rows, class","mixed_float16, inf on one replica"'
+    hold_to_one_device(run_workers(tmp_path, "--devices=2", f"--cases={names}")[0])
+
+
+# Slow: a process of its own, for TensorFlow allows collectives of one group size in a process.
+@pytest.mark.slow
+def test_four_replicas_of_one_process_equal_one_device(tmp_path):
+    names = '"CircleLoss","a replica without rows, class"'
+    arguments = ["--mirrored", "--devices=4", f"--cases={names}"]
+    hold_to_one_device(run_workers(tmp_path, *arguments, workers=1)[0])
+
+
+# Slow: two processes that write down what XLA compiles.
+@pytest.mark.slow
+def test_xla_compiles_forward_loss_and_both_backward_functions_once_for_each_shape(tmp_path):
+    dump = tmp_path / "xla"
+    results = run_workers(
+        tmp_path,
+        '--cases="mixed_float16, XLA"',
+        environment={"XLA_FLAGS": f"--xla_dump_to={dump}"},
+    )
+    hold_to_one_device(results[0])
+    modules = modules_of(dump)
+    forward, score = modules["a_forward_call"], modules["a_forward_score"]
+    backward = modules["a_inference___backward_call"]
+    backward_score = modules["a_inference___backward_score"]
+    # 43 rows in batches of 16: 8 rows a process, then 6 and 5. Each process compiles each of its
+    # two shapes once, in 12 steps.
+    assert [len(kind) for kind in (forward, score, backward, backward_score)] == [4] * 4
+    for text in forward + backward:
+        assert re.search(r"= f16\S* dot\(", text)
+    for text in score + backward_score:
+        assert re.search(r"= f32\S* dot\(", text) and "f16" not in text
