@@ -1,5 +1,6 @@
 """What the workers of a run tell each other outside the training step."""
 
+import contextlib
 import zlib
 
 import keras
@@ -8,7 +9,7 @@ import tensorflow as tf
 
 from trainers import commands
 
-__all__ = ["Exchange", "check_agreement", "checksum", "wait_for_all"]
+__all__ = ["Exchange", "check_agreement", "checksum", "explain_losses", "wait_for_all"]
 
 
 class Exchange:
@@ -101,3 +102,36 @@ def wait_for_all(exchange):
         exchange: Exchange.
     """
     exchange.gather(0)
+
+
+@contextlib.contextmanager
+def explain_losses(exchange):
+    """Turns TensorFlow's errors about a worker that is gone into one for people.
+
+    Args:
+        exchange: Exchange.
+
+    Yields:
+        None.
+
+    Raises:
+        commands.ConfigError: a worker was lost.
+    """
+    # What the others see of a worker that died, by the moment at which it did.
+    lost = (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+    )
+    try:
+        yield
+    except (*lost, tf.errors.InternalError, tf.errors.FailedPreconditionError) as error:
+        if len(exchange.cluster.workers) == 1:
+            raise
+        raise commands.ConfigError(
+            f"Worker {exchange.cluster.index} lost another worker "
+            f"({type(error).__name__}).\n"
+            "See that worker's own error, if it left one. To go on from the newest checkpoint, "
+            "start all workers again with the same command."
+        ) from error

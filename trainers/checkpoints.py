@@ -100,7 +100,7 @@ class Checkpoints:
         self._forget_oldest(step)
 
     def _restore(self, path, values):
-        self._state.restore(path).assert_consumed()
+        self._state.read(path).assert_consumed()
         # From the file: workers that restore at different times must not exchange sums.
         names = [f"metrics/{i}/.ATTRIBUTES/VARIABLE_VALUE" for i in range(len(values))]
         self._restored_metrics = [values[name] for name in names if name in values]

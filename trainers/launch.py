@@ -116,11 +116,12 @@ class Worker:
         return code if code is None or code >= 0 else 128 - code
 
     def _show(self, stream, target):
-        for line in stream:
-            text = line.decode("utf-8", "replace").rstrip("\n")
-            # One write per line: lines of several workers do not mix.
-            target.write(f"[{self.index}] {text}\n")
-            target.flush()
+        with stream:
+            for line in stream:
+                text = line.decode("utf-8", "replace").rstrip("\n")
+                # One write per line: lines of several workers do not mix.
+                target.write(f"[{self.index}] {text}\n")
+                target.flush()
 
 
 def free_ports(count):

@@ -19,6 +19,12 @@ class Preempted(SystemExit):
         super().__init__(STATUS)
         self.step = step
 
+    def __str__(self):
+        return (
+            f"Stopped by SIGTERM after step {self.step}, which is saved. The same command goes on "
+            f"from there (exit status {STATUS})."
+        )
+
 
 class Watch:
     """Knows whether this worker or another one was told to stop.

@@ -63,19 +63,24 @@ def train(config, *, workdir, config_name=""):
         )
     exchange = agreement.Exchange(strategy, runtime.cluster_of(strategy))
     run = _Run(config, dataset, models, files, steps, exchange)
-    if not run.is_chief:
-        _fit(run)
+    with agreement.explain_losses(exchange):
+        _train(run, config_name=config_name)
         agreement.wait_for_all(exchange)
-        return files
+    return files
+
+
+def _train(run, *, config_name):
+    """Trains on every worker; draws and saves on the chief."""
+    config, dataset, models, files = run.config, run.dataset, run.models, run.files
+    if not run.is_chief:
+        return _fit(run)
     files.claim(config)
     drawing = pictures.BeforeAndAfter(
         models.embedding, dataset, files=files, loss=models.training.loss, seed=config.seed
     )
     _fit(run)
-    drawing.draw(models.embedding, step=steps)
-    _finish(config_name, models=models, files=files, steps=steps)
-    agreement.wait_for_all(exchange)
-    return files
+    drawing.draw(models.embedding, step=run.steps)
+    _finish(config_name, models=models, files=files, steps=run.steps)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
