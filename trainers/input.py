@@ -1,7 +1,9 @@
 """The batches of a run, of which each process reads the rows of its own replicas."""
 
+import functools
+
 from circle_tf import sampling
-from trainers import augment, commands
+from trainers import commands, data_service
 
 __all__ = ["batches"]
 
@@ -26,24 +28,11 @@ def batches(config, split, *, strategy, start_step, num_steps):
         commands.ConfigError: batches smaller than the number of replicas.
     """
     size = config.batch.classes_per_batch * config.batch.examples_per_class
-
-    def part(index, number):
-        return sampling.pk_dataset(
-            split.examples,
-            split.labels,
-            classes_per_batch=config.batch.classes_per_batch,
-            examples_per_class=config.batch.examples_per_class,
-            seed=config.seed,
-            start_step=start_step,
-            num_steps=num_steps,
-            decode=split.decode,
-            augment=augment.augmenter(config.augment),
-            part=(index, number),
-        )
-
+    make = data_service.batches if config.data_service else data_service.own_batches
+    part = functools.partial(make, config, split, start_step=start_step, num_steps=num_steps)
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
-        return part(0, 1)
+        return part(part=(0, 1))
     with commands.config_errors():
         sizes = [_length(size, (index, replicas)) for index in range(replicas)]
 
@@ -51,7 +40,7 @@ def batches(config, split, *, strategy, start_step, num_steps):
         index, number = context.input_pipeline_id, context.num_input_pipelines
         local = replicas // number
         own = sizes[index * local : (index + 1) * local]
-        return _per_replica(part(index, number), own)
+        return _per_replica(part(part=(index, number)), own)
 
     return strategy.distribute_datasets_from_function(worker_part)
 
