@@ -7,7 +7,6 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 WORKDIR ?= runs/glyphs
 BASE_PATH ?= models/glyphs
-export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast test-library lint format bazel lock clean

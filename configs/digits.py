@@ -1,6 +1,6 @@
 """scikit-learn's handwritten digits: 0-4 train, 5-9 are recognised unseen; for a first try.
 
-Expected: recall@1 above 0.95 on the unseen digits.
+Expected: recall@1 0.90 on the unseen digits (seed 0).
 Cost: a few seconds of training on 2 CPU cores. No download.
 Command: python -m trainers.train --config=configs/digits.py --workdir=runs/digits
 """

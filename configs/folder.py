@@ -3,7 +3,7 @@
 Colour photographs, ResNet18V2 from scratch, pair-wise Circle loss with the paper's setting for
 image retrieval (m 0.4, gamma 80, P 16 x K 5). A fifth of the classes is kept for testing.
 
-Cost: about 2.5 s a step on 2 CPU cores at 128 x 128, a GPU is advised. A small first try on CPU:
+Cost: about 3 s a step on 2 CPU cores at 128 x 128: a GPU is advised. A small first try on CPU:
 --config.model.backbone=conv4 --config.dataset.image_size=64
 Command: python -m trainers.train --config=configs/folder.py --workdir=runs/mine \
     --config.dataset.path=images

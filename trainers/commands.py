@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import logging as py_logging
 import os
 import re
 import sys
@@ -64,9 +65,7 @@ def run(main):
 def _main(main, argv):
     if len(argv) > 1:
         _stop(f"Unexpected argument {argv[1]!r}: options are written --name=value.", status=2)
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
-    warnings.showwarning = _show_warning
+    _speak_plainly()
     try:
         main(argv)
     except KeyboardInterrupt:
@@ -113,8 +112,16 @@ def _flag_hint(message):
     return f". Did you mean --{close[0]}?" if close else ". See --help."
 
 
+def _speak_plainly():
+    """Shows log messages and warnings as one line of text, without where they come from."""
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+        plain = py_logging.Formatter("warning: %(message)s")
+        logging.get_absl_handler().setFormatter(plain)
+    warnings.showwarning = _show_warning
+
+
 def _show_warning(message, category, filename, lineno, file=None, line=None):
-    """Shows a warning without the line of code that gave it."""
     del category, filename, lineno, line
     print(f"warning: {message}", file=file or sys.stderr)
 

@@ -22,8 +22,8 @@ def build(config, *, steps):
 
     Example:
         >>> from configs import base
-        >>> build(base.get_config().optimizer, steps=100).name
-        'adam'
+        >>> type(build(base.get_config().optimizer, steps=100)).__name__
+        'Adam'
     """
     makers = {
         "adam": keras.optimizers.Adam,

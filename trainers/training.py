@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import platform
+import warnings
 
 import keras
 import ml_collections
@@ -115,7 +116,8 @@ def run_length(config, dataset):
     for name in ("eval_every", "checkpoint_every", "keep_checkpoints"):
         if config[name] < 1:
             raise commands.ConfigError(f"{name} must be 1 or more; found {config[name]}.")
-    with commands.config_errors():
+    with commands.config_errors(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Small classes are told of when the batches are made.
         sampler = sampling.PKSampler(dataset.train.labels, seed=config.seed, **config.batch)
     steps = config.epochs * sampler.steps_per_epoch if config.epochs else config.steps
     if steps < 1:
