@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from circle_tf.examples import as_examples, decoder, gather
 
-__all__ = ["PKSampler", "pk_dataset", "raw_bits"]
+__all__ = ["PKSampler", "at_step", "part_of_batch", "pk_dataset", "raw_bits"]
 
 # What a stream of random bits is for: streams of different purposes are independent.
 _CLASSES, _EXAMPLES = 0, 1
@@ -145,6 +145,7 @@ def pk_dataset(
     num_steps=None,
     decode=None,
     augment=None,
+    part=(0, 1),
 ) -> tf.data.Dataset:
     """Batches for `model.fit`: the images of P classes x K examples, and their ids.
 
@@ -164,13 +165,18 @@ def pk_dataset(
         augment: `fn(images [P * K, ...], seed [2] int32) -> images`, in TensorFlow operations.
             The seed is another one in every step, and the same whenever that step is taken:
             use it with `tf.image.stateless_*` or `tf.random.stateless_*`.
+        part: `(index, number)`: yield only this part of the rows of each batch, those that
+            `part_of_batch` gives; only they are read. The parts of a step, one after the other,
+            are its whole batch to the bit, also after `augment`, which gets the whole batch with
+            zeros in place of the rows that are not read.
 
     Returns:
-        A dataset of (images `[P * K, ...]`, ids `[P * K]` int64), in the order of the steps.
+        A dataset of (images `[P * K, ...]`, ids `[P * K]` int64), in the order of the steps; of
+        `n` rows each with `part`.
 
     Raises:
         ValueError: as `PKSampler`; lengths of examples and labels differ; a negative step;
-            paths or records without `decode`, or images with it.
+            paths or records without `decode`, or images with it; a part that cannot be.
 
     Example:
         >>> images = np.arange(6, dtype=np.float32)
@@ -192,14 +198,15 @@ def pk_dataset(
         seed=seed,
     )
     steps = _steps(start_step, num_steps)
+    own = part_of_batch(sampler.batch_size, part=part)
 
     def draw(step):
-        rows = sampler(step)
+        rows = sampler(step)[own]
         return rows, labels[rows]
 
     def choose(step):
         rows, ids = tf.numpy_function(draw, [step], (tf.int64, tf.int64))
-        size = [sampler.batch_size]
+        size = [own.stop - own.start]
         return gather(examples, tf.ensure_shape(rows, size)), tf.ensure_shape(ids, size)
 
     batches = steps.map(choose, num_parallel_calls=2, deterministic=True)
@@ -208,12 +215,41 @@ def pk_dataset(
         batches = batches.unbatch().map(
             lambda content, id_: (decode(content), id_), num_parallel_calls=tf.data.AUTOTUNE
         )
-        batches = batches.batch(sampler.batch_size, drop_remainder=True)
+        batches = batches.batch(own.stop - own.start, drop_remainder=True)
     if augment is not None:
-        batches = _augmented(steps, batches, augment=augment, seed=seed)
+        change = at_step(augment, part=part, batch_size=sampler.batch_size, seed=seed)
+        batches = _augmented(steps, batches, change)
     options = tf.data.Options()
     options.deterministic = True
     return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def part_of_batch(batch_size: int, *, part: tuple[int, int]) -> slice:
+    """Rows of one of several parts of a batch: contiguous, of sizes that differ by 1 at most.
+
+    Args:
+        batch_size: rows of the whole batch.
+        part: `(index, number)`, the index from 0.
+
+    Returns:
+        Slice of the rows.
+
+    Raises:
+        ValueError: there is no such part, or more parts than rows.
+
+    Example:
+        >>> [part_of_batch(5, part=(index, 2)) for index in range(2)]
+        [slice(0, 2, None), slice(2, 5, None)]
+    """
+    index, number = map(operator.index, part)
+    if not 0 <= index < number:
+        raise ValueError(f"Expected a part (index, number) with 0 <= index < number, found {part}.")
+    if number > batch_size:
+        raise ValueError(
+            f"A batch of {batch_size} rows cannot be split into {number} parts. Take larger "
+            "batches (classes_per_batch, examples_per_class) or fewer replicas."
+        )
+    return slice(batch_size * index // number, batch_size * (index + 1) // number)
 
 
 def raw_bits(count: int, *, seed: int, place: tuple[int, ...]) -> np.ndarray:
@@ -253,18 +289,55 @@ def _steps(start_step, num_steps):
     return tf.data.Dataset.range(start, end)
 
 
-def _augmented(steps, batches, *, augment, seed):
+def _augment_part(augment, own, *, total):
+    """`augment` for some rows of a batch, with the draws that they have in the whole batch.
+
+    In batches of another size the same numbers would be rounded otherwise here and there.
+    """
+    if own.stop - own.start == total:
+        return augment
+
+    def change(images, seed):
+        around = [[own.start, total - own.stop], *[[0, 0]] * (images.shape.rank - 1)]
+        return augment(tf.pad(images, around), seed)[own]
+
+    return change
+
+
+def at_step(augment, *, part, batch_size, seed):
+    """`augment` as `pk_dataset` applies it to (a part of) the batch of a step.
+
+    Args:
+        augment: as in `pk_dataset`.
+        part: as in `pk_dataset`.
+        batch_size: rows of the whole batch.
+        seed: as in `pk_dataset`.
+
+    Returns:
+        `fn(step, images) -> images`, in TensorFlow operations.
+
+    Example:
+        >>> add = lambda images, seed: images + 1
+        >>> at_step(add, part=(0, 2), batch_size=4, seed=0)(7, tf.zeros([2])).numpy().tolist()
+        [1.0, 1.0]
+    """
+    own = part_of_batch(batch_size, part=part)
+    augment = _augment_part(augment, own, total=batch_size)
     seed = operator.index(seed)
     seed = np.array([seed >> 32, seed & 0xFFFFFFFF]).astype(np.uint32).view(np.int32)
 
-    def change(step, batch):
-        images, ids = batch
+    def change(step, images):
         step_seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(step, tf.int32))
-        changed = augment(images, step_seed)
-        return changed, ids
+        return augment(images, step_seed)
 
+    return change
+
+
+def _augmented(steps, batches, change):
     return tf.data.Dataset.zip((steps, batches)).map(
-        change, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        lambda step, batch: (change(step, batch[0]), batch[1]),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
     )
 
 

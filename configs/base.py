@@ -50,7 +50,15 @@ def get_config():
             "keep_checkpoints": 3,
             "precision": "float32",  # float32, mixed_bfloat16, mixed_float16
             "jit": "auto",  # auto: on for GPU and TPU, off for CPU; on; off
+            # single: one device; mirrored: the devices of one machine; multi_worker: several
+            # processes or machines, told of each other by TF_CONFIG (trainers.launch sets it)
             "strategy": "single",
+            # mirrored, multi_worker: how many devices of each machine; 0: all GPUs, or else one
+            # CPU. More CPUs than one are logical, to try things out.
+            "devices": 0,
+            # tf.data service that prepares the batches: host:port of its dispatcher; empty: each
+            # process prepares its own
+            "data_service": "",
             "deterministic": True,  # the same weights, bit for bit, from the same command
             "seed": 0,
         }

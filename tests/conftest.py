@@ -1,4 +1,4 @@
-"""Two logical CPU devices for every test, so that strategies can be tried on any machine."""
+"""Four logical CPU devices for every test, so that strategies can be tried on any machine."""
 
 import os
 
@@ -8,4 +8,4 @@ os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
 import tensorflow as tf  # noqa: E402
 
 _CPU = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 2)
+tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 4)

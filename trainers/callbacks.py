@@ -6,6 +6,8 @@ import time
 import keras
 import tensorflow as tf
 
+from trainers import preemption
+
 __all__ = ["Checkpointer", "Progress", "Recorder", "StepCallback"]
 
 # The metrics worth a look while training, and what to call them; metrics.jsonl holds all.
@@ -48,11 +50,16 @@ class Checkpointer(StepCallback):
         step: int, steps done before `fit`.
         steps: int, length of the run.
         epoch_steps: int, steps of an epoch.
+        must_stop: `fn(step) -> bool`, asked after each step: whether to save and stop now.
+
+    Raises:
+        trainers.preemption.Preempted: by `fit`, when told to stop; saved.
     """
 
-    def __init__(self, checkpoints, *, every, step, steps, epoch_steps):
+    def __init__(self, checkpoints, *, every, step, steps, epoch_steps, must_stop=None):
         super().__init__(step=step, steps=steps)
         self._checkpoints, self._every, self._epoch_steps = checkpoints, every, epoch_steps
+        self._must_stop, self._stopping = must_stop or (lambda step: False), False
 
     def on_epoch_begin(self, epoch, logs=None):
         """Gives the metrics of a broken epoch back what they had summed up."""
@@ -62,14 +69,19 @@ class Checkpointer(StepCallback):
     def on_train_batch_end(self, batch, logs=None):
         """Saves within epochs."""
         super().on_train_batch_end(batch, logs)
-        ends_epoch = self.step % self._epoch_steps == 0 or self.step == self.steps
-        if self.step % self._every == 0 and not ends_epoch:
-            self._checkpoints.save(self.step)
+        self._stopping = self._must_stop(self.step)
+        if self.step % self._epoch_steps and self.step != self.steps:
+            self._save()
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves at the end of an epoch."""
-        if self.step % self._every == 0 or self.step == self.steps:
+        self._save()
+
+    def _save(self):
+        if self._stopping or self.step % self._every == 0 or self.step == self.steps:
             self._checkpoints.save(self.step)
+        if self._stopping and self.step != self.steps:
+            raise preemption.Preempted(self.step)
 
 
 class Recorder(StepCallback):

@@ -3,9 +3,20 @@
 The position in the data is the step itself: batches are pure functions of (seed, step).
 """
 
+import glob
+import os
+import re
+import shutil
+import tempfile
+import warnings
+
 import tensorflow as tf
 
+from circle_tf.files import replacing
+
 __all__ = ["Checkpoints"]
+
+_SPARE = ".writing-"  # folders in which checkpoints are written before they get their names
 
 
 class Checkpoints:
@@ -13,16 +24,20 @@ class Checkpoints:
 
     Held are raw tf.Variables: weights, moving statistics and seeds of the model; moments, counters
     and the dynamic loss scale of the optimizer; running sums of the metrics. Files are written
-    aside and renamed by TensorFlow: a kill while saving leaves the checkpoint before.
+    aside and then renamed, the index last: a kill while saving leaves the checkpoint before. What
+    is damaged all the same is found by TensorFlow's checksums when it is read, and passed over.
 
     Args:
         directory: where to keep them.
         model: compiled keras.Model.
         keep: int, how many of the newest to keep.
+        write: whether this process writes to `directory`. Under several workers each must save, as
+            metrics are summed over replicas when they are saved; one of them writes, the others
+            to a temporary place.
     """
 
-    def __init__(self, directory, model, *, keep):
-        self._model = model
+    def __init__(self, directory, model, *, keep, write=True):
+        self._model, self._directory, self._keep, self._write = model, directory, keep, write
         _make_variables(model)
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self._state = tf.train.Checkpoint(
@@ -31,21 +46,32 @@ class Checkpoints:
             optimizer=_raw(model.optimizer.variables),
             metrics=_raw(model.metrics_variables),
         )
-        self._manager = tf.train.CheckpointManager(self._state, directory, max_to_keep=keep)
         self._restored_metrics = None
 
     def restore(self):
-        """Restores the newest checkpoint, if there is one.
+        """Restores the newest checkpoint that is whole, if there is one.
 
         Returns:
             int, the step to go on from; 0 without a checkpoint.
+
+        Warns:
+            UserWarning: a newer checkpoint is damaged.
         """
-        path = self._manager.latest_checkpoint
-        if path is None:
-            return 0
-        self._state.restore(path).assert_consumed()
-        self._restored_metrics = [variable.numpy() for variable in self._model.metrics_variables]
-        return int(self._step.numpy())
+        if self._write:
+            for spare in glob.glob(os.path.join(self._directory, f"{_SPARE}*")):
+                shutil.rmtree(spare, ignore_errors=True)
+        damaged = {}
+        for path in reversed(self._paths()):
+            try:
+                values = _read_all(path)
+            # TensorFlow tells damage in all these ways.
+            except (tf.errors.OpError, IndexError, ValueError, RuntimeError, OSError) as error:
+                damaged[path] = error
+                continue
+            _warn_of(damaged, used=path)
+            return self._restore(path, values)
+        _warn_of(damaged, used=None)
+        return 0
 
     def restore_metrics(self):
         """Gives the metrics what `restore` found, once: `fit` resets them when an epoch begins."""
@@ -60,11 +86,88 @@ class Checkpoints:
             step: int.
         """
         self._step.assign(step)
-        self._manager.save(checkpoint_number=step)
+        if not self._write:
+            with tempfile.TemporaryDirectory() as elsewhere:
+                self._state.write(os.path.join(elsewhere, "ckpt"))
+            return
+        os.makedirs(self._directory, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=_SPARE, dir=self._directory) as spare:
+            self._state.write(os.path.join(spare, f"ckpt-{step}"))
+            # The data before the index, which makes it a checkpoint.
+            for name in sorted(os.listdir(spare)):
+                _sync(os.path.join(spare, name))
+                os.replace(os.path.join(spare, name), os.path.join(self._directory, name))
+        self._forget_oldest(step)
+
+    def _restore(self, path, values):
+        self._state.read(path).assert_consumed()
+        # From the file: workers that restore at different times must not exchange sums.
+        names = [f"metrics/{i}/.ATTRIBUTES/VARIABLE_VALUE" for i in range(len(values))]
+        self._restored_metrics = [values[name] for name in names if name in values]
+        return int(values["step/.ATTRIBUTES/VARIABLE_VALUE"])
+
+    def _paths(self):
+        """Paths of the checkpoints, without suffix, oldest first."""
+        found = glob.glob(os.path.join(glob.escape(self._directory), "ckpt-*.index"))
+        paths = [path.removesuffix(".index") for path in found]
+        return sorted((path for path in paths if re.search(r"ckpt-\d+$", path)), key=_step_of)
+
+    def _forget_oldest(self, step):
+        """Deletes all but the newest up to `step`; later ones were damaged and are of no use."""
+        paths = self._paths()
+        kept = [path for path in paths if _step_of(path) <= step][-self._keep :]
+        _write_state(self._directory, [os.path.basename(path) for path in kept])
+        for path in paths:
+            if path not in kept:
+                for file in [f"{path}.index", *glob.glob(f"{glob.escape(path)}.data-*")]:
+                    os.remove(file)
+
+
+def _write_state(directory, names):
+    """Tells tf.train.latest_checkpoint and other tools; a run that resumes looks for itself."""
+    lines = [f'model_checkpoint_path: "{names[-1]}"\n']
+    lines += [f'all_model_checkpoint_paths: "{name}"\n' for name in names]
+    with replacing(os.path.join(directory, "checkpoint")) as partial:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.writelines(lines)
+
+
+def _step_of(path):
+    return int(path.rpartition("-")[2])
+
+
+def _read_all(path):
+    """Every value of a checkpoint, compared with its checksum."""
+    reader = tf.train.load_checkpoint(path)
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_dtype_map()}
+
+
+def _warn_of(damaged, *, used):
+    for path, error in damaged.items():
+        instead = f"{used} is used" if used else "there is no older one, training starts anew"
+        warnings.warn(
+            f"The checkpoint {path} is damaged ({str(error).splitlines()[0]}); {instead}.",
+            stacklevel=3,
+        )
+
+
+def _sync(path):
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def _make_variables(model):
     """Makes what Keras would make in the first step, so that it can be restored before."""
+    strategy = model.distribute_strategy
+    if strategy.num_replicas_in_sync > 1:
+        from circle_tf import keras_hooks  # Tries the hooks out: only where replicas train.
+
+        shape = [2, *model.input_shape[1:]]
+        specs = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec([2], tf.int64))
+        with strategy.scope():
+            keras_hooks.build_from(model, specs)
+            model.optimizer.build(model.trainable_variables)
+        return
     model.optimizer.build(model.trainable_variables)
     model.compute_metrics(
         x=None, y=tf.zeros([2], tf.int64), y_pred=tf.zeros([2, model.output_shape[-1]])

@@ -103,7 +103,25 @@ def during_training(config, *, model, dataset):
             dataset.queries.labels,
             gallery=dataset.gallery.images(),
             gallery_labels=dataset.gallery.labels,
-            model=model,
+            model=_Local(model),
         )
     rows = choose_classes(dataset.test, examples=config.eval_examples, seed=config.seed)
-    return RetrievalCallback(dataset.test.images(rows), dataset.test.labels[rows], model=model)
+    return RetrievalCallback(
+        dataset.test.images(rows), dataset.test.labels[rows], model=_Local(model)
+    )
+
+
+class _Local:
+    """Predicts in this process alone, which under several workers only the chief does."""
+
+    def __init__(self, model):
+        pixels = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
+        self._call = tf.function(
+            lambda images: model(images, training=False), input_signature=[pixels]
+        )
+
+    def predict(self, images, *, batch_size, verbose):
+        del verbose
+        starts = range(0, len(images), batch_size)
+        parts = [tf.cast(images[start : start + batch_size], tf.float32) for start in starts]
+        return np.concatenate([self._call(part).numpy() for part in parts])

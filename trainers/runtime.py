@@ -1,11 +1,13 @@
 """The set-up of a process before training: strategy, precision, seed, determinism, compilation."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
 
-from trainers import commands
+from trainers import cluster, commands
 
-__all__ = ["describe_device", "jit_compile", "set_up"]
+__all__ = ["cluster_of", "describe_device", "jit_compile", "set_up"]
 
 _PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 _JIT = {"auto": "auto", "on": True, "off": False}
@@ -15,7 +17,7 @@ def set_up(config):
     """Sets what TensorFlow and Keras keep per process, from a recipe.
 
     Args:
-        config: recipe; reads `strategy`, `precision`, `deterministic`, `seed`.
+        config: recipe; reads `strategy`, `devices`, `precision`, `deterministic`, `seed`.
 
     Returns:
         tf.distribute.Strategy to build the model in.
@@ -27,11 +29,13 @@ def set_up(config):
         raise commands.ConfigError(
             f"precision must be one of {', '.join(_PRECISIONS)}; found {config.precision!r}."
         )
+    # First of all: workers connect before anything else runs.
+    strategy = _strategy(config)
     keras.config.set_dtype_policy(config.precision)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
-    return _strategy(config.strategy)
+    return strategy
 
 
 def jit_compile(config):
@@ -64,10 +68,90 @@ def describe_device():
     return f"GPU ({tf.config.experimental.get_device_details(gpus[0]).get('device_name', '')})"
 
 
-def _strategy(name):
-    if name != "single":
+def cluster_of(strategy):
+    """Which worker this process is; the only one but under `multi_worker`.
+
+    Args:
+        strategy: what `set_up` returned.
+
+    Returns:
+        trainers.cluster.Cluster.
+
+    Example:
+        >>> cluster_of(tf.distribute.get_strategy()).is_chief
+        True
+    """
+    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return cluster.Cluster.from_environment() if several else cluster.Cluster()
+
+
+def _strategy(config):
+    makers = {"single": _single, "mirrored": _mirrored, "multi_worker": _multi_worker}
+    if config.strategy not in makers:
         raise commands.ConfigError(
-            f"strategy must be 'single' (one device); found {name!r}. Training on several devices "
-            "or machines is not supported yet."
+            f"strategy must be one of {', '.join(makers)}; found {config.strategy!r}."
+        )
+    if config.devices < 0:
+        raise commands.ConfigError(f"devices must be 0 (all) or more; found {config.devices}.")
+    return makers[config.strategy](config.devices)
+
+
+def _single(devices):
+    if devices > 1:
+        raise commands.ConfigError(
+            f"strategy=single uses one device; found devices={devices}. Set strategy=mirrored."
         )
     return tf.distribute.get_strategy()
+
+
+def _mirrored(devices):
+    return tf.distribute.MirroredStrategy(_devices(devices))
+
+
+def _multi_worker(devices):
+    cluster.Cluster.from_environment()
+    used = _devices(devices)
+    if used[0].startswith("CPU") and len(used) > 1:
+        with _local_devices(used):
+            return tf.distribute.MultiWorkerMirroredStrategy()
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _devices(wanted):
+    """Names of this machine's devices to train on; the others are hidden."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        if wanted > len(gpus):
+            raise commands.ConfigError(f"devices={wanted}: this machine has {len(gpus)} GPUs.")
+        tf.config.set_visible_devices(gpus[: wanted or None], "GPU")
+        return [f"GPU:{index}" for index in range(wanted or len(gpus))]
+    wanted = wanted or 1
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        logical = [tf.config.LogicalDeviceConfiguration()] * wanted
+        if wanted > len(tf.config.get_logical_device_configuration(cpu) or [None]):
+            tf.config.set_logical_device_configuration(cpu, logical)
+    except RuntimeError as error:
+        raise commands.ConfigError(
+            f"devices={wanted}: TensorFlow has started with fewer devices in this process."
+        ) from error
+    return [f"CPU:{index}" for index in range(wanted)]
+
+
+@contextlib.contextmanager
+def _local_devices(names):
+    """Lets MultiWorkerMirroredStrategy use several logical CPUs, of which it would take one."""
+    from tensorflow.python.distribute import collective_all_reduce_strategy as private
+
+    extended = private.CollectiveAllReduceExtended
+    original = extended._initialize_local_devices
+
+    def initialize(self, cluster_resolver, worker_device):
+        del self, cluster_resolver
+        return tuple(f"{worker_device}/device:{name}" for name in names), "CPU"
+
+    extended._initialize_local_devices = initialize
+    try:
+        yield
+    finally:
+        extended._initialize_local_devices = original

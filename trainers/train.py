@@ -4,8 +4,11 @@
     python -m trainers.train --config=configs/glyphs.py --workdir=runs/g64 --config.loss.gamma=64
 
 The same command resumes a run that was stopped, at the newest checkpoint in its workdir. Any
-field of configs/base.py can be set on the command line.
+field of configs/base.py can be set on the command line. SIGTERM saves a checkpoint and ends the
+command with status 75.
 """
+
+import sys
 
 from absl import flags
 from ml_collections import config_flags
@@ -24,9 +27,13 @@ def main(argv):
     del argv
     config, name = commands.recipe(_CONFIG)
     quiet.import_tensorflow()
-    from trainers import training
+    from trainers import preemption, training
 
-    run = training.train(config, workdir=_WORKDIR.value, config_name=name)
+    try:
+        run = training.train(config, workdir=_WORKDIR.value, config_name=name)
+    except preemption.Preempted as stop:
+        print(stop, file=sys.stderr)
+        raise
     print(f"The embedding model is {run.model}.")
     print(f"Next: python -m trainers.evaluate --workdir={_WORKDIR.value}")
 

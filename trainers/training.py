@@ -1,24 +1,28 @@
 """A training run from recipe to finished model, resumable at any step."""
 
 import dataclasses
+import functools
 import platform
 import warnings
 
 import keras
+import ml_collections
 import numpy as np
 import tensorflow as tf
 
 from circle_tf import sampling
 from circle_tf.files import replacing
 from trainers import (
-    augment,
+    agreement,
     callbacks,
     checkpoints,
     commands,
     datasets,
     evaluation,
     experiment,
+    input,
     pictures,
+    preemption,
     runtime,
 )
 from trainers import workdir as workdirs
@@ -40,6 +44,7 @@ def train(config, *, workdir, config_name=""):
     Raises:
         commands.ConfigError: the recipe cannot be, or `workdir` holds a run of another one.
         trainers.datasets.DataError: the data cannot be used.
+        trainers.preemption.Preempted: stopped by SIGTERM, saved.
     """
     files = workdirs.Workdir(workdir)
     files.check(config)
@@ -57,14 +62,42 @@ def train(config, *, workdir, config_name=""):
             num_classes=len(dataset.train.class_names),
             steps=steps,
         )
+    exchange = agreement.Exchange(strategy, runtime.cluster_of(strategy))
+    run = _Run(config, dataset, models, files, steps, exchange)
+    with agreement.explain_losses(exchange):
+        _train(run, config_name=config_name)
+        agreement.wait_for_all(exchange)
+    return files
+
+
+def _train(run, *, config_name):
+    """Trains on every worker; draws and saves on the chief."""
+    config, dataset, models, files = run.config, run.dataset, run.models, run.files
+    if not run.is_chief:
+        return _fit(run)
     files.claim(config)
     drawing = pictures.BeforeAndAfter(
         models.embedding, dataset, files=files, loss=models.training.loss, seed=config.seed
     )
-    _fit(config, dataset=dataset, models=models, files=files, steps=steps)
-    drawing.draw(models.embedding, step=steps)
-    _finish(config_name, models=models, files=files, steps=steps)
-    return files
+    _fit(run)
+    drawing.draw(models.embedding, step=run.steps)
+    _finish(config_name, models=models, files=files, steps=run.steps)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Run:
+    """What a run consists of; of several workers the chief alone writes files."""
+
+    config: ml_collections.ConfigDict
+    dataset: datasets.Dataset
+    models: experiment.Models
+    files: workdirs.Workdir
+    steps: int
+    exchange: agreement.Exchange
+
+    @property
+    def is_chief(self):
+        return self.exchange.cluster.is_chief
 
 
 def run_length(config, dataset):
@@ -92,39 +125,61 @@ def run_length(config, dataset):
     return steps
 
 
-def _fit(config, *, dataset, models, files, steps):
+def _fit(run):
     """Trains from the newest checkpoint, or from the start, to the last step."""
+    config, models, steps = run.config, run.models, run.steps
     saved = checkpoints.Checkpoints(
-        files.checkpoints, models.training, keep=config.keep_checkpoints
+        run.files.checkpoints,
+        models.training,
+        keep=config.keep_checkpoints,
+        write=run.is_chief,
     )
-    log = workdirs.MetricsLog(files.metrics)
+    watch = preemption.Watch(run.exchange)
     step = saved.restore()
-    log.truncate(step)
-    evaluate = evaluation.during_training(config, model=models.embedding, dataset=dataset)
+    state = [*models.training.variables, *models.training.optimizer.variables]
+    agreement.check_agreement(run.exchange, step=step, variables=state)
+    reports = _reports(run, step=step)
     _announce(config, models=models, step=step, steps=steps)
-    while step < steps:
-        span = _next_span(step, steps=steps, epoch_steps=config.eval_every)
-        models.training.fit(
-            _batches(config, dataset.train, start_step=step, num_steps=span.steps),
-            initial_epoch=span.epoch,
-            epochs=span.epoch + span.epochs,
-            steps_per_epoch=span.steps // span.epochs,
-            shuffle=False,  # The data set is in the order wanted.
-            verbose=0,
-            callbacks=[
-                evaluate,
-                callbacks.Recorder(log, files.tensorboard, step=step, steps=steps),
-                callbacks.Progress(step=step, steps=steps),
-                callbacks.Checkpointer(
-                    saved,
-                    every=config.checkpoint_every,
-                    step=step,
-                    steps=steps,
-                    epoch_steps=config.eval_every,
+    with watch.installed():
+        while step < steps:
+            span = _next_span(step, steps=steps, epoch_steps=config.eval_every)
+            places = {"step": step, "steps": steps}
+            saver = callbacks.Checkpointer(
+                saved,
+                every=config.checkpoint_every,
+                epoch_steps=config.eval_every,
+                must_stop=watch.must_stop,
+                **places,
+            )
+            models.training.fit(
+                input.batches(
+                    config,
+                    run.dataset.train,
+                    strategy=models.training.distribute_strategy,
+                    start_step=step,
+                    num_steps=span.steps,
                 ),
-            ],
-        )
-        step += span.steps
+                initial_epoch=span.epoch,
+                epochs=span.epoch + span.epochs,
+                steps_per_epoch=span.steps // span.epochs,
+                shuffle=False,  # The data set is in the order wanted.
+                verbose=0,
+                callbacks=[*(report(**places) for report in reports), saver],
+            )
+            step += span.steps
+
+
+def _reports(run, *, step):
+    """Makers of the callbacks that evaluate and write, which the chief alone does."""
+    if not run.is_chief:
+        return [callbacks.Progress]
+    log = workdirs.MetricsLog(run.files.metrics)
+    log.truncate(step)
+    evaluate = evaluation.during_training(
+        run.config, model=run.models.embedding, dataset=run.dataset
+    )
+    record = functools.partial(callbacks.Recorder, log, run.files.tensorboard)
+    return [lambda **places: evaluate, record, callbacks.Progress]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,20 +197,6 @@ def _next_span(step, *, steps, epoch_steps):
     if done or not whole:
         return _Span(epoch, 1, min(epoch_steps - done, steps - step))
     return _Span(epoch, whole, whole * epoch_steps)
-
-
-def _batches(config, split, *, start_step, num_steps):
-    return sampling.pk_dataset(
-        split.examples,
-        split.labels,
-        classes_per_batch=config.batch.classes_per_batch,
-        examples_per_class=config.batch.examples_per_class,
-        seed=config.seed,
-        start_step=start_step,
-        num_steps=num_steps,
-        decode=split.decode,
-        augment=augment.augmenter(config.augment),
-    )
 
 
 def _announce(config, *, models, step, steps):

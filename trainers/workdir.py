@@ -11,6 +11,10 @@ from trainers import commands
 __all__ = ["MetricsLog", "Workdir", "read_json", "write_json"]
 
 
+# Fields that say on what a run is trained, not what it is: it may go on elsewhere.
+_MACHINES = {"strategy", "devices", "data_service"}
+
+
 class Workdir:
     """Paths of a run's files.
 
@@ -167,7 +171,7 @@ def _write(path, text):
 def _changes(old, new, prefix=""):
     """Lines `field: old -> new` of what differs between two recipes."""
     lines = []
-    for name in sorted({*old, *new}):
+    for name in sorted({*old, *new} - _MACHINES):
         before, after = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
             lines += _changes(before, after, f"{prefix}{name}.")

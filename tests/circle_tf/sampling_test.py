@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circle_tf.records import RecordFiles
-from circle_tf.sampling import PKSampler, pk_dataset, raw_bits
+from circle_tf.sampling import PKSampler, part_of_batch, pk_dataset, raw_bits
 
 LABELS = np.repeat([3, 1, 2**40, -5, 8], [4, 9, 6, 5, 7])
 
@@ -281,3 +281,50 @@ def test_trains_a_model():
     dataset = _dataset(_images().astype(np.float32) / 255, labels=labels, num_steps=None)
     history = model.fit(dataset, steps_per_epoch=3, epochs=2, verbose=0, shuffle=False)
     assert np.isfinite(history.history["loss"]).all()
+
+
+@pytest.mark.parametrize("number", [2, 3, 4])
+@pytest.mark.parametrize("kind", ["plain", "augmented", "decoded"])
+def test_parts_make_up_the_batch(number, kind, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1)).astype(np.uint8)
+    examples, changes = images, {}
+    if kind == "augmented":
+        changes["augment"] = lambda images, seed: (
+            images
+            + tf.cast(tf.random.stateless_uniform(images.shape, seed, 0, 9, tf.int32), tf.uint8)
+        )
+    if kind == "decoded":
+        examples = [str(tmp_path / f"{row}.raw") for row in range(20)]
+        for path, image in zip(examples, images, strict=True):
+            with open(path, "wb") as file:
+                file.write(image.tobytes())
+        changes["decode"] = lambda content: tf.reshape(
+            tf.io.decode_raw(content, tf.uint8), [4, 4, 1]
+        )
+
+    def batches(**part):
+        dataset = pk_dataset(
+            examples,
+            np.arange(20) % 5,
+            classes_per_batch=5,
+            examples_per_class=2,
+            start_step=3,
+            num_steps=2,
+            **changes,
+            **part,
+        )
+        return list(dataset.as_numpy_iterator())
+
+    parts = [batches(part=(index, number)) for index in range(number)]
+    for step, (whole, ids) in enumerate(batches()):
+        np.testing.assert_array_equal(np.concatenate([part[step][0] for part in parts]), whole)
+        np.testing.assert_array_equal(np.concatenate([part[step][1] for part in parts]), ids)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [((2, 2), "0 <= index < number"), ((0, 9), "8 rows cannot be split into 9")],
+)
+def test_parts_that_cannot_be(part, message):
+    with pytest.raises(ValueError, match=message):
+        part_of_batch(8, part=part)

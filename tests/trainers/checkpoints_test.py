@@ -12,13 +12,13 @@ IMAGES = np.random.default_rng(0).normal(size=[12, 6]).astype(np.float32)
 IDS = np.repeat(np.arange(4), 3)
 
 
-def model(*, seed):
+def model(*, seed, kind=keras.Model):
     """A model with every kind of state: moving statistics, seeds, moments, metrics."""
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((6,))
     hidden = keras.layers.BatchNormalization()(keras.layers.Dense(8)(inputs))
     hidden = keras.layers.Dropout(0.5, seed=seed)(hidden)
-    built = keras.Model(inputs, circle_tf.UnitEmbedding(4)(hidden))
+    built = kind(inputs, circle_tf.UnitEmbedding(4)(hidden))
     built.compile(
         keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
         circle_tf.CircleLoss(),
@@ -120,3 +120,94 @@ def test_another_model_s_checkpoint_is_refused(tmp_path):
     other.compile("sgd", circle_tf.CircleLoss())
     with pytest.raises((AssertionError, ValueError)):
         checkpoints.Checkpoints(str(tmp_path), other, keep=1).restore()
+
+
+def damage(path, *, how):
+    data = f"{path}.data-00000-of-00001"
+    if how == "no index":  # as a kill between the two renames leaves it
+        os.remove(f"{path}.index")
+        return
+    name = f"{path}.index" if "index" in how else data
+    with open(name, "rb") as file:
+        content = bytearray(file.read())
+    if "flipped" in how:
+        content[len(content) // 2] ^= 1
+    else:
+        del content[len(content) // 2 :]
+    with open(name, "wb") as file:
+        file.write(content)
+
+
+@pytest.mark.parametrize(
+    "how", ["flipped bit", "cut off", "index flipped bit", "index cut off", "no index"]
+)
+def test_damaged_checkpoints_are_passed_over(how, tmp_path):
+    net = model(seed=0)
+    saved = checkpoints.Checkpoints(str(tmp_path), net, keep=3)
+    for step in (1, 2):
+        train(net, steps=1)
+        saved.save(step)
+        if step == 1:
+            expected = state(net)
+    damage(str(tmp_path / "ckpt-2"), how=how)
+    other = model(seed=1)
+    restored = checkpoints.Checkpoints(str(tmp_path), other, keep=3)
+    if how == "no index":
+        assert restored.restore() == 1
+    else:
+        with pytest.warns(UserWarning, match="ckpt-2 is damaged .*ckpt-1 is used"):
+            assert restored.restore() == 1
+    for one, found in zip(expected, state(other), strict=True):
+        np.testing.assert_array_equal(one, found)
+
+
+def test_without_a_whole_checkpoint_training_starts_anew(tmp_path):
+    checkpoints.Checkpoints(str(tmp_path), model(seed=0), keep=3).save(2)
+    damage(str(tmp_path / "ckpt-2"), how="cut off")
+    with pytest.warns(UserWarning, match="starts anew"):
+        assert checkpoints.Checkpoints(str(tmp_path), model(seed=1), keep=3).restore() == 0
+
+
+def test_a_checkpoint_that_was_damaged_is_written_again(tmp_path):
+    net = model(seed=0)
+    saved = checkpoints.Checkpoints(str(tmp_path), net, keep=2)
+    for step in (1, 2, 3):
+        saved.save(step)
+    damage(str(tmp_path / "ckpt-3"), how="cut off")
+    with pytest.warns(UserWarning, match="ckpt-3 is damaged"):
+        assert saved.restore() == 2
+    saved.save(3)
+    assert saved.restore() == 3
+    assert os.path.basename(tf.train.latest_checkpoint(tmp_path)) == "ckpt-3"
+
+
+def test_what_a_kill_leaves_is_removed(tmp_path):
+    os.makedirs(tmp_path / ".writing-abc")
+    saved = checkpoints.Checkpoints(str(tmp_path), model(seed=0), keep=2)
+    saved.restore()
+    saved.save(1)
+    assert sorted(os.listdir(tmp_path)) == [
+        "checkpoint",
+        "ckpt-1.data-00000-of-00001",
+        "ckpt-1.index",
+    ]
+
+
+def test_other_workers_save_without_writing_here(tmp_path):
+    path = str(tmp_path / "none")
+    checkpoints.Checkpoints(path, model(seed=0), keep=2, write=False).save(1)
+    assert not os.path.exists(path)
+
+
+def test_replicas_restore_what_one_device_saved(tmp_path):
+    one = model(seed=0)
+    train(one, steps=2)
+    checkpoints.Checkpoints(str(tmp_path), one, keep=1).save(2)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        several = model(seed=1, kind=circle_tf.EmbeddingModel)
+    restored = checkpoints.Checkpoints(str(tmp_path), several, keep=1)
+    assert restored.restore() == 2
+    restored.restore_metrics()
+    for left, right in zip(state(one), state(several), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-6)

@@ -45,7 +45,11 @@ def test_jit(jit, found):
     ("changes", "message"),
     [
         ({"precision": "float16"}, "float32, mixed_bfloat16, mixed_float16; found 'float16'"),
-        ({"strategy": "mirrored"}, "'single' .*found 'mirrored'.*not supported yet"),
+        ({"strategy": "tpu"}, "single, mirrored, multi_worker; found 'tpu'"),
+        ({"strategy": "single", "devices": 2}, "devices=2. Set strategy=mirrored"),
+        ({"devices": -1}, "found -1"),
+        ({"strategy": "mirrored", "devices": 9}, "started with fewer devices"),
+        ({"strategy": "multi_worker"}, "TF_CONFIG is not set.*trainers.launch"),
     ],
 )
 def test_bad_values(changes, message):
@@ -60,3 +64,9 @@ def test_bad_jit():
 
 def test_device_is_named():
     assert runtime.describe_device().startswith(("CPU", "GPU"))
+
+
+def test_mirrored():
+    strategy = runtime.set_up(recipe(strategy="mirrored", devices=2))
+    assert strategy.num_replicas_in_sync == 2
+    assert runtime.cluster_of(strategy).is_chief

@@ -1,0 +1,153 @@
+"""Runs of two workers, killed in every way, against one that was left alone."""
+
+import glob
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from trainers import cluster, launch, preemption
+from trainers import workdir as workdirs
+
+# Trains as `python -m trainers.train` does, but dies by SIGKILL while it writes a checkpoint:
+# when the data has its name and the index has not.
+_DIES_WRITING = """
+import os, signal, sys
+from trainers import checkpoints, commands, train
+sync = checkpoints._sync
+def die(path):
+    if path.endswith("ckpt-12.index"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    sync(path)
+checkpoints._sync = die
+commands.run(train.main)
+"""
+
+
+def options(path):
+    return [
+        "--config=configs/digits.py",
+        f"--workdir={path}",
+        "--config.steps=40",
+        "--config.eval_every=20",
+        "--config.checkpoint_every=3",
+        "--config.precision=mixed_float16",
+        "--config.batch.classes_per_batch=3",
+        "--config.batch.examples_per_class=4",
+    ]
+
+
+def launcher(path):
+    return [sys.executable, "-m", "trainers.launch", "--workers=2", *options(path)]
+
+
+def run(command, **environment):
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def steps_saved(path):
+    names = glob.glob(os.path.join(path, "checkpoints", "ckpt-*.index"))
+    return sorted(int(name.rpartition("-")[2].removesuffix(".index")) for name in names)
+
+
+def wait_for_step(process, path, step):
+    while not steps_saved(path) or steps_saved(path)[-1] < step:
+        if process.poll() is not None:
+            pytest.fail(f"The run ended before it could be stopped: {process.communicate()}")
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.1))
+
+
+def children(process):
+    with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+        return [int(child) for child in file.read().split()]
+
+
+def weights(path):
+    return keras.models.load_model(workdirs.Workdir(path).model).get_weights()
+
+
+def assert_same_run(one, other):
+    for left, right in zip(weights(one), weights(other), strict=True):
+        np.testing.assert_array_equal(left, right)
+    # Sums of metrics are saved over replicas, which may round the last digit otherwise.
+    logs = [workdirs.MetricsLog(workdirs.Workdir(path).metrics).records() for path in (one, other)]
+    for left, right in zip(*logs, strict=True):
+        assert left == pytest.approx(right, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of two workers that was left alone."""
+    path = str(tmp_path_factory.mktemp("runs") / "whole")
+    done = run(launcher(path))
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert all(line.startswith("[0] ") for line in lines)
+    assert lines[-1].startswith("[0] Next: python -m trainers.evaluate")
+    return path
+
+
+# Slow: four launches of two workers, each of which imports TensorFlow.
+@pytest.mark.slow
+def test_killed_workers_end_bitwise_as_uninterrupted_ones(whole, tmp_path):
+    path = str(tmp_path / "killed")
+    # The chief, in the middle of writing a checkpoint.
+    command = [sys.executable, "-c", _DIES_WRITING, *options(path)]
+    command += ["--config.strategy=multi_worker", "--config.devices=1"]
+    assert launch.launch(command, workers=2) == 128 + signal.SIGKILL
+    assert steps_saved(path)[-1] == 9
+    assert os.path.exists(os.path.join(path, "checkpoints", "ckpt-12.data-00000-of-00001"))
+    # The other worker, at some step.
+    process = subprocess.Popen(launcher(path), stderr=subprocess.PIPE, text=True)
+    wait_for_step(process, path, 15)
+    os.kill(children(process)[1], signal.SIGKILL)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + signal.SIGKILL
+    assert "Worker 1 ended with status 137" in errors and "Traceback" not in errors
+    assert "start all workers again" in errors
+    # Both are told to stop.
+    process = subprocess.Popen(launcher(path), stderr=subprocess.PIPE, text=True)
+    wait_for_step(process, path, 21)
+    process.terminate()
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == preemption.STATUS and "SIGTERM" in errors
+    assert run(launcher(path)).returncode == 0
+    assert_same_run(whole, path)
+
+
+# Slow: two processes, each of which imports TensorFlow.
+@pytest.mark.slow
+def test_workers_with_different_checkpoints_all_stop(whole, tmp_path):
+    assert steps_saved(whole) == [36, 39, 40]
+    addresses = [f"localhost:{port}" for port in launch.free_ports(2)]
+    processes = []
+    for index, lost in enumerate(([40], [40, 39])):
+        path = str(tmp_path / str(index))
+        shutil.copytree(whole, path)
+        os.remove(workdirs.Workdir(path).run)
+        for step in lost:
+            os.remove(os.path.join(path, "checkpoints", f"ckpt-{step}.index"))
+        command = [sys.executable, "-m", "trainers.train", *options(path)]
+        environment = {"TF_CONFIG": cluster.tf_config(addresses, index=index)}
+        processes.append(
+            subprocess.Popen(
+                [*command, "--config.strategy=multi_worker"],
+                env={**os.environ, **environment},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    for process in processes:
+        errors = process.communicate(timeout=120)[1]
+        assert process.returncode == 1
+        assert "step 39" in errors and "step 36" in errors and "same --workdir" in errors
+        assert "Traceback" not in errors
