@@ -49,7 +49,7 @@ def get_config():
             "checkpoint_every": 200,  # steps
             "keep_checkpoints": 3,
             "precision": "float32",  # float32, mixed_bfloat16, mixed_float16
-            "jit": "auto",  # auto: on for GPU and TPU, off for CPU; on; off
+            "jit": "auto",  # auto: on for GPU and TPU, off for CPU; on; off. Not with deterministic
             # single: one device; mirrored: the devices of one machine; multi_worker: several
             # processes or machines, told of each other by TF_CONFIG (trainers.launch sets it)
             "strategy": "single",

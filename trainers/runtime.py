@@ -42,17 +42,23 @@ def jit_compile(config):
     """What to pass to `compile(jit_compile=...)`.
 
     Args:
-        config: recipe; reads `jit`.
+        config: recipe; reads `jit`, `deterministic`.
 
     Returns:
         "auto" (off on CPU, where XLA's convolutions are slower; on for GPU and TPU), or a bool.
+        A deterministic run is not compiled: XLA has no deterministic gradient of max pooling.
 
     Raises:
-        commands.ConfigError: a value that is not known.
+        commands.ConfigError: a value that is not known; `on` for a deterministic run.
     """
     if config.jit not in _JIT:
         raise commands.ConfigError(f"jit must be auto, on or off; found {config.jit!r}.")
-    return _JIT[config.jit]
+    if config.deterministic and config.jit == "on":
+        raise commands.ConfigError(
+            "jit=on and deterministic=True exclude each other: XLA has no deterministic gradient "
+            "of max pooling. Add --config.deterministic=False, or leave jit at auto."
+        )
+    return False if config.deterministic else _JIT[config.jit]
 
 
 def describe_device():

@@ -38,7 +38,17 @@ def test_seed_makes_weights_the_same():
 
 @pytest.mark.parametrize(("jit", "found"), [("auto", "auto"), ("on", True), ("off", False)])
 def test_jit(jit, found):
-    assert runtime.jit_compile(recipe(jit=jit)) == found
+    assert runtime.jit_compile(recipe(jit=jit, deterministic=False)) == found
+
+
+@pytest.mark.parametrize("jit", ["auto", "off"])
+def test_deterministic_runs_are_not_compiled(jit):
+    assert runtime.jit_compile(recipe(jit=jit, deterministic=True)) is False
+
+
+def test_deterministic_and_compiled_exclude_each_other():
+    with pytest.raises(commands.ConfigError, match="jit=on and deterministic=True exclude"):
+        runtime.jit_compile(recipe(jit="on", deterministic=True))
 
 
 @pytest.mark.parametrize(
