@@ -102,17 +102,17 @@ def exchanged_bytes(strategy):
         tf.distribute.ReplicaContext.all_gather,
     )
 
-    def counting(collective, place):
+    def counting(collective, place, unknown):
         def call(*args, **kwargs):
             for value in tf.nest.flatten(args[place]):
-                shape = [size or rows for size in value.shape.as_list()]
+                shape = [size or unknown for size in value.shape.as_list()]
                 handed.append(int(np.prod(shape)) * value.dtype.size)
             return collective(*args, **kwargs)
 
         return call
 
-    tf.distribute.ReplicaContext.all_reduce = counting(reduce, 2)
-    tf.distribute.ReplicaContext.all_gather = counting(gather, 1)
+    tf.distribute.ReplicaContext.all_reduce = counting(reduce, 2, _BATCH.value)
+    tf.distribute.ReplicaContext.all_gather = counting(gather, 1, rows)
     try:
         model.fit(dataset().take(1), epochs=1, verbose=0, shuffle=False)
     finally:

@@ -117,7 +117,7 @@ class EmbeddingModel(keras.Model):
     def test_step(self, data):
         """One evaluation step of one replica."""
         if self._several:
-            return _steps().test_step(self, data, compiled=self._jit_replicas)
+            return _steps().evaluation_step(self, data, compiled=self._jit_replicas)
         return super().test_step(data)
 
     def predict_step(self, data):

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from circle_tf import compilation, keras_hooks, replicas
 
-__all__ = ["Accumulator", "predict_step", "test_step", "train_step"]
+__all__ = ["Accumulator", "evaluation_step", "predict_step", "train_step"]
 
 
 def train_step(model, data, *, compiled, accumulator=None):
@@ -44,7 +44,7 @@ def train_step(model, data, *, compiled, accumulator=None):
     return logs
 
 
-def test_step(model, data, *, compiled):
+def evaluation_step(model, data, *, compiled):
     """One evaluation step of one replica.
 
     Args:

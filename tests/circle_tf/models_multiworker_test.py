@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from benchmarks import strategy_cases
 
+COMPILED = "mixed_float16, XLA"  # Runs in a pair of its own, whose compiled modules are read.
+
 
 def run_workers(folder, *arguments, workers=2, environment=None):
     output = folder / "results.json"
@@ -45,8 +47,10 @@ def modules_of(folder):
 # Slow: two processes import TensorFlow and trace every case.
 @pytest.mark.slow
 def test_two_processes_equal_one_device_in_every_case(tmp_path):
-    first, second = run_workers(tmp_path)
-    assert list(first) == list(strategy_cases.CASES)
+    names = [name for name in strategy_cases.CASES if name != COMPILED]
+    quoted = ",".join(f'"{name}"' for name in names)
+    first, second = run_workers(tmp_path, f"--cases={quoted}")
+    assert list(first) == names
     for name in first:
         assert first[name]["weights"] == second[name]["weights"], name
     hold_to_one_device(first)
@@ -55,7 +59,7 @@ def test_two_processes_equal_one_device_in_every_case(tmp_path):
 # Slow: as above, with four replicas in all.
 @pytest.mark.slow
 def test_two_processes_of_two_devices_equal_one_device(tmp_path):
-    names = '"CircleLoss","a replica without rows, class","mixed_float16, inf on one replica"'
+    names = '"a replica without rows, class","mixed_float16, inf on one replica"'
     hold_to_one_device(run_workers(tmp_path, "--devices=2", f"--cases={names}")[0])
 
 
@@ -73,7 +77,7 @@ def test_xla_compiles_forward_loss_and_both_backward_functions_once_for_each_sha
     dump = tmp_path / "xla"
     results = run_workers(
         tmp_path,
-        '--cases="mixed_float16, XLA"',
+        f'--cases="{COMPILED}"',
         environment={"XLA_FLAGS": f"--xla_dump_to={dump}"},
     )
     hold_to_one_device(results[0])
