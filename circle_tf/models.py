@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import replicas
+from circle_tf import compat, replicas
 
 __all__ = ["EmbeddingModel"]
 
@@ -22,7 +22,8 @@ class EmbeddingModel(keras.Model):
         name: str.
 
     Raises:
-        NotImplementedError: created or compiled under a strategy with more than one replica.
+        NotImplementedError: created or compiled under a strategy with more than one replica, or
+            on the stack of TensorFlow Addons.
 
     Example:
         >>> from circle_tf import CircleLoss, UnitEmbedding
@@ -32,6 +33,10 @@ class EmbeddingModel(keras.Model):
         >>> model.predict(tf.zeros([2, 8, 8, 1]), verbose=0).shape
         (2, 4)
     """
+
+    def __init__(self, *args, **kwargs):
+        compat.require_keras_3("EmbeddingModel")
+        super().__init__(*args, **kwargs)
 
     def compile(self, *args, jit_compile="auto", **kwargs):
         """As `keras.Model.compile`.
