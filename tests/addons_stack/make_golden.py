@@ -101,7 +101,9 @@ def steps(sparse):
     rng = np.random.default_rng(3)
     for indices in ([0, 2, 2], [1, 2, 5], [0, 0, 0], [5, 4, 1], [2, 3, 4]):
         values = np.round(rng.normal(size=(3, 3)) * 64) / 64
-        slices = tf.IndexedSlices(tf.constant(values, tf.float32), tf.constant(indices), [6, 3])
+        slices = tf.IndexedSlices(
+            tf.constant(values, tf.float32), tf.constant(indices), tf.constant([6, 3])
+        )
         yield slices if sparse else tf.convert_to_tensor(slices)
 
 

@@ -34,7 +34,7 @@ def test_lazy_adam_is_that_of_addons(graph):
     apply = tf.function(optimizer.apply) if graph else optimizer.apply
     for gradient, expected in zip(make_golden.steps(True), GOLDEN["LazyAdam"], strict=True):
         apply([gradient], [table])
-        np.testing.assert_allclose(table.numpy(), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(table.numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_lazy_adam_leaves_rows_alone_that_adam_moves():
