@@ -1,6 +1,8 @@
 # circle-tf: `make demo` and `make test` are all a newcomer needs.
 
-SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+LOCK ?= requirements.lock
+NEWEST ?= 13
+SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $(NEWEST)))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
   $$p -c '$(SUITS)' 2>/dev/null && command -v $$p && break; done)
 VENV ?= .venv
@@ -9,7 +11,7 @@ WORKDIR ?= runs/glyphs
 BASE_PATH ?= models/glyphs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-library lint format bazel lock clean
+.PHONY: help demo test test-fast test-library test-addons run-addons lint format bazel lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,6 +34,13 @@ test-fast: $(VENV)/.installed ## Run all tests but those marked slow
 test-library: $(VENV)/.installed ## Run the fast tests of circle_tf, as CI does on every Python
 	$(RUN) -m pytest -q -m "not slow" tests/circle_tf circle_tf $(ARGS)
 
+# Addons ended with TensorFlow 2.15, the last for Python 3.11: an environment and a lock of its own.
+test-addons: ## Run the tests of circle_tf on TensorFlow Addons' stack (Keras 2, Python 3.11)
+	$(MAKE) run-addons VENV=.venv-addons LOCK=requirements-addons.lock NEWEST=11 ASKED=$@
+
+run-addons: $(VENV)/.installed
+	$(RUN) -m pytest -q -m "not slow" tests/addons_stack tests/circle_tf circle_tf $(ARGS)
+
 lint: $(VENV)/.installed ## Check style
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -43,10 +52,12 @@ format: $(VENV)/.installed ## Mend style
 bazel: $(VENV)/.installed ## Query the Bazel targets and run a representative test
 	third_party/bazel/check.sh $(RUN)
 
-lock: $(VENV)/.installed ## Resolve requirements.lock anew, for all supported Pythons
+lock: $(VENV)/.installed ## Resolve both locks anew, for all supported Pythons
 	$(RUN) -m pip install -q uv
 	$(RUN) -m uv pip compile -q --universal --python-version 3.11 --extra dev \
 	  --no-header --no-annotate pyproject.toml -o requirements.lock
+	$(RUN) -m uv pip compile -q --universal --python-version 3.11 --extra addons --extra test \
+	  --no-header --no-annotate pyproject.toml -o requirements-addons.lock
 
 clean: ## Remove what make made, but for runs/ and models/
 	rm -rf $(VENV) .venv-* _build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
@@ -57,11 +68,12 @@ ifneq ($(shell $(RUN) -c 'print("runs")' 2>/dev/null),runs)
 endif
 
 # Redone when the lock changes; a half-made environment has no stamp and is made again.
-$(VENV)/.installed: requirements.lock
-	@"$(PYTHON)" -c '$(SUITS)' 2>/dev/null || { echo "error: circle-tf needs Python 3.11, 3.12 or \
-	3.13; $(if $(PYTHON),$(PYTHON) is not,found none). Install one, or name it: \
-	make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" | tr -s '[:space:]' ' ' >&2; echo >&2; exit 1; }
+$(VENV)/.installed: $(LOCK)
+	@"$(PYTHON)" -c '$(SUITS)' 2>/dev/null || { echo "error: $(VENV) needs Python 3.11 \
+	$(if $(filter 11,$(NEWEST)),,to 3.$(NEWEST)); $(if $(PYTHON),$(PYTHON) is not,found none). \
+	Install one, or name it: make $(or $(ASKED),$(MAKECMDGOALS)) PYTHON=/path/to/python3.11" | \
+	tr -s '[:space:]' ' ' >&2; echo >&2; exit 1; }
 	@echo "Making $(VENV) with $(PYTHON): a minute or two, once."
 	@"$(PYTHON)" -m venv --clear $(VENV)
-	@$(RUN) -m pip install -q --disable-pip-version-check -r requirements.lock
+	@$(RUN) -m pip install -q --disable-pip-version-check -r $(LOCK)
 	@touch $@

@@ -8,7 +8,7 @@ come from. See Sun et al., "Circle Loss: A Unified Perspective of Pair Similarit
 CVPR 2020.
 """
 
-from circle_tf import backbones, callbacks, metrics, plots, records, retrieval
+from circle_tf import addons, backbones, baselines, callbacks, metrics, plots, records, retrieval
 from circle_tf.callbacks import RetrievalCallback
 from circle_tf.circle import circle_loss
 from circle_tf.heads import CircleHead
@@ -40,7 +40,9 @@ __all__ = [
     "RetrievalCallback",
     "UnitEmbedding",
     "__version__",
+    "addons",
     "backbones",
+    "baselines",
     "callbacks",
     "circle_loss",
     "mean_average_precision_at_r",

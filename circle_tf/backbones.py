@@ -10,7 +10,7 @@ import os
 
 import keras
 
-from circle_tf import normalization
+from circle_tf import compat, normalization
 
 __all__ = ["build", "import_keras_cv", "names"]
 
@@ -123,6 +123,7 @@ def build(name, input_shape, *, pooling=None, weights=None):
         >>> build("conv4", (32, 32, 1)).output_shape
         (None, 1024)
     """
+    compat.require_keras_3("backbones.build")
     _check(name, input_shape, pooling, weights)
     inputs = keras.Input(tuple(input_shape), name="pixels")
     if name == "conv4":

@@ -2,6 +2,8 @@
 
 import keras
 
+from circle_tf import compat
+
 __all__ = ["as_float32"]
 
 _OTHER_FLOATS = {"float16", "bfloat16", "float64"}
@@ -29,6 +31,7 @@ def as_float32(model):
         >>> as_float32(half).output.dtype, as_float32(half) is half
         ('float32', False)
     """
+    compat.require_keras_3("as_float32")
     policies = [layer.dtype_policy for layer in model._flatten_layers()]
     others = [p for p in policies if {p.compute_dtype, p.variable_dtype} & _OTHER_FLOATS]
     if not others:

@@ -66,6 +66,7 @@ class CircleHead(layers.LossLayer):
     def build(self, input_shape):
         """Makes the class weights `[C, D]`."""
         self.class_weights = layers.add_class_weights(self, input_shape[0], self.num_classes)
+        self.built = True
 
     def losses_of(self, embeddings, ids):
         """`(losses [B], valid [B])` against the classes."""

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import circle, losses, numerics, reductions, replicas
+from circle_tf import circle, compat, losses, numerics, reductions, replicas
 
 __all__ = ["CosineClassifier", "PairwiseCircle", "UnitEmbedding"]
 
@@ -68,6 +68,7 @@ class UnitEmbedding(keras.layers.Layer):
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight(name="bias", shape=(self.dim,), initializer="zeros")
+        self.built = True  # Keras 2 builds again on the first call otherwise.
 
     def call(self, features):
         """Unit embeddings of `[B, F]` features."""
@@ -78,7 +79,7 @@ class UnitEmbedding(keras.layers.Layer):
 
     def compute_output_spec(self, features):
         """`[B, D]` in the loss dtype, whatever the compute dtype."""
-        return keras.KerasTensor((features.shape[0], self.dim), dtype=_loss_dtype(self))
+        return compat.output_spec((features.shape[0], self.dim), _loss_dtype(self))
 
     def get_config(self):
         """The constructor's arguments."""
@@ -123,6 +124,7 @@ class CosineClassifier(keras.layers.Layer):
     def build(self, input_shape):
         """Makes the class weights `[C, D]`."""
         self.class_weights = add_class_weights(self, input_shape, self.num_classes)
+        self.built = True
 
     def call(self, embeddings):
         """Cosines of `[B, D]` embeddings to the classes."""
@@ -131,7 +133,7 @@ class CosineClassifier(keras.layers.Layer):
     def compute_output_spec(self, embeddings):
         """`[B, C]` in the loss dtype."""
         shape = (embeddings.shape[0], self.num_classes)
-        return keras.KerasTensor(shape, dtype=_loss_dtype(self))
+        return compat.output_spec(shape, _loss_dtype(self))
 
     def get_config(self):
         """The constructor's arguments."""
@@ -189,7 +191,7 @@ class LossLayer(keras.layers.Layer):
 
     def compute_output_spec(self, inputs):
         """`[B]` in the loss dtype."""
-        return keras.KerasTensor((inputs[0].shape[0],), dtype=_loss_dtype(self))
+        return compat.output_spec((inputs[0].shape[0],), _loss_dtype(self))
 
     def get_config(self):
         """The constructor's arguments."""
@@ -274,11 +276,11 @@ def add_class_weights(layer, input_shape, num_classes):
         raise ValueError(
             f"{type(layer).__name__} wants embeddings of shape [B, D]; found {tuple(input_shape)}."
         )
-    return layer.add_weight(
+    return compat.add_exact_weight(
+        layer,
         name="class_weights",
         shape=(num_classes, input_shape[-1]),
         initializer=keras.initializers.RandomNormal(stddev=input_shape[-1] ** -0.5),
-        autocast=False,  # Keras casts weights in a mixed policy even where the layer says not to.
     )
 
 

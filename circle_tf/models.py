@@ -6,7 +6,7 @@ import threading
 import keras
 import tensorflow as tf
 
-from circle_tf import compilation, loops, replicas
+from circle_tf import compat, compilation, loops, replicas
 
 __all__ = ["EmbeddingModel"]
 
@@ -31,7 +31,8 @@ class EmbeddingModel(keras.Model):
         name: str.
 
     Raises:
-        NotImplementedError: compiled under a strategy that has no global batch.
+        NotImplementedError: compiled under a strategy that has no global batch, or created on the
+            stack of TensorFlow Addons.
 
     Example:
         >>> from circle_tf import CircleLoss, UnitEmbedding
@@ -41,6 +42,10 @@ class EmbeddingModel(keras.Model):
         >>> model.predict(tf.zeros([2, 8, 8, 1]), verbose=0).shape
         (2, 4)
     """
+
+    def __init__(self, *args, **kwargs):
+        compat.require_keras_3("EmbeddingModel")
+        super().__init__(*args, **kwargs)
 
     def compile(self, *args, jit_compile="auto", gradient_accumulation=1, **kwargs):
         """As `keras.Model.compile`.

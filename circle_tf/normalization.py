@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from circle_tf import compat
+
 __all__ = ["FusedBatchNormalization"]
 
 
@@ -33,6 +35,10 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     References:
         Ioffe and Szegedy, "Batch Normalization", 2015.
     """
+
+    def __init__(self, **kwargs):
+        compat.require_keras_3("FusedBatchNormalization")
+        super().__init__(**kwargs)
 
     def call(self, inputs, training=None, mask=None):
         """Normalises `[B, H, W, C]`."""

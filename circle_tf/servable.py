@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import clones, graphs
+from circle_tf import clones, compat, graphs
 
 __all__ = ["probe_images", "save_servable"]
 
@@ -54,6 +54,7 @@ def save_servable(model, path, *, image_shape=None, check_unit=True):
         >>> served(images=tf.ones([3, 8, 8, 1]))["embeddings"].shape.as_list()
         [3, 4]
     """
+    compat.require_keras_3("save_servable")
     path = os.path.abspath(os.fspath(path))
     _check_absent(path)
     _check_model(model)

@@ -5,7 +5,26 @@ import os
 # Commands are tested as a newcomer runs them: setting this makes them show TensorFlow's notes.
 os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
 
+import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
+
+from circle_tf import compat  # noqa: E402
+from tests import stacks  # noqa: E402
 
 _CPU = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 4)
+
+
+def pytest_configure(config):
+    """Lets the old stack, which nobody mends any more, give its warnings."""
+    if not compat.IS_KERAS_3:
+        for source in stacks.OLD_STACK_WARNINGS:
+            config.addinivalue_line("filterwarnings", f"ignore:{source}")
+
+
+def pytest_collection_modifyitems(items):
+    """Skips the examples of modules that need the default stack."""
+    examples = (item for item in items if isinstance(item, pytest.DoctestItem))
+    for item in examples:
+        if set(item.dtest.name.split(".")[1:2]) & stacks.DEFAULT_STACK_MODULES:
+            item.add_marker(stacks.needs_keras_3)

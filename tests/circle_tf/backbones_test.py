@@ -7,6 +7,9 @@ import pytest
 import tensorflow as tf
 
 from circle_tf import backbones
+from tests import stacks
+
+pytestmark = stacks.needs_keras_3
 
 GREY, COLOUR = (32, 32, 1), (32, 32, 3)
 

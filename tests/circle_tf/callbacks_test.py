@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 
 import circle_tf
-from circle_tf import callbacks, retrieval
+from circle_tf import callbacks, compat, retrieval
 
+MODEL = circle_tf.EmbeddingModel if compat.IS_KERAS_3 else keras.Model
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 6)).astype(np.float32)
 Y = np.repeat(np.arange(6), 4)
@@ -20,7 +21,7 @@ NAMES += ["val_mean_average_precision_at_r"]
 def compiled_model():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6,))
-    model = circle_tf.EmbeddingModel(inputs, circle_tf.UnitEmbedding(4)(inputs))
+    model = MODEL(inputs, circle_tf.UnitEmbedding(4)(inputs))
     model.compile(optimizer=keras.optimizers.SGD(0.1), loss=circle_tf.CircleLoss())
     return model
 
@@ -88,7 +89,9 @@ def test_other_callbacks_see_the_results_if_they_come_after(tmp_path):
     model = compiled_model()
     model.optimizer.learning_rate = 0.0
     stop = keras.callbacks.EarlyStopping("val_recall_at_1", mode="max", patience=2)
-    save = keras.callbacks.ModelCheckpoint(best, "val_recall_at_1", mode="max", save_best_only=True)
+    save = keras.callbacks.ModelCheckpoint(
+        str(best), "val_recall_at_1", mode="max", save_best_only=True
+    )
     board = keras.callbacks.TensorBoard(tmp_path / "logs")
     _, history = fit(before, retrieve, after, stop, save, board, epochs=9, model=model)
     assert not any(set(NAMES) & set(logs) for logs in before.seen)

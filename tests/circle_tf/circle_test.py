@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circle_tf import circle
-from tests import reference
+from tests import reference, stacks
 
 PAPER = [(0.4, 80.0), (0.25, 256.0), (0.25, 128.0), (-0.2, 32.0), (0.0, 64.0), (0.3, 1024.0)]
 MODES = ["eager", "graph", "xla"]
@@ -110,6 +110,7 @@ def test_gradient_keeps_pulling_positives_near_one_and_spares_far_negatives():
     assert gradient[0, 2] > 0  # -m < s < 0: pushed away, never pulled
 
 
+@stacks.needs_keras_3  # keras.losses.Circle
 def test_undetached_weights_give_the_number_and_gradient_of_keras():
     rng = np.random.default_rng(4)
     z = rng.normal(size=(16, 8)).astype(np.float32)

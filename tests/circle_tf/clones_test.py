@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 
 from circle_tf import clones, layers
+from tests import stacks
+
+pytestmark = stacks.needs_keras_3
 
 _IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.float32)
 

@@ -3,6 +3,9 @@
 import tensorflow as tf
 
 from circle_tf import graphs
+from tests import stacks
+
+pytestmark = stacks.needs_keras_3
 
 
 def _graph(function):

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 import circle_tf
+from tests import stacks
 
 
 def rows_and_ids():
@@ -35,7 +36,7 @@ def test_same_losses_and_gradients_as_classifier_and_loss(policy, jit):
         with tf.GradientTape() as tape:
             tape.watch(x)
             values = losses_of(x)
-        return values, *tape.gradient(values, [x, layer.class_weights.value])
+        return values, *tape.gradient(values, [x, *stacks.tensors([layer.class_weights])])
 
     found = gradients(lambda x: head((x, tf.constant(ids))), head)
     expected = gradients(lambda x: loss(ids, classifier(x)), classifier)

@@ -9,6 +9,10 @@ import pytest
 import tensorflow as tf
 
 import circle_tf
+from circle_tf import compat
+from tests import stacks
+
+KINDS = [keras.Model, pytest.param(circle_tf.EmbeddingModel, marks=stacks.needs_keras_3)]
 
 
 def digits_like():
@@ -27,7 +31,7 @@ def build(kind, *, class_level):
     return kind(features, outputs)
 
 
-@pytest.mark.parametrize("kind", [keras.Model, circle_tf.EmbeddingModel])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("class_level", [False, True])
 def test_fit_learns(kind, class_level):
     rows, ids = digits_like()
@@ -42,6 +46,7 @@ def test_fit_learns(kind, class_level):
     assert history["valid_anchors"] == [1.0] * 30
 
 
+@stacks.needs_keras_3
 def test_auto_jit_is_off_where_there_is_no_accelerator():
     model = build(circle_tf.EmbeddingModel, class_level=False)
     model.compile("sgd", circle_tf.CircleLoss())
@@ -51,6 +56,7 @@ def test_auto_jit_is_off_where_there_is_no_accelerator():
     assert model.jit_compile is True
 
 
+@stacks.needs_keras_3
 def test_jit_gives_the_same_weights():
     rows, ids = digits_like()
     weights = []
@@ -63,6 +69,7 @@ def test_jit_gives_the_same_weights():
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+@stacks.needs_keras_3
 def test_one_device_strategy_equals_no_strategy():
     rows, ids = digits_like()
     results = []
@@ -78,7 +85,7 @@ def test_one_device_strategy_equals_no_strategy():
 
 # Slow: a new process imports TensorFlow, to show that `import circle_tf` is all loading needs.
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [keras.Model, circle_tf.EmbeddingModel])
+@pytest.mark.parametrize("kind", KINDS)
 def test_keras_file_loads_with_nothing_but_the_import(kind, tmp_path):
     rows, ids = digits_like()
     model = build(kind, class_level=False)
@@ -105,3 +112,9 @@ def test_keras_file_loads_with_nothing_but_the_import(kind, tmp_path):
     np.testing.assert_allclose(
         np.load(tmp_path / "out.npy"), model.predict(rows, verbose=0), atol=1e-6
     )
+
+
+@pytest.mark.skipif(compat.IS_KERAS_3, reason="the default stack has it")
+def test_the_old_stack_is_told_at_once():
+    with pytest.raises(NotImplementedError, match="EmbeddingModel needs TensorFlow 2.21"):
+        build(circle_tf.EmbeddingModel, class_level=False)

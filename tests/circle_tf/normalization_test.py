@@ -4,6 +4,9 @@ import pytest
 import tensorflow as tf
 
 from circle_tf.normalization import FusedBatchNormalization
+from tests import stacks
+
+pytestmark = stacks.needs_keras_3
 
 
 def pair(**arguments):

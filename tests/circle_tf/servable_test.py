@@ -8,6 +8,9 @@ import pytest
 import tensorflow as tf
 
 from circle_tf import clones, layers, models, servable
+from tests import stacks
+
+pytestmark = stacks.needs_keras_3
 
 _SHAPE = (8, 8, 1)
 

@@ -1,0 +1,77 @@
+"""Where Keras 3 and Keras 2 (the stack of TensorFlow Addons) disagree: the only module that asks.
+
+The default stack is TensorFlow 2.21 with Keras 3.15; the other is TensorFlow 2.15.1 with Keras 2.15
+and tensorflow-addons 0.23 (`pip install 'circle-tf[addons]'`). Code for the second one alone is
+here, and can go with it.
+"""
+
+import keras
+
+__all__ = ["IS_KERAS_3", "add_exact_weight", "output_spec", "require_keras_3"]
+
+IS_KERAS_3 = int(keras.__version__.partition(".")[0]) >= 3
+
+
+def add_exact_weight(layer, **kwargs):
+    """`layer.add_weight` for a weight that is never rounded to the compute dtype.
+
+    Keras casts weights in a mixed policy even where the layer says `autocast=False`.
+
+    Args:
+        layer: `keras.layers.Layer`.
+        **kwargs: as `Layer.add_weight`.
+
+    Returns:
+        The variable.
+
+    Example:
+        >>> layer = keras.layers.Layer(dtype="mixed_bfloat16")
+        >>> weight = add_exact_weight(layer, name="w", shape=(2,), initializer="zeros")
+        >>> "float32" in str(weight.dtype)
+        True
+    """
+    name = "autocast" if IS_KERAS_3 else "experimental_autocast"
+    return layer.add_weight(**kwargs, **{name: False})
+
+
+def output_spec(shape, dtype):
+    """What `Layer.compute_output_spec` returns. Only Keras 3 asks for it; Keras 2 calls the layer.
+
+    Args:
+        shape: tuple of int or None.
+        dtype: str.
+
+    Returns:
+        `keras.KerasTensor`.
+
+    Raises:
+        NotImplementedError: under Keras 2.
+
+    Example:
+        >>> if IS_KERAS_3:
+        ...     assert output_spec((None, 4), "float32").shape == (None, 4)
+    """
+    require_keras_3("compute_output_spec")
+    return keras.KerasTensor(shape, dtype=dtype)
+
+
+def require_keras_3(feature):
+    """Refuses at once what only the default stack can do.
+
+    Args:
+        feature: str, what was asked for.
+
+    Raises:
+        NotImplementedError: under Keras 2.
+
+    Example:
+        >>> if IS_KERAS_3:
+        ...     require_keras_3("EmbeddingModel")
+    """
+    if not IS_KERAS_3:
+        raise NotImplementedError(
+            f"{feature} needs TensorFlow 2.21 with Keras 3.15; found Keras {keras.__version__}. "
+            "On the stack of TensorFlow Addons circle_tf offers its losses, layers, heads, "
+            "metrics, samplers and retrieval: use them in a keras.Model of your own, or make an "
+            "environment without tensorflow-addons (see docs/migrating-from-addons.md)."
+        )
