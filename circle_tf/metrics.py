@@ -65,7 +65,7 @@ class PairMonitor(keras.metrics.Mean):
         # mean over the global batch with a weight of 1.
         parts = replicas.num_replicas()
         mean = numerics.positive_mean(total, count) * parts
-        return super().update_state(mean, sample_weight=tf.cast(count > 0, mean.dtype) / parts)
+        super().update_state(mean, sample_weight=tf.cast(count > 0, mean.dtype) / parts)
 
     def entries(self, similarities, positives, negatives):
         """`(values, mask)` of one shape, the mean of which is the statistic."""

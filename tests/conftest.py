@@ -15,6 +15,10 @@ _CPU = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 4)
 
 
+# They import what only Keras 3 has.
+collect_ignore = [] if compat.IS_KERAS_3 else ["circle_tf/models_distributed_test.py"]
+
+
 def pytest_configure(config):
     """Lets the old stack, which nobody mends any more, give its warnings."""
     if not compat.IS_KERAS_3:
