@@ -27,11 +27,15 @@ def main(_):
     if _MIRRORED.value:
         strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(_DEVICES.value)])
     else:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        from trainers import runtime
+
+        strategy = runtime.multi_worker(_DEVICES.value)
     from benchmarks import strategy_cases
 
     names = _CASES.value or list(strategy_cases.CASES)
-    index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+    config = json.loads(os.environ["TF_CONFIG"])
+    index, workers = config["task"]["index"], len(config["cluster"]["worker"])
+    assert strategy.num_replicas_in_sync == workers * _DEVICES.value
     results = {}
     for name in names:
         results[name] = strategy_cases.run(strategy_cases.CASES[name], strategy)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from trainers import cluster, commands
 
-__all__ = ["cluster_of", "describe_device", "jit_compile", "set_up"]
+__all__ = ["cluster_of", "describe_device", "jit_compile", "multi_worker", "set_up"]
 
 _PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 _JIT = {"auto": "auto", "on": True, "off": False}
@@ -92,7 +92,7 @@ def cluster_of(strategy):
 
 
 def _strategy(config):
-    makers = {"single": _single, "mirrored": _mirrored, "multi_worker": _multi_worker}
+    makers = {"single": _single, "mirrored": _mirrored, "multi_worker": multi_worker}
     if config.strategy not in makers:
         raise commands.ConfigError(
             f"strategy must be one of {', '.join(makers)}; found {config.strategy!r}."
@@ -114,7 +114,18 @@ def _mirrored(devices):
     return tf.distribute.MirroredStrategy(_devices(devices))
 
 
-def _multi_worker(devices):
+def multi_worker(devices):
+    """MultiWorkerMirroredStrategy over so many devices of each worker that TF_CONFIG lists.
+
+    Args:
+        devices: int; 0 for all GPUs of the machine, or its one CPU.
+
+    Returns:
+        tf.distribute.MultiWorkerMirroredStrategy.
+
+    Raises:
+        commands.ConfigError: no TF_CONFIG, or fewer devices than that.
+    """
     cluster.Cluster.from_environment()
     used = _devices(devices)
     if used[0].startswith("CPU") and len(used) > 1:
