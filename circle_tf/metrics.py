@@ -62,7 +62,7 @@ class PairMonitor(keras.metrics.Mean):
         count = tf.math.count_nonzero(mask)
         total = tf.reduce_sum(tf.where(mask, values, tf.zeros_like(values)))
         mean = numerics.positive_mean(total, count)
-        return super().update_state(mean, sample_weight=tf.cast(count > 0, mean.dtype))
+        super().update_state(mean, sample_weight=tf.cast(count > 0, mean.dtype))
 
     def entries(self, similarities, positives, negatives):
         """`(values, mask)` of one shape, the mean of which is the statistic."""
