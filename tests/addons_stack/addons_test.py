@@ -1,6 +1,8 @@
 """TensorFlow Addons in use beside circle_tf, on its own stack (`make test-addons`)."""
 
 import json
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -154,3 +156,12 @@ def test_what_needs_the_default_stack_says_so(make):
     arguments = [] if make is not circle_tf.save_servable else [None, "nowhere"]
     with pytest.raises(NotImplementedError, match=r"needs TensorFlow 2.21.*Keras 2\.15"):
         make(*arguments)
+
+
+@pytest.mark.parametrize("command", ["trainers.train", "trainers.evaluate", "export.publish"])
+def test_commands_say_so_too(command):
+    done = subprocess.run(
+        [sys.executable, "-m", command, "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert f"{command.partition('.')[0]} needs TensorFlow 2.21 with Keras 3.15" in done.stderr
