@@ -2,7 +2,6 @@
 
 import os
 
-# Commands are tested as a newcomer runs them: setting this makes them show TensorFlow's notes.
 os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
 
 import pytest  # noqa: E402
@@ -32,3 +31,12 @@ def pytest_collection_modifyitems(items):
     for item in examples:
         if set(item.dtest.name.split(".")[1:2]) & stacks.DEFAULT_STACK_MODULES:
             item.add_marker(stacks.needs_keras_3)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Lets commands be tested as a newcomer runs them: with this set they show TensorFlow's notes.
+
+    What tests of one process import sets it for all that come after.
+    """
+    os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)

@@ -10,11 +10,12 @@ import tensorflow as tf
 import circle_tf
 from benchmarks import strategy_cases
 from circle_tf import keras_hooks
+from tests import strategies
 
 
 @functools.cache
 def mirrored(count):
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"][:count])
+    return strategies.mirrored() if count == 2 else tf.distribute.MirroredStrategy(["CPU:0"])
 
 
 @functools.cache

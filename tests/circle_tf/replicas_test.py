@@ -5,11 +5,12 @@ import pytest
 import tensorflow as tf
 
 from circle_tf import replicas
+from tests import strategies
 
 
 @pytest.fixture(scope="module")
 def strategy():
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    return strategies.mirrored()
 
 
 def parts_of(strategy, *parts):

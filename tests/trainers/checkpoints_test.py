@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import circle_tf
+from tests import strategies
 from trainers import checkpoints
 
 IMAGES = np.random.default_rng(0).normal(size=[12, 6]).astype(np.float32)
@@ -203,7 +204,7 @@ def test_replicas_restore_what_one_device_saved(tmp_path):
     one = model(seed=0)
     train(one, steps=2)
     checkpoints.Checkpoints(str(tmp_path), one, keep=1).save(2)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = strategies.mirrored()
     with strategy.scope():
         several = model(seed=1, kind=circle_tf.EmbeddingModel)
     restored = checkpoints.Checkpoints(str(tmp_path), several, keep=1)
