@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
+from benchmarks.data import noisy_classes
 from circle_tf import retrieval
 
 _ROWS = flags.DEFINE_integer("rows", 10_000, "Embeddings N.", lower_bound=2)
@@ -22,18 +23,6 @@ _PER_CLASS = flags.DEFINE_integer("per_class", 5, "Rows of each class.", lower_b
 _KS = flags.DEFINE_multi_integer("k", [1, 10], "k of recall_at_k.")
 _CHUNK = flags.DEFINE_integer("chunk_size", None, "Queries at a time; default: by memory.")
 _BARE = flags.DEFINE_bool("bare", True, "Time the bare loop too (after the report).")
-
-
-def noisy_classes(*, rows, dim, per_class):
-    """`(embeddings [N, D] float32, labels [N])`: class centres and noise, neither easy nor lost."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(rows) // per_class
-    embeddings = rng.standard_normal((rows, dim), np.float32)
-    centres = rng.standard_normal((labels[-1] + 1, dim), np.float32)
-    for start in range(0, rows, 4096):
-        part = slice(start, start + 4096)
-        embeddings[part] += 0.3 * centres[labels[part]]
-    return embeddings, labels
 
 
 def bare_search(embeddings, *, k, chunk_size):

@@ -157,6 +157,18 @@ def test_the_library_needs_tensorflow_keras_and_numpy_only():
     assert eager == {"circle_tf", "keras", "numpy", "tensorflow"}
 
 
+def test_pytorch_stays_in_the_scripts_of_the_peers():
+    """They run under a Python without TensorFlow, so all that they import must do without it."""
+    peers = {name for name in _modules_of("benchmarks") if name.endswith("_peers")}
+    needed = set(peers)
+    while found := {other for name in needed for other in _ours(name)} - needed:
+        needed |= found
+    packages = {name: {entry.package for entry in MODULES[name]} for name in MODULES}
+    assert {name for name in MODULES if "torch" in packages[name]} == peers
+    imported = set().union(*(packages[name] for name in needed)) - set(sys.stdlib_module_names)
+    assert imported <= {"benchmarks", "numpy", "torch", "pytorch_metric_learning"}
+
+
 def test_configs_import_no_tensorflow():
     packages = {entry.package for name in _modules_of("configs") for entry in MODULES[name]}
     assert packages - set(sys.stdlib_module_names) == {"configs", "ml_collections"}
