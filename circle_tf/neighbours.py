@@ -15,6 +15,7 @@ __all__ = ["as_rows", "check_k", "iterate_neighbours", "nearest_neighbours"]
 
 # Largest memory for the similarities of one chunk and for what is made from its neighbours.
 _CHUNK_BYTES = 2**28
+_CHUNK_ROWS = 1024  # More make the product no faster.
 
 
 def nearest_neighbours(embeddings, k=1, *, gallery=None, chunk_size=None):
@@ -151,7 +152,7 @@ def check_k(k, *, queries, gallery):
 def _chunk_size(chunk_size, gallery_rows, depths):
     if chunk_size is None:
         deepest = int(depths.max(initial=1))
-        return max(1, _CHUNK_BYTES // (8 * gallery_rows + 64 * deepest))
+        return min(_CHUNK_ROWS, max(1, _CHUNK_BYTES // (8 * gallery_rows + 64 * deepest)))
     if operator.index(chunk_size) < 1:
         raise ValueError(f"chunk_size must be at least 1; found {chunk_size}.")
     return operator.index(chunk_size)
