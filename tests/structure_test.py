@@ -18,8 +18,8 @@ ROOT = pathlib.Path(__file__).absolute().parents[1]
 LEVELS = (
     {"checks", "compat", "compilation", "crc32c", "files", "loops", "normalization", "numerics"}
     | {"exact_search", "pixels", "replicas", "shortlists", "version"},
-    {"batches", "circle", "examples", "keras_hooks", "pairs", "records", "reductions", "sampling"}
-    | {"similarities"},
+    {"batches", "blockwise", "circle", "examples", "keras_hooks", "pairs", "records"}
+    | {"reductions", "sampling", "similarities", "sweeps", "tiles"},
     {"baselines", "heads", "layers", "losses", "metrics", "neighbours", "references"}
     | {"retrieval"},
     {"backbones", "callbacks", "clones", "graphs", "models", "steps"},
