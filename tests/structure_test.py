@@ -20,8 +20,9 @@ LEVELS = (
     | {"pixels", "replicas", "version"},
     {"batches", "blockwise", "circle", "examples", "keras_hooks", "pairs", "records"}
     | {"reductions", "sampling", "similarities", "sweeps", "tiles"},
-    {"baselines", "heads", "layers", "losses", "metrics", "neighbours", "retrieval"},
-    {"backbones", "callbacks", "clones", "graphs", "models", "steps"},
+    {"baselines", "heads", "layers", "losses", "memory", "metrics", "neighbours", "retrieval"},
+    {"backbones", "cached_gradients", "callbacks", "clones", "graphs", "models", "passes"}
+    | {"steps"},
     {"plots", "projector", "servable", "sheets"},
     {"addons.losses.metric_learning", "addons.losses.functions", "addons.losses.classes"},
     {"addons.losses.__init__", "addons.callbacks", "addons.optimizers"},
