@@ -4,6 +4,7 @@ import contextlib
 import threading
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from circle_tf import batches, blockwise, checks, circle, compat, layers, losses, pairs, replicas
@@ -141,9 +142,13 @@ class CrossBatchMemory(layers.LossLayer):
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
     def load_own_variables(self, store):
-        """Loads the memory; files that were saved without one leave it as it is."""
-        if len(store.keys()):
-            super().load_own_variables(store)
+        """Loads the memory: into one of another size the newest rows, from no memory nothing."""
+        if not len(store.keys()):
+            return
+        saved = [np.asarray(store[str(index)]) for index in range(len(self.variables))]
+        saved[:3] = _resized(*saved[:4], size=self.memory_size)
+        for variable, value in zip(self.variables, saved, strict=True):
+            variable.assign(value)
 
     def _state(self, name, shape, dtype, *, value=0):
         variable = compat.add_exact_weight(
@@ -323,6 +328,19 @@ def learning(training):
         yield
     finally:
         _MODEL.learns = before
+
+
+def _resized(keys, ids, rows, end, *, size):
+    """What was saved of a memory, for one of `size`: each row in the slot of its age."""
+    before = (end - 1 - np.arange(len(ids))) % len(ids)  # Slots, newest first.
+    after = (end - 1 - np.arange(size)) % size
+    count = min(len(ids), size)
+    results = []
+    for values, empty in ((keys, 0), (ids, 0), (rows, _EMPTY)):
+        result = np.full([size, *values.shape[1:]], empty, values.dtype)
+        result[after[:count]] = values[before[:count]]
+        results.append(result)
+    return results
 
 
 def _score(batch, rows, keys, key_ids, key_rows, options):

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import circle_tf
 from circle_tf import circle, losses
-from tests import reference, stacks
+from tests import reference, stacks, strategies
 
 OPTIONS = {"margin": 0.25, "gamma": 16.0}
 
@@ -317,11 +317,25 @@ def test_weights_without_a_memory_load_into_a_model_with_one(tmp_path):
     model = with_loss()
     model.load_weights(path)
     assert (model.memory.memory_rows.numpy() == -1).all()
-    other = with_loss(size=11)
-    fit(other, epochs=1)
-    other.save_weights(path)
-    with pytest.raises(ValueError, match="11"):
-        model.load_weights(path)
+
+
+@stacks.needs_keras_3
+@pytest.mark.parametrize("size", [4, 10, 17, 30])
+def test_a_memory_loads_into_one_of_another_size(size, tmp_path):
+    path = str(tmp_path / "model.weights.h5")
+    first = with_loss(size=10)
+    fit(first)
+    first.save_weights(path)
+    model, kept = with_loss(size=size), min(size, 10)
+    model.load_weights(path)
+    rows = model.memory.memory_rows.numpy()
+    assert sorted(rows[rows >= 0]) == list(range(66 - kept, 66))
+    held = {row: first.memory.memory_keys.numpy()[row % 10] for row in range(56, 66)}
+    for row, key in zip(rows, model.memory.memory_keys.numpy(), strict=True):
+        np.testing.assert_array_equal(key, held[row] if row >= 0 else np.zeros(4))
+    fit(model, epochs=1)  # 22 more.
+    rows = model.memory.memory_rows.numpy()
+    assert sorted(rows[rows >= 0]) == list(range(max(66 - kept, 88 - size), 88))
 
 
 @stacks.needs_keras_3
@@ -362,3 +376,45 @@ def test_pairwise_losses_with_nothing_held_are_those_of_the_batch():
     found = circle_tf.CrossBatchMemory(7, **OPTIONS)((rows, ids), training=True)
     expected = losses.pairwise_losses(rows, ids, **OPTIONS)[0]
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
+
+
+def replicas_of(strategy, variable):
+    return [value.numpy() for value in strategy.experimental_local_results(variable.value)]
+
+
+@stacks.needs_keras_3
+@pytest.mark.parametrize("make", [with_loss, with_layer])
+def test_the_memory_is_the_same_on_every_replica_and_as_on_one_device(make):
+    # 22 rows in batches of 8: 4 + 4, 4 + 4, 3 + 3; then 17: the last batch leaves one replica none.
+    rows, ids = examples()
+    results = []
+    for strategy in (tf.distribute.get_strategy(), strategies.mirrored()):
+        with strategy.scope():
+            model = make()
+        losses = []
+        for count in (22, 17):
+            x = (rows[:count], ids[:count]) if make is with_layer else rows[:count]
+            data = (x,) if make is with_layer else (x, ids[:count])
+            dataset = tf.data.Dataset.from_tensor_slices(data).batch(8)
+            losses += model.fit(dataset, epochs=2, shuffle=False, verbose=0).history["loss"]
+        memory = model.memory or model.layers[-1]
+        for variable in memory.variables:
+            copies = replicas_of(strategy, variable)
+            assert len(copies) == strategy.num_replicas_in_sync
+            for copy in copies:
+                np.testing.assert_array_equal(copy, copies[0])
+        results.append([*model.get_weights(), *memory.get_weights(), np.array(losses)])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@stacks.needs_keras_3
+def test_what_was_made_outside_the_strategy_is_refused():
+    features = keras.Input((5,))
+    loss = circle_tf.CrossBatchCircleLoss(8)
+    circle_tf.EmbeddingModel(features, circle_tf.UnitEmbedding(4)(features)).compile("sgd", loss)
+    with strategies.mirrored().scope():
+        features = keras.Input((5,))
+        model = circle_tf.EmbeddingModel(features, circle_tf.UnitEmbedding(4)(features))
+        with pytest.raises(ValueError, match="made outside the strategy"):
+            model.compile("sgd", loss)
