@@ -129,9 +129,8 @@ def _with_gradient(anchors, others, options, layout):
     @tf.custom_gradient
     def attach(*units):
         def gradient(upstream):
-            return _first_order(
-                *sweeps.backward(*fixed, options, layout, scales, kept, upstream)[: len(units)]
-            )
+            found = sweeps.backward(*fixed, options, layout, scales, kept, upstream)
+            return _first_order(*units, *found)
 
         return tf.identity(losses), gradient
 
@@ -140,11 +139,14 @@ def _with_gradient(anchors, others, options, layout):
 
 
 @tf.custom_gradient
-def _first_order(*gradients):
+def _first_order(*units_and_gradients):
+    """The gradients, as a function of the units that nobody can differentiate."""
+    gradients = units_and_gradients[len(units_and_gradients) // 2 :]
+
     def refuse(*_):
         raise NotImplementedError(
             "The second derivative of the blockwise Circle loss is not defined. Use "
             "block_size=None, which differentiates the whole matrix as often as asked."
         )
 
-    return gradients if len(gradients) > 1 else gradients[0], refuse
+    return [tf.identity(gradient) for gradient in gradients], refuse

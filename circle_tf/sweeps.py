@@ -110,15 +110,20 @@ class _Blocks:
 
     def __init__(self, side, size, *, empties):
         total = _length(side.ids)
-        self.size, self.count, self.total = size, -(-total // size), total
+        known = isinstance(total, int)
+        # A loop wants one block at least, so that it knows their shape: of empty slots, if need be.
+        self.size, self.count = (
+            size,
+            -(-total // size) if known else tf.maximum(-(-total // size), 1),
+        )
+        self.extra = self.count * size - total
         self.order = tf.argsort(side.ids, stable=True)
-        places = tf.range(self.count * size)
-        source = tf.gather(self.order, tf.minimum(places, total - 1))
-        self.unit = self._cut(tf.gather(side.unit, source))
-        ids = tf.gather(side.ids, source)
-        rows = tf.where(places < total, tf.gather(side.rows, source), -1)
-        padded = not isinstance(total, int) or total % size != 0
-        labels = tiles.labels_of(ids, rows, dtype=side.unit.dtype, empties=empties or padded)
+        self.unit = self._cut(self.spread(side.unit))
+        ids = tf.gather(side.ids, self.order)
+        ids = tf.concat([ids, tf.fill([self.extra], tf.reduce_max(ids))], 0)
+        rows = self.spread(side.rows, filling=-1)
+        empties = empties or not known or self.extra > 0
+        labels = tiles.labels_of(ids, rows, dtype=side.unit.dtype, empties=empties)
         self.codes = tf.transpose(tf.reshape(labels.codes, [4, -1, size]), [1, 0, 2])
         self.live = None if labels.live is None else self._cut(labels.live)
         self.first, self.last = self._cut(ids)[:, 0], self._cut(ids)[:, -1]
@@ -127,9 +132,13 @@ class _Blocks:
         """`Labels` of a block."""
         return tiles.Labels(self.codes[index], None if self.live is None else self.live[index])
 
-    def spread(self, values):
-        """`[total]` values in the order of the slots, 0 in those that fill up."""
-        return tf.pad(tf.gather(values, self.order), [[0, self.count * self.size - self.total]])
+    def spread(self, values, *, filling=0):
+        """`[total, ...]` values in the order of the slots, with something in those that fill up."""
+        values = tf.gather(values, self.order)
+        if isinstance(self.extra, int) and self.extra == 0:
+            return values
+        padding = [[0, self.extra], *([[0, 0]] * (values.shape.rank - 1))]
+        return tf.pad(values, padding, constant_values=tf.cast(filling, values.dtype))
 
     def restored(self, blocks):
         """`[count, size, D]` back to `[total, D]` in the side's own order."""
