@@ -79,6 +79,23 @@ CASES = {
             loss=lambda: circle_tf.CircleLoss(gamma=16.0, reduction="none"),
             optimizer=lambda: keras.optimizers.SGD(0.001),
         ),
+        Case(
+            "CrossBatchCircleLoss",
+            loss=lambda: circle_tf.CrossBatchCircleLoss(50, gamma=16.0, start_step=2),
+            evaluate=True,
+        ),
+        Case(
+            "CrossBatchCircleLoss, a replica without rows, XLA",
+            loss=lambda: circle_tf.CrossBatchCircleLoss(7, gamma=16.0, block_size=None),
+            rows=33,
+            compile={"jit_compile": True},
+        ),
+        Case("cached_gradient_batch=3", metrics=True, compile={"cached_gradient_batch": 3}),
+        Case(
+            "cached_gradient_batch=3, a replica without rows, XLA",
+            rows=33,
+            compile={"cached_gradient_batch": 3, "jit_compile": True},
+        ),
         Case("gradient_accumulation=2", compile={"gradient_accumulation": 2}),
         Case("steps_per_execution=2", compile={"steps_per_execution": 2}),
         Case(
@@ -123,6 +140,8 @@ def run(case: Case, strategy: tf.distribute.Strategy) -> dict[str, list[float]]:
         evaluated = model.evaluate(rows, ids, return_dict=True, **options)
         results |= {f"evaluate {name}": [value] for name, value in evaluated.items()}
     results["weights"] = np.concatenate([w.ravel() for w in model.get_weights()]).tolist()
+    if model.memory:
+        results["memory"] = np.concatenate([w.ravel() for w in model.memory.get_weights()]).tolist()
     return {**results, **updates.results}
 
 
