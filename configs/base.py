@@ -47,6 +47,9 @@ def get_config():
             # above 0: hold the activations of so many images (of each replica) at a time, to train
             # on batches that memory has no room for; costs a second forward pass
             "cached_gradient_batch": 0,
+            # k above 1: the mean gradient of k batches is applied at each k-th step; pairs do not
+            # cross batches. Learning rates, warm-up and schedule count the updates.
+            "gradient_accumulation": 1,
             "optimizer": _optimizer(),
             "steps": 1000,
             "epochs": 0,  # above 0: train that many passes over the classes instead of `steps`

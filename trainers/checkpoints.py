@@ -12,6 +12,7 @@ import warnings
 
 import tensorflow as tf
 
+import circle_tf
 from circle_tf.files import replacing
 
 __all__ = ["Checkpoints"]
@@ -23,10 +24,10 @@ class Checkpoints:
     """Saves and restores a compiled model, its optimizer, its metrics and the step.
 
     Held are raw tf.Variables: weights, moving statistics and seeds of the model; the loss's
-    cross-batch memory; moments, counters and the dynamic loss scale of the optimizer; running sums
-    of the metrics. Files are written
-    aside and then renamed, the index last: a kill while saving leaves the checkpoint before. What
-    is damaged all the same is found by TensorFlow's checksums when it is read, and passed over.
+    cross-batch memory; sums of accumulated gradients; moments, counters and the dynamic loss scale
+    of the optimizer; running sums of the metrics. Files are written aside and then renamed, the
+    index last: a kill while saving leaves the checkpoint before. What is damaged all the same is
+    found by TensorFlow's checksums when it is read, and passed over.
 
     Args:
         directory: where to keep them.
@@ -45,6 +46,7 @@ class Checkpoints:
             step=self._step,
             model=_raw(model.variables),
             memory=_raw(_memory_variables(model)),
+            accumulator=_accumulator_variables(model),
             optimizer=_raw(model.optimizer.variables),
             metrics=_raw(model.metrics_variables),
         )
@@ -161,6 +163,8 @@ def _sync(path):
 def _make_variables(model):
     """Makes what Keras would make in the first step, so that it can be restored before."""
     strategy = model.distribute_strategy
+    if isinstance(model, circle_tf.EmbeddingModel):
+        model.make_train_function()  # Makes the sums of gradient accumulation.
     if strategy.num_replicas_in_sync > 1:
         from circle_tf import keras_hooks  # Tries the hooks out: only where replicas train.
 
@@ -180,6 +184,11 @@ def _make_variables(model):
 def _memory_variables(model):
     memory = getattr(model, "memory", None)
     return memory.variables if memory else []
+
+
+def _accumulator_variables(model):
+    accumulator = getattr(model, "accumulator", None)
+    return accumulator.variables if accumulator else []
 
 
 def _raw(variables):

@@ -65,14 +65,20 @@ def build(config, *, image_shape, num_classes, steps):
     training = circle_tf.EmbeddingModel(backbone.input, ends.outputs, name="training_model")
     with commands.config_errors():
         training.compile(
-            optimizer=optimizers.build(config.optimizer, steps=steps),
+            optimizer=optimizers.build(config.optimizer, steps=_updates(config, steps)),
             loss=ends.loss,
             metrics=ends.metrics,
             jit_compile=runtime.jit_compile(config),
             # 0 is off; what is neither that nor a size is for compile to refuse.
             cached_gradient_batch=config.cached_gradient_batch or None,
+            gradient_accumulation=config.gradient_accumulation,
         )
     return Models(embedding, training)
+
+
+def _updates(config, steps):
+    """Updates of the weights in so many steps; at least one, for the schedule to have an end."""
+    return max(1, steps // max(1, config.gradient_accumulation))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

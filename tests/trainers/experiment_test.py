@@ -107,6 +107,12 @@ def test_a_memory_and_cached_gradients_train_as_asked_for():
     assert models.embedding.memory is None
 
 
+def accumulating(batches):
+    config = recipe()
+    config.gradient_accumulation = batches
+    return config
+
+
 def cached(size):
     config = recipe()
     config.cached_gradient_batch = size
@@ -121,6 +127,7 @@ def cached(size):
         (recipe(memory_start_step=9), "wants a loss.memory_size above 0"),
         (recipe(name="class_circle", memory_size=9), "for the loss circle; found 'class_circle'"),
         (cached(-2), "cached_gradient_batch must be .*found -2"),
+        (accumulating(0), "gradient_accumulation must be .*found 0"),
         (
             recipe(name="circel"),
             "circle, class_circle, keras_circle, cross_entropy; found 'circel'",

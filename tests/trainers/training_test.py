@@ -111,6 +111,35 @@ class Killed(BaseException):
     pass
 
 
+def stop_after(context, step):
+    """Makes runs die once the checkpoint of `step` is saved."""
+    save = checkpoints.Checkpoints.save
+
+    def save_and_die(self, at):
+        save(self, at)
+        if at == step:
+            raise Killed
+
+    context.setattr(checkpoints.Checkpoints, "save", save_and_die)
+
+
+def test_runs_stopped_amid_an_accumulation_end_as_uninterrupted_ones(tmp_path, monkeypatch):
+    config = recipe(checkpoint_every=2, gradient_accumulation=3)
+    whole = training.train(config, workdir=str(tmp_path / "whole"))
+    path = str(tmp_path / "stopped")
+    with monkeypatch.context() as context, pytest.raises(Killed):
+        stop_after(context, 4)
+        training.train(config, workdir=path)
+    rest = training.train(config, workdir=path)
+    for one, other in zip(weights(whole), weights(rest), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    plain = training.train(recipe(), workdir=str(tmp_path / "plain"))
+    assert any(
+        np.abs(one - other).max() > 1e-3
+        for one, other in zip(weights(whole), weights(plain), strict=True)
+    )
+
+
 # Within an epoch, at the end of one, at the end of the run.
 @pytest.mark.parametrize(
     ("step", "moment"), [(4, "after saving"), (10, "after saving"), (12, "before saving")]
