@@ -126,7 +126,7 @@ def start(options):
             max_requests=options.max_concurrent_requests,
             seconds=options.rest_api_timeout_in_ms / 1000,
         ),
-        tell=lambda line: print(line, flush=True),
+        tell=lambda line: print(f"{line}\n", end="", flush=True),  # Whole lines, from any thread.
     )
 
 

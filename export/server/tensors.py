@@ -13,6 +13,7 @@ from export.server import errors
 __all__ = ["MAX_RANK", "to_array", "to_proto"]
 
 MAX_RANK = 254  # TensorShape holds no more.
+_LARGEST = 2**63 - 1
 _INT_VALUES = (np.int32, np.int16, np.int8, np.uint16, np.uint8)
 _FIELDS = {
     np.dtype(dtype): field
@@ -119,6 +120,8 @@ def _shape(proto):
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     if proto.tensor_shape.unknown_rank or len(shape) > MAX_RANK or min(shape, default=0) < 0:
         raise ValueError("not a full shape")
+    if math.prod(shape) > _LARGEST:
+        raise ValueError("too many elements")
     return shape
 
 
