@@ -61,7 +61,7 @@ def to_array(proto, *, max_bytes):
             code=grpc.StatusCode.RESOURCE_EXHAUSTED,
         )
     content = proto.tensor_content
-    if not content:
+    if not content or not count:
         return _from_values(proto, dtype, count).reshape(shape)
     if dtype == np.object_:
         return _strings(content, count).reshape(shape)
@@ -118,7 +118,7 @@ def _dtype(proto):
 
 def _shape(proto):
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-    if proto.tensor_shape.unknown_rank or len(shape) > MAX_RANK or min(shape, default=0) < 0:
+    if len(shape) > MAX_RANK or min(shape, default=0) < 0:
         raise ValueError("not a full shape")
     if math.prod(shape) > _LARGEST:
         raise ValueError("too many elements")
