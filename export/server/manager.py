@@ -358,6 +358,7 @@ class Manager:
             for model in self._models.values():
                 for version in model.available():
                     version.state = State.UNLOADING
+            self._changed.notify_all()
         for model in self._models.values():
             with self._changed:
                 while any(version.users for version in model.versions.values()):
