@@ -10,6 +10,7 @@ As a command: `python -m export.serve`. What it is not stands in the docstring o
 """
 
 from export.server.config import for_model
+from export.server.errors import ServingError
 from export.server.server import Limits, Server
 
-__all__ = ["Limits", "Server", "for_model"]
+__all__ = ["Limits", "Server", "ServingError", "for_model"]
