@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import circle, compat, losses, numerics, reductions, replicas
+from circle_tf import blockwise, circle, compat, losses, numerics, reductions, replicas
 
 __all__ = ["CosineClassifier", "PairwiseCircle", "UnitEmbedding"]
 
@@ -209,6 +209,7 @@ class PairwiseCircle(LossLayer):
         reduction: how the losses become the model loss; see `circle_tf.reductions`.
         as_model_loss: add the reduced loss to the model's losses, so that `compile` needs none.
         detach_weights: see `circle_loss`.
+        block_size: see `CircleLoss`.
         **kwargs: `name`, `dtype`.
 
     Call arguments:
@@ -237,6 +238,7 @@ class PairwiseCircle(LossLayer):
         reduction="mean_valid",
         as_model_loss=False,
         detach_weights=True,
+        block_size="auto",
         **kwargs,
     ):
         super().__init__(
@@ -247,10 +249,17 @@ class PairwiseCircle(LossLayer):
             detach_weights=detach_weights,
             **kwargs,
         )
+        self.block_size = blockwise.check_block_size(block_size)
 
     def losses_of(self, embeddings, ids):
         """`(losses [B], valid [B])` within the global batch."""
-        return losses.pairwise_losses(embeddings, ids, **self.hyperparameters())
+        return losses.pairwise_losses(
+            embeddings, ids, block_size=self.block_size, **self.hyperparameters()
+        )
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {**super().get_config(), "block_size": self.block_size}
 
     @property
     def crosses_replicas(self):

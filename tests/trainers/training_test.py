@@ -26,11 +26,31 @@ def recipe(**changes):
     return config
 
 
+class Watcher(keras.callbacks.Callback):
+    """Notes what an epoch's end has brought by the time it reaches callbacks of the caller."""
+
+    def __init__(self, path):
+        super().__init__()
+        self._files, self.seen = workdirs.Workdir(path), []
+
+    def on_epoch_end(self, epoch, logs=None):
+        lines = len(workdirs.MetricsLog(self._files.metrics).records())
+        self.seen.append((epoch, lines, "val_recall_at_1" in logs))
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A finished run."""
+def watched(tmp_path_factory):
+    """A finished run and what a callback saw of it."""
     path = str(tmp_path_factory.mktemp("runs") / "whole")
-    return training.train(recipe(), workdir=path, config_name="digits")
+    watcher = Watcher(path)
+    files = training.train(recipe(), workdir=path, config_name="digits", callbacks=[watcher])
+    return files, watcher.seen
+
+
+@pytest.fixture(scope="module")
+def finished(watched):
+    """A finished run."""
+    return watched[0]
 
 
 def weights(files):
@@ -55,6 +75,10 @@ def test_log_has_a_line_per_evaluation(finished):
     wanted = {"loss", "learning_rate", "s_p", "s_n", "valid_anchors", "val_recall_at_1"}
     assert all(wanted <= set(record) for record in records)
     assert records[-1]["learning_rate"] == 0
+
+
+def test_callbacks_of_the_caller_see_epochs_evaluated_and_logged(watched):
+    assert watched[1] == [(0, 1, True), (1, 2, True), (2, 3, True)]
 
 
 def test_no_file_is_left_half_written(finished):
