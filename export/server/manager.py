@@ -9,7 +9,7 @@ import grpc
 from absl import logging
 
 from export.server import config as configs
-from export.server import errors
+from export.server import errors, models
 from export.server.models import Model, State, Version
 
 __all__ = ["Manager"]
@@ -77,7 +77,7 @@ class Manager:
                 waiting = [name for name in new if not self._models[name].available()]
                 if not waiting:
                     return
-                failed = [name for name in waiting if self._models[name].all_failed()]
+                failed = [name for name in waiting if self._models[name].has_failed()]
                 if failed:
                     raise self._unavailable(failed)
                 self._changed.wait(0.1)
@@ -104,11 +104,13 @@ class Manager:
                 numbers = [v.number for v in model.available()] if model else []
                 if numbers and version in (None, *numbers):
                     return version or numbers[-1]
-                if model is not None and self._is_hopeless(model, version):
+                if model is not None and model.has_failed(version):
                     raise self._unavailable([name])
                 left = end - time.monotonic()
                 if left <= 0 or self._stopping:
-                    raise TimeoutError(self._describe(name, version))
+                    known = model.describe() if model else "none"
+                    wanted = name if version is None else f"{name}/{version}"
+                    raise TimeoutError(f"{wanted} is not available. Its versions: {known}.")
                 self._changed.wait(left)
 
     @contextlib.contextmanager
@@ -125,7 +127,7 @@ class Manager:
             errors.ServingError: there is no such version.
         """
         with self._changed:
-            version = self._find(spec)
+            version = models.find(self._models, spec)
             version.users += 1
         try:
             yield version
@@ -148,22 +150,7 @@ class Manager:
             errors.ServingError: NOT_FOUND, no such model or version.
         """
         with self._changed:
-            model = self._models.get(spec.name)
-            found = model.versions if model else {}
-            number = self._number(spec)
-            if number is not None:
-                if number not in found:
-                    raise errors.ServingError(
-                        f"Could not find version {number} of model {spec.name}",
-                        code=grpc.StatusCode.NOT_FOUND,
-                    )
-                found = {number: found[number]}
-            if not found:
-                raise errors.ServingError(
-                    f"Could not find any versions of model {spec.name}",
-                    code=grpc.StatusCode.NOT_FOUND,
-                )
-            return [(n, found[n].state, found[n].error) for n in sorted(found, reverse=True)]
+            return models.states(self._models, spec)
 
     def is_model(self, name):
         """Whether a model of that name is configured.
@@ -186,31 +173,6 @@ class Manager:
         with self._changed:
             served = [model for model in self._models.values() if model.config is not None]
             return {model.name: model.config.base_path for model in served}
-
-    def _find(self, spec):
-        if not spec.name:
-            raise errors.ServingError("ModelSpec has no name specified.")
-        number = self._number(spec)
-        model = self._models.get(spec.name)
-        for version in reversed(model.available() if model else []):
-            if number in (None, version.number):
-                return version
-        wanted = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
-        raise errors.ServingError(
-            f"Servable not found for request: {wanted}", code=grpc.StatusCode.NOT_FOUND
-        )
-
-    def _number(self, spec):
-        """The version that is asked for, by number or label; None for the latest."""
-        choice = spec.WhichOneof("version_choice")
-        if choice == "version":
-            return spec.version.value
-        if choice is None:
-            return None
-        model = self._models.get(spec.name)
-        if model is None or spec.version_label not in model.labels:
-            raise errors.ServingError(f"Unrecognized servable version label: {spec.version_label}")
-        return model.labels[spec.version_label]
 
     def _configure(self, config):
         """Checks a configuration and puts it in force; returns the names of new models."""
@@ -246,28 +208,11 @@ class Manager:
                 )
 
     def _unavailable(self, names):
-        found = [v for name in names for v in self._models[name].versions.values() if v.error]
-        text = ", ".join(
-            f"{{{{name: {v.model} version: {v.number}}} due to error: {v.error}}}" for v in found
-        )
+        text = ", ".join(self._models[name].failures() for name in names)
         return errors.ServingError(
             f"{len(names)} model(s) did not become available: {{{text}}}",
             code=grpc.StatusCode.UNKNOWN,
         )
-
-    def _is_hopeless(self, model, version):
-        if version is None:
-            return model.all_failed()
-        return version in model.versions and model.versions[version].error is not None
-
-    def _describe(self, name, version):
-        model = self._models.get(name)
-        states = [
-            f"{v.number} {State.Name(v.state)}" + (f" ({v.error})" if v.error else "")
-            for v in (model.versions.values() if model else ())
-        ]
-        wanted = name if version is None else f"{name}/{version}"
-        return f"{wanted} is not available. Its versions: {', '.join(states) or 'none'}."
 
     def _wake(self):
         self._awake = True

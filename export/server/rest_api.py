@@ -17,7 +17,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from export.server import errors, json_requests, json_responses
+from export.server import errors, json_examples, json_requests, json_responses
 
 __all__ = ["application"]
 
@@ -183,12 +183,12 @@ class _Rest:
 
     def _classify(self, spec, body):
         request = classification_pb2.ClassificationRequest(model_spec=spec)
-        json_requests.fill_examples(json_requests.parse(body), request)
+        json_examples.fill_examples(json_requests.parse(body), request)
         return json_responses.classifications(self._api.classify(request))
 
     def _regress(self, spec, body):
         request = regression_pb2.RegressionRequest(model_spec=spec)
-        json_requests.fill_examples(json_requests.parse(body), request)
+        json_examples.fill_examples(json_requests.parse(body), request)
         return json_responses.regressions(self._api.regress(request))
 
 

@@ -473,8 +473,10 @@ def test_regress(target):
     request = _with_examples(regression_pb2.RegressionRequest, spec, *examples, context=context)
     (found, _) = target.prediction.Regress(request, timeout=30).result.regressions
     assert found.value == lengths[0] + len(context.SerializeToString())
-    body = {"signature_name": "regress", "examples": [{"a": 1}]}
-    assert target.post("/v1/models/tiny:regress", body).json() == {"results": [float(lengths[0])]}
+    for value in (1, True, [1]):
+        body = {"signature_name": "regress", "examples": [{"a": value}]}
+        found = target.post("/v1/models/tiny:regress", body).json()
+        assert found == {"results": [float(lengths[0])]}
 
 
 def _multi_request(*signatures, name="examples"):
