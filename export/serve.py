@@ -59,14 +59,15 @@ def main(argv):
     del argv
     options = flags.FLAGS
     check_flags(options)
-    tf = console.import_tensorflow()
-    tf.get_logger().setLevel("ERROR")  # It calls the loading of a SavedModel deprecated.
+    console.import_tensorflow()
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     server = start(options)
     try:
         await_models(server, stopped)
+        if stopped.is_set():
+            return
         print("\n".join(ready(server, options)), flush=True)
         stopped.wait()
         print("Stopping: no more requests are taken.", flush=True)

@@ -4,6 +4,7 @@ import threading
 
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
+from tensorflow.python.util import deprecation
 
 __all__ = ["SavedModelSession"]
 
@@ -20,6 +21,7 @@ class SavedModelSession:
         path: directory of the SavedModel.
 
     Attributes:
+        path: as given.
         signatures: dict of name to `SignatureDef`.
 
     Raises:
@@ -28,8 +30,10 @@ class SavedModelSession:
     """
 
     def __init__(self, path):
+        self.path = path
         self._session = tf.compat.v1.Session(graph=tf.Graph())
-        with self._session.graph.as_default():
+        # "Use tf.saved_model.load instead": it does not open a session.
+        with self._session.graph.as_default(), deprecation.silence():
             meta_graph = tf.compat.v1.saved_model.loader.load(self._session, ["serve"], path)
         self.signatures = dict(meta_graph.signature_def)
         self._callables = {}
@@ -82,7 +86,12 @@ class SavedModelSession:
         """
         names = tuple(sorted(feeds))
         call = self._callable(names, tuple(fetches))
-        return call(*(feeds[name] for name in names))
+        try:
+            return call(*(feeds[name] for name in names))
+        except UnicodeDecodeError as error:
+            # A message that quotes input which is not text, such as a broken tf.Example.
+            message = error.object.decode("utf-8", "replace")
+            raise tf.errors.InvalidArgumentError(None, None, message) from None
 
     def _callable(self, feeds, fetches):
         with self._lock:

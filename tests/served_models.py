@@ -131,6 +131,15 @@ def _regress(module):
     return _concrete(serve, inputs=([None], tf.string))
 
 
+def _parse(module):
+    def serve(examples):
+        features = {"a": tf.io.FixedLenFeature([], tf.int64)}
+        found = tf.io.parse_example(examples, features)["a"]
+        return {"doubled": 2 * found + 0 * tf.cast(module.shift, tf.int64)}
+
+    return _concrete(serve, examples=([None], tf.string))
+
+
 def _jitted(module):
     @tf.function(jit_compile=True)
     def double(values):
@@ -149,6 +158,7 @@ _SIGNATURES = {
     "types": _types,
     "classify": _classify,
     "regress": _regress,
+    "parse": _parse,
     "jitted": _jitted,
 }
 

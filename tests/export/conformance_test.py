@@ -195,6 +195,11 @@ def test_output_filter(target):
             "Unknown image file format",
         ),
         (
+            _predict_request(_spec(signature="parse"), examples=[b"\xff\xfe no example"]),
+            INVALID,
+            "Could not parse example input",
+        ),
+        (
             _predict_request(_spec(signature="jitted"), values=[1.0]),
             grpc.StatusCode.INTERNAL,
             "XLA compilation disabled",

@@ -11,8 +11,7 @@ import tensorflow as tf
 from hypothesis import strategies as st
 from tensorflow_serving.apis import predict_pb2
 
-from tests import saved_models
-from tests.export.server import tensors_test
+from tests import saved_models, tensor_protos
 
 SETTINGS = hypothesis.settings(
     max_examples=150,
@@ -36,8 +35,19 @@ EXPECTED = {
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.UNIMPLEMENTED,
 }
-SIGNATURES = ["", "serving_bytes", "similarity", "types", "classify", "regress"]
-ALIASES = ["images", "image_bytes", "left", "right", "numbers", "names", "flags", "inputs", "x"]
+SIGNATURES = ["", "serving_bytes", "similarity", "types", "parse", "classify", "regress"]
+ALIASES = [
+    "images",
+    "image_bytes",
+    "left",
+    "right",
+    "numbers",
+    "names",
+    "flags",
+    "inputs",
+    "examples",
+    "x",
+]
 
 
 def _right_request():
@@ -86,7 +96,7 @@ def _requests(draw):
     if draw(st.integers(0, 9)) == 0:
         request.model_spec.version.value = draw(st.integers(-(2**63), 2**63 - 1))
     for alias in draw(st.lists(st.sampled_from(ALIASES), max_size=3)):
-        request.inputs[alias].CopyFrom(draw(tensors_test.protos()))
+        request.inputs[alias].CopyFrom(draw(tensor_protos.protos()))
     request.output_filter.extend(draw(st.lists(st.sampled_from(["embeddings", "x"]), max_size=2)))
     return request
 
@@ -98,14 +108,15 @@ def test_messages_without_sense(target, request_):
 
 
 @SETTINGS
-@hypothesis.given(st.sampled_from(SIGNATURES[:4]), st.data())
+@hypothesis.given(st.sampled_from(SIGNATURES[:5]), st.data())
 def test_tensors_of_any_type_and_shape(target, signature, data):
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "tiny"
     request.model_spec.signature_name = signature
     aliases = {"similarity": ["left", "right"], "types": ["numbers", "names", "flags"]}
+    aliases["parse"] = ["examples"]
     for alias in aliases.get(signature, ["image_bytes" if signature else "images"]):
-        request.inputs[alias].CopyFrom(data.draw(tensors_test.protos()))
+        request.inputs[alias].CopyFrom(data.draw(tensor_protos.protos()))
     assert _call(target, METHODS[0], request.SerializeToString()) in EXPECTED
 
 
