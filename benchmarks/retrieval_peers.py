@@ -11,7 +11,9 @@ _METRICS = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
 
 
 def report(inputs):
-    """`{"seconds": float, metric: float}` of AccuracyCalculator as it comes (faiss, on the CPU).
+    """`{"seconds": float, metric: float}` of AccuracyCalculator (faiss, on the CPU).
+
+    It looks up as many neighbours as the metrics need; as it comes it looks up 1,023, for longer.
 
     Args:
         inputs: arrays `embeddings`, `labels`, and, unless it is leave-one-out, `gallery` and
@@ -21,7 +23,7 @@ def report(inputs):
     rows = [_unit(inputs["embeddings"]), torch.from_numpy(inputs["labels"])]
     if "gallery" in inputs:
         rows += [_unit(inputs["gallery"]), torch.from_numpy(inputs["gallery_labels"])]
-    found = AccuracyCalculator(include=_METRICS).get_accuracy(*rows)
+    found = AccuracyCalculator(include=_METRICS, k="max_bin_count").get_accuracy(*rows)
     return {"seconds": time.perf_counter() - start, **{name: found[name] for name in _METRICS}}
 
 

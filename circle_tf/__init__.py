@@ -14,6 +14,7 @@ from circle_tf.circle import circle_loss
 from circle_tf.heads import CircleHead
 from circle_tf.layers import CosineClassifier, PairwiseCircle, UnitEmbedding
 from circle_tf.losses import CircleLoss, ClassCircleLoss
+from circle_tf.memory import CrossBatchCircleLoss, CrossBatchMemory
 from circle_tf.models import EmbeddingModel
 from circle_tf.records import RecordFiles
 from circle_tf.retrieval import (
@@ -33,6 +34,8 @@ __all__ = [
     "CircleLoss",
     "ClassCircleLoss",
     "CosineClassifier",
+    "CrossBatchCircleLoss",
+    "CrossBatchMemory",
     "EmbeddingModel",
     "PKSampler",
     "PairwiseCircle",

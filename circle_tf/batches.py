@@ -8,6 +8,9 @@ from circle_tf import numerics, pairs, replicas
 
 __all__ = ["Batch", "check_lengths", "global_batch", "row_numbers"]
 
+# One pass each way instead of one per operation: it costs as much as the loss itself otherwise.
+_normalize = replicas.compiled(numerics.safe_normalize)
+
 
 class Batch(NamedTuple):
     """A replica's rows as anchors, all replicas' rows as keys; see `global_batch`."""
@@ -41,7 +44,7 @@ def global_batch(embeddings, labels, *, one_hot=False):
     """
 
     def make():
-        unit = numerics.safe_normalize(embeddings)
+        unit = _normalize(embeddings)
         ids = pairs.to_ids(labels, one_hot=one_hot)
         check_lengths(ids, unit, "embeddings")
         keys, offset = replicas.gather_rows(unit)

@@ -51,8 +51,8 @@ def on_grid(embeddings, *, name, rows=None):
             raise ValueError(f"{name} must be finite; row {row} holds NaN or inf.")
         # On the CPU, where a row's norm does not depend on the rows beside it.
         with tf.device("CPU:0"):
-            unit = numerics.safe_normalize(block)
-        np.rint(unit.numpy() * _GRID, out=grid[start : start + _BLOCK_ROWS])
+            unit = tf.math.rint(numerics.safe_normalize(block) * _GRID)
+        grid[start : start + _BLOCK_ROWS] = unit.numpy()
     return grid
 
 

@@ -5,7 +5,14 @@ import tensorflow as tf
 
 from circle_tf import batches, blockwise, checks, circle, numerics, pairs, reductions, replicas
 
-__all__ = ["CircleLoss", "ClassCircleLoss", "class_losses", "pairwise_losses"]
+__all__ = [
+    "CircleLoss",
+    "ClassCircleLoss",
+    "as_embeddings",
+    "class_losses",
+    "nan_unless",
+    "pairwise_losses",
+]
 
 
 def pairwise_losses(
@@ -46,7 +53,7 @@ def pairwise_losses(
         Sun et al., CVPR 2020, section 3.1 (pair-wise labels) and eq. 6.
     """
     options = {"margin": margin, "gamma": gamma, "detach_weights": detach_weights}
-    embeddings = _matrix(embeddings, "embeddings of shape [B, D]")
+    embeddings = as_embeddings(embeddings)
     batch = batches.global_batch(embeddings, labels, one_hot=one_hot)
     if block_size is None:
         losses, valid = _whole_matrix_losses(batch, options)
@@ -61,7 +68,7 @@ def pairwise_losses(
         )
     finite = tf.reduce_all(tf.math.is_finite(batch.unit), axis=1)
     seen = finite & pairs.float_labels_are_exact(labels)
-    return _nan_unless(seen, losses), valid
+    return nan_unless(seen, losses), valid
 
 
 def class_losses(cosines, labels, *, margin, gamma, detach_weights=True, one_hot=False):
@@ -106,7 +113,7 @@ def class_losses(cosines, labels, *, margin, gamma, detach_weights=True, one_hot
 
     losses, valid = replicas.maths(score, cosines, ids)
     seen = pairs.ids_in_range(ids, num_classes) & pairs.float_labels_are_exact(labels)
-    return _nan_unless(seen, losses), valid
+    return nan_unless(seen, losses), valid
 
 
 def _whole_matrix_losses(batch, options):
@@ -287,6 +294,11 @@ class ClassCircleLoss(_Circle):
         super().__init__(margin, gamma, reduction, detach_weights, one_hot, check_finite, name)
 
 
+def as_embeddings(values):
+    """Embeddings `[B, D]` as a float tensor; ValueError or TypeError if they are none."""
+    return _matrix(values, "embeddings of shape [B, D]")
+
+
 def _matrix(values, wanted):
     values = tf.convert_to_tensor(values)
     if values.shape.rank != 2:
@@ -305,7 +317,8 @@ def _num_classes(cosines):
     return num_classes
 
 
-def _nan_unless(seen, losses):
+def nan_unless(seen, losses):
+    """`losses` `[B]`, NaN where `seen` (bool, `[B]` or a scalar) is False."""
     # A where on the losses would cut the gradient and make it a silent zero; this keeps it.
     return losses + tf.where(seen, tf.zeros_like(losses), tf.fill(tf.shape(losses), _nan(losses)))
 

@@ -20,9 +20,10 @@ LEVELS = (
     | {"exact_search", "pixels", "replicas", "shortlists", "version"},
     {"batches", "blockwise", "circle", "examples", "keras_hooks", "pairs", "records"}
     | {"reductions", "sampling", "similarities", "sweeps", "tiles"},
-    {"baselines", "heads", "layers", "losses", "metrics", "neighbours", "references"}
+    {"baselines", "heads", "layers", "losses", "memory", "metrics", "neighbours", "references"}
     | {"retrieval"},
-    {"backbones", "callbacks", "clones", "graphs", "models", "steps"},
+    {"backbones", "cached_gradients", "callbacks", "clones", "graphs", "models", "passes"}
+    | {"steps"},
     {"plots", "projector", "servable", "sheets"},
     {"addons.losses.metric_learning", "addons.losses.functions", "addons.losses.classes"},
     {"addons.losses.__init__", "addons.callbacks", "addons.optimizers"},

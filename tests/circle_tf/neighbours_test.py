@@ -164,7 +164,7 @@ def test_default_chunks_shrink_with_gallery_and_depth():
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_the_bad_row_is_named(value):
     rows = np.ones([9000, 2], np.float32)
-    rows[8123, 1] = value
+    rows[8123] = 0, value
     with pytest.raises(ValueError, match="embeddings must be finite; row 8123 holds NaN or inf"):
         neighbours.nearest_neighbours(rows)
     with pytest.raises(ValueError, match="gallery must be finite; row 8123"):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from configs import digits
+from tests.killed import dies_writing
 from trainers import checkpoints, commands, report, training
 from trainers import workdir as workdirs
 
@@ -196,8 +197,8 @@ def test_class_level_runs(loss, tmp_path):
     assert report.evaluate_run(files.path).evaluation == files.evaluation
 
 
-def command(path, *arguments):
-    base = [sys.executable, "-m", "trainers.train", "--config=configs/digits.py"]
+def command(path, *arguments, program=("-m", "trainers.train")):
+    base = [sys.executable, *program, "--config=configs/digits.py"]
     return [*base, f"--workdir={path}", "--config.steps=60", "--config.eval_every=20", *arguments]
 
 
@@ -220,7 +221,7 @@ def kill_after(arguments, path, *, step):
     assert process.wait() == -signal.SIGKILL
 
 
-# Slow: five processes, each of which imports TensorFlow.
+# Slow: six processes, each of which imports TensorFlow.
 @pytest.mark.slow
 def test_killed_runs_end_bitwise_as_uninterrupted_ones(tmp_path):
     whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
@@ -228,8 +229,14 @@ def test_killed_runs_end_bitwise_as_uninterrupted_ones(tmp_path):
     # The interval is another one on purpose: when checkpoints are written must not matter.
     # Steps 20 and 40 end epochs, 4 and 44 lie within one.
     again = [*command(killed), "--config.checkpoint_every=4"]
-    for step in (4, 20, 44):
+    for step in (4, 20):
         kill_after(again, killed, step=step)
+    # In the middle of writing a checkpoint: its data has its name, its index has not.
+    dying = command(killed, "--config.checkpoint_every=4", program=("-c", dies_writing(36)))
+    assert subprocess.run(dying, stdout=subprocess.DEVNULL).returncode == -signal.SIGKILL
+    assert os.path.exists(os.path.join(killed, "checkpoints", "ckpt-36.data-00000-of-00001"))
+    assert not os.path.exists(os.path.join(killed, "checkpoints", "ckpt-36.index"))
+    kill_after(again, killed, step=44)
     done = subprocess.run(again, check=True, capture_output=True, text=True)
     assert "Resuming after step" in done.stdout and done.stderr == ""
     first, second = workdirs.Workdir(whole), workdirs.Workdir(killed)
