@@ -18,6 +18,12 @@ tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfigu
 collect_ignore = [] if compat.IS_KERAS_3 else ["circle_tf/models_distributed_test.py"]
 
 
+def pytest_addoption(parser):
+    """Where conformance tests find a TF Serving, if there is one; see tests/served_models.py."""
+    parser.addoption("--target", help="HOST:PORT of its gRPC and of its REST, with a comma")
+    parser.addoption("--target_models", help="the folder that tests.served_models wrote for it")
+
+
 def pytest_configure(config):
     """Lets the old stack, which nobody mends any more, give its warnings."""
     if not compat.IS_KERAS_3:

@@ -1,0 +1,89 @@
+"""Opening a version as TF Serving does: the session, then the warm-up requests it comes with."""
+
+import os
+
+import grpc
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from export import session
+from export.server import errors, examples, inference
+
+__all__ = ["MAX_WARMUP_RECORDS", "WARMUP_PATH", "open_version", "replay_warmup"]
+
+WARMUP_PATH = os.path.join("assets.extra", "tf_serving_warmup_requests")
+MAX_WARMUP_RECORDS = 1000
+
+
+def open_version(path, *, max_bytes):
+    """Opens a SavedModel and runs its warm-up requests.
+
+    Args:
+        path: directory of the version.
+        max_bytes: int, the largest tensor that a request may make.
+
+    Returns:
+        session.SavedModelSession.
+
+    Raises:
+        OSError: no SavedModel there.
+        errors.ServingError: a warm-up request fails.
+        tf.errors.OpError: the session refuses the model, or a warm-up request.
+    """
+    opened = session.SavedModelSession(path)
+    try:
+        replay_warmup(opened, path, max_bytes=max_bytes)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def replay_warmup(opened, path, *, max_bytes):
+    """Runs the warm-up requests of a version; one that fails keeps it from being served.
+
+    Args:
+        opened: session.SavedModelSession.
+        path: directory of the version.
+        max_bytes: int, the largest tensor that a request may make.
+
+    Returns:
+        int, how many there were.
+
+    Raises:
+        errors.ServingError: a request fails, or there are too many.
+        tf.errors.OpError: what the session answers.
+    """
+    file = os.path.join(path, WARMUP_PATH)
+    if not os.path.exists(file):
+        return 0
+    count = 0
+    for record in tf.compat.v1.io.tf_record_iterator(file):
+        count += 1
+        if count > MAX_WARMUP_RECORDS:
+            raise errors.ServingError(
+                f"Number of warmup records exceeds the maximum ({MAX_WARMUP_RECORDS})"
+            )
+        _replay(opened, record, max_bytes=max_bytes)
+    return count
+
+
+def _replay(opened, record, *, max_bytes):
+    try:
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+    except Exception as error:  # DecodeError, whose place differs between protobuf's versions.
+        raise errors.ServingError("Failed to parse warmup record") from error
+    kind = log.WhichOneof("log_type")
+    if kind == "predict_log":
+        inference.predict(opened, log.predict_log.request, max_bytes=max_bytes)
+    elif kind == "classify_log":
+        examples.classify(opened, log.classify_log.request)
+    elif kind == "regress_log":
+        examples.regress(opened, log.regress_log.request)
+    elif kind == "multi_inference_log":
+        examples.multi_inference(opened, log.multi_inference_log.request)
+    else:
+        raise errors.ServingError(
+            f"Unsupported log_type for warmup: {kind or 'none'}",
+            code=grpc.StatusCode.UNIMPLEMENTED,
+        )

@@ -1,0 +1,241 @@
+"""TF Serving's REST API as an ASGI application."""
+
+import asyncio
+import concurrent.futures
+import re
+import urllib.parse
+
+import grpc
+from google.protobuf import wrappers_pb2
+from starlette import applications, requests, responses, routing
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_pb2,
+    predict_pb2,
+    regression_pb2,
+)
+
+from export.server import errors, json_examples, json_requests, json_responses
+
+__all__ = ["application"]
+
+_VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_POST = re.compile(
+    rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<method>classify|regress|predict)",
+    re.IGNORECASE | re.ASCII,
+)
+_GET = re.compile(
+    rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<resource>metadata))?",
+    re.IGNORECASE | re.ASCII,
+)
+_LARGEST = 2**63 - 1
+
+
+def application(api, metrics, *, limits, monitoring_path, pages=()):
+    """The ASGI application.
+
+    Args:
+        api: api.API.
+        metrics: metrics.Metrics.
+        limits: Limits.
+        monitoring_path: path at which Prometheus finds the metrics.
+        pages: sequence of Starlette routes, such as those of the user interface.
+
+    Returns:
+        `starlette.applications.Starlette`.
+    """
+
+    def show_metrics(request):
+        del request
+        return responses.Response(metrics.page(), media_type="text/plain")
+
+    return applications.Starlette(
+        routes=[
+            routing.Route(monitoring_path, show_metrics),
+            *pages,
+            routing.Route("/{path:path}", _Rest(api, metrics, limits)),
+        ]
+    )
+
+
+class _Rest:
+    """All requests under /v1, as an ASGI application, so that it sees the path as it was sent."""
+
+    def __init__(self, api, metrics, limits):
+        self._api = api
+        self._metrics = metrics
+        self._limits = limits
+        self._pool = concurrent.futures.ThreadPoolExecutor(limits.threads, "rest")
+        self._under_way = 0
+
+    async def __call__(self, scope, receive, send):
+        request = requests.Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except requests.ClientDisconnect:
+            return
+        await response(scope, receive, send)
+
+    async def _answer(self, request):
+        path = request.scope["raw_path"].decode("latin-1")
+        if not path.lower().startswith("/v1/"):
+            return _error(errors.ServingError("Not Found", code=grpc.StatusCode.NOT_FOUND))
+        if self._under_way >= self._limits.max_requests:
+            return _error(_busy(self._limits.max_requests))
+        self._under_way += 1
+        work = None
+        try:
+            body = await self._body(request)
+            work = asyncio.get_running_loop().run_in_executor(
+                self._pool, self._work, request.method, path, body
+            )
+            async with asyncio.timeout(self._limits.seconds):
+                text = await asyncio.shield(work)
+            return responses.Response(text, media_type="application/json")
+        except TimeoutError:
+            return _error(_late(self._limits.seconds))
+        except errors.ServingError as error:
+            return _error(error)
+        finally:
+            self._release_after(work)
+
+    def _release_after(self, work):
+        """Frees the place of a request once nothing works on it, be its client still there."""
+        if work is None or work.done():
+            self._under_way -= 1
+        else:
+            work.add_done_callback(self._release)
+
+    def _release(self, work):
+        self._under_way -= 1
+        work.exception()  # Nobody else is going to look at it.
+
+    async def _body(self, request):
+        """The body, unless it is too large or comes too slowly."""
+        largest = self._limits.max_bytes
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > largest:
+            raise _TooLarge(largest)
+        chunks, size = [], 0
+        async with asyncio.timeout(self._limits.seconds):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > largest:
+                    raise _TooLarge(largest)
+                chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _work(self, method, path, body):
+        """In a thread: the answer as JSON."""
+        try:
+            return self._dispatch(method, path, body)
+        except Exception as exception:  # Whatever a request brings about must not end the server.
+            raise errors.from_exception(exception) from None
+
+    def _dispatch(self, method, path, body):
+        pattern = {"POST": _POST, "GET": _GET}.get(method)
+        found = pattern.fullmatch(path) if pattern else None
+        if found is None:
+            raise errors.ServingError(f"Malformed request: {method} {path}")
+        spec = _model_spec(found)
+        if method == "GET":
+            return self._look(spec, metadata=bool(found["resource"]))
+        return self._infer(spec, found["method"].lower(), body)
+
+    def _look(self, spec, *, metadata):
+        if not spec.name:
+            raise errors.ServingError("Missing model name in request.")
+        if metadata:
+            request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec)
+            request.metadata_field.append("signature_def")
+            return json_responses.metadata(self._api.metadata(request))
+        request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
+        return json_responses.status(self._api.status(request))
+
+    def _infer(self, spec, method, body):
+        answer = {"predict": self._predict, "classify": self._classify, "regress": self._regress}
+        status = "OK"
+        try:
+            with self._metrics.timed(spec.name, api=method.capitalize(), entrypoint="REST"):
+                return answer[method](spec, body)
+        except Exception as exception:
+            error = errors.from_exception(exception)
+            status = error.code.name
+            raise error from None
+        finally:
+            self._metrics.request(spec.name, status=status)
+
+    def _predict(self, spec, body):
+        document = json_requests.parse(body)
+        json_requests.fill_signature(document, spec)
+        in_rows = False
+
+        def make_inputs(definition):
+            nonlocal in_rows
+            arrays, in_rows = json_requests.inputs(document, definition)
+            return arrays
+
+        request = predict_pb2.PredictRequest(model_spec=spec)
+        outputs = self._api.predict_arrays(request, make_inputs=make_inputs)
+        return (json_responses.rows if in_rows else json_responses.columns)(outputs)
+
+    def _classify(self, spec, body):
+        request = classification_pb2.ClassificationRequest(model_spec=spec)
+        json_examples.fill_examples(json_requests.parse(body), request)
+        return json_responses.classifications(self._api.classify(request))
+
+    def _regress(self, spec, body):
+        request = regression_pb2.RegressionRequest(model_spec=spec)
+        json_examples.fill_examples(json_requests.parse(body), request)
+        return json_responses.regressions(self._api.regress(request))
+
+
+class _TooLarge(errors.ServingError):
+    """A body beyond the limit: 413 says that trying again later will not help, as 429 would."""
+
+    def __init__(self, largest):
+        super().__init__(
+            f"The request body is larger than {largest} bytes.",
+            code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+        )
+
+
+def _busy(largest):
+    return errors.ServingError(
+        f"{largest} requests are under way, and no more are taken. Try again later.",
+        code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+    )
+
+
+def _late(seconds):
+    return errors.ServingError(
+        f"The request took longer than {seconds:g} s.", code=grpc.StatusCode.DEADLINE_EXCEEDED
+    )
+
+
+def _error(error):
+    status = 413 if isinstance(error, _TooLarge) else errors.http_status(error.code)
+    text = json_responses.error(error.message)
+    return responses.Response(text, status_code=status, media_type="application/json")
+
+
+def _model_spec(found):
+    """The `ModelSpec` of a path."""
+    spec = model_pb2.ModelSpec(name=_unquoted(found["name"] or "", "model name"))
+    if found["version"]:
+        version = int(found["version"]) if len(found["version"]) < 20 else _LARGEST + 1
+        if version > _LARGEST:
+            raise errors.ServingError(f"Failed to convert version: {found['version']} to numeric.")
+        spec.version.CopyFrom(wrappers_pb2.Int64Value(value=version))
+    if found["label"]:
+        spec.version_label = _unquoted(found["label"], "model version label")
+    return spec
+
+
+def _unquoted(text, what):
+    try:
+        return urllib.parse.unquote_to_bytes(text).decode()
+    except UnicodeDecodeError as error:
+        raise errors.ServingError(f"Failed to decode {what}:{text}") from error
