@@ -58,7 +58,13 @@ class SavedModelSession:
         definition = self.signatures[signature]
         if signature not in self._callables:
             self._callables[signature] = self._make_callable(definition)
-        outputs = self._callables[signature](*(inputs[name] for name in sorted(definition.inputs)))
+        arguments = [inputs[name] for name in sorted(definition.inputs)]
+        try:
+            outputs = self._callables[signature](*arguments)
+        except UnicodeDecodeError as error:
+            # A message that quotes input which is not text, such as a broken tf.Example.
+            message = error.object.decode("utf-8", "replace")
+            raise tf.errors.InvalidArgumentError(None, None, message) from None
         return dict(zip(sorted(definition.outputs), outputs, strict=True))
 
     def _make_callable(self, definition):

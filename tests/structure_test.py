@@ -17,10 +17,11 @@ ROOT = pathlib.Path(__file__).absolute().parents[1]
 # belongs.
 LEVELS = (
     {"checks", "compat", "compilation", "crc32c", "files", "loops", "normalization", "numerics"}
-    | {"pixels", "replicas", "version"},
+    | {"decoding", "pixels", "replicas", "version"},
     {"batches", "circle", "examples", "keras_hooks", "pairs", "records", "reductions", "sampling"}
     | {"similarities"},
-    {"baselines", "heads", "layers", "losses", "metrics", "neighbours", "retrieval"},
+    {"baselines", "galleries", "heads", "layers", "losses", "metrics", "neighbours", "retrieval"}
+    | {"signatures"},
     {"backbones", "callbacks", "clones", "graphs", "models", "steps"},
     {"plots", "projector", "servable", "sheets"},
     {"addons.losses.metric_learning", "addons.losses.functions", "addons.losses.classes"},
