@@ -8,6 +8,7 @@ import tensorflow as tf
 from circle_tf import decoding, numerics
 
 __all__ = [
+    "DECODE",
     "NAMES",
     "NEEDS_CLASSES",
     "NEEDS_CLASS_WEIGHTS",
@@ -21,6 +22,7 @@ __all__ = [
 NEEDS_CLASS_WEIGHTS = ("class_scores",)
 NEEDS_CLASSES = ("classify",)
 NEEDS_GALLERY = ("search", "search_k", "search_image", "search_image_k", "search_bytes", "classify")
+DECODE = ("serving_bytes", "serving_examples", "search_bytes", "classify")
 # Of the softmax over cosines that weighs the votes of neighbours.
 VOTE_SCALE = 16.0
 

@@ -16,6 +16,7 @@ class SavedModelSession:
         path: directory of the SavedModel.
 
     Attributes:
+        path: as given.
         signatures: dict of name to `SignatureDef`.
 
     Raises:
@@ -24,6 +25,7 @@ class SavedModelSession:
     """
 
     def __init__(self, path):
+        self.path = path
         self._session = tf.compat.v1.Session(graph=tf.Graph())
         with self._session.graph.as_default():
             meta_graph = tf.compat.v1.saved_model.loader.load(self._session, ["serve"], path)
