@@ -37,7 +37,7 @@ def define_flags():
     )
     flags.DEFINE_list("batch_sizes", ["1", "8", "64"], "Batch sizes to warm up: the server's.")
     flags.DEFINE_list("lite", [], "LiteRT models to add: float32, float16, int8.")
-    flags.DEFINE_bool("onnx", False, "Add an ONNX model.")
+    flags.DEFINE_list("onnx", [], "Signatures to add as ONNX models: serving_default.")
     flags.DEFINE_string(
         "models_config", None, "models.config to list it in; default: the one beside --base_path."
     )
@@ -67,7 +67,7 @@ def main(argv):
             xla=options.xla,
             batch_sizes=sizes,
             lite=tuple(options.lite),
-            onnx=options.onnx,
+            onnx=tuple(options.onnx),
         ),
     )
     print(report(published, workdir=options.workdir, base_path=options.base_path))

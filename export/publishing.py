@@ -53,7 +53,7 @@ class Options:
         xla: whether XLA compiles the model.
         batch_sizes: batch sizes to warm up.
         lite: kinds of LiteRT models to make, of `export.variants.LITE`.
-        onnx: whether to make an ONNX model.
+        onnx: signatures to make an ONNX model of.
     """
 
     signatures: tuple[str, ...] | None = None
@@ -63,7 +63,7 @@ class Options:
     xla: bool = False
     batch_sizes: tuple[int, ...] = (1,)
     lite: tuple[str, ...] = ()
-    onnx: bool = False
+    onnx: tuple[str, ...] = ()
 
 
 def publish(run, *, base_path, version=None, options=None, models_config=None, tell=print):
@@ -89,6 +89,7 @@ def publish(run, *, base_path, version=None, options=None, models_config=None, t
     """
     versions.choose(base_path, wanted=version)  # Before anything is made or waited for.
     options = options or Options()
+    variants.check(lite=options.lite, onnx=options.onnx)
     with versions.exclusive(base_path, tell=tell):
         version = versions.choose(base_path, wanted=version)
         tell(f"Loading {os.path.join(run.workdir, 'model.keras')}")

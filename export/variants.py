@@ -13,7 +13,7 @@ import tensorflow as tf
 from circle_tf import clones, retrieval, servable
 from export import console, gallery_sources, session
 
-__all__ = ["LITE", "LOWEST_COSINE", "make", "report"]
+__all__ = ["LITE", "LOWEST_COSINE", "check", "make", "report"]
 
 LITE = ("float32", "float16", "int8")
 LOWEST_COSINE = {"float32": 0.9999, "float16": 0.999, "int8": 0.9, "onnx": 0.9999}
@@ -22,7 +22,7 @@ _COMPARED = 64  # Random images to compare on, where a run kept no examples.
 _OPSET = 18
 
 
-def make(path, *, run, model, lite=(), onnx=False):
+def make(path, *, run, model, lite=(), onnx=()):
     """Converts the model and writes the results into a SavedModel that is not published yet.
 
     Args:
@@ -30,7 +30,7 @@ def make(path, *, run, model, lite=(), onnx=False):
         run: runs.Run, for the representative set.
         model: the run's model.
         lite: kinds, of `LITE`.
-        onnx: bool.
+        onnx: signatures; ONNX can hold serving_default.
 
     Returns:
         dict of variant to its file.
@@ -38,8 +38,7 @@ def make(path, *, run, model, lite=(), onnx=False):
     Raises:
         console.ExportError: an unknown kind, or it cannot be converted.
     """
-    if unknown := sorted(set(lite) - set(LITE)):
-        raise console.ExportError(f"--lite takes {', '.join(LITE)}; found {', '.join(unknown)}.")
+    check(lite=lite, onnx=onnx)
     served = clones.as_float32(model)
     images = _examples(run, served)
     made = {}
@@ -48,6 +47,26 @@ def make(path, *, run, model, lite=(), onnx=False):
     if onnx:
         made["onnx"] = _write(path, "model.onnx", _onnx(served, images.shape[1:]))
     return made
+
+
+def check(*, lite, onnx):
+    """Refuses what cannot be made, before anything is.
+
+    Args:
+        lite: kinds of LiteRT models.
+        onnx: signatures of ONNX models.
+
+    Raises:
+        console.ExportError: an unknown kind, or a signature that ONNX cannot hold.
+    """
+    if unknown := sorted(set(lite) - set(LITE)):
+        raise console.ExportError(f"--lite takes {', '.join(LITE)}; found {', '.join(unknown)}.")
+    if others := sorted(set(onnx) - {"serving_default"}):
+        raise console.ExportError(
+            f"--onnx={','.join(others)}: of the signatures only serving_default, from pixels, can "
+            "be converted. ONNX cannot decode image files, and what tf2onnx makes of them is not "
+            "valid."
+        )
 
 
 def report(path, *, run, model, made):

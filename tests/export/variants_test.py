@@ -36,7 +36,6 @@ def _publish(run, base_path, **options):
 
 # Converts to four formats and verifies in a process of its own: 20 to 40 seconds.
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_everything_at_once(tmp_path, run):
     published = _publish(
         run,
@@ -45,9 +44,9 @@ def test_everything_at_once(tmp_path, run):
         k=4,
         batch_sizes=(1, 4),
         lite=variants.LITE,
-        onnx=True,
+        onnx=("serving_default",),
     )
-    written = json.loads(open(os.path.join(published.path, manifest.PATH)).read())
+    written = json.loads((tmp_path / "tiny" / "1" / manifest.PATH).read_text())
     assert set(written["signatures"]) == set(signatures.NAMES)
     assert {name for name, seen in written["verified"].items() if name in signatures.NAMES} == set(
         signatures.NAMES
@@ -87,5 +86,7 @@ def test_a_gallery_of_another_model_is_refused(tmp_path, run):
 def test_unknown_variants_and_files_are_refused(tmp_path, run):
     with pytest.raises(console.ExportError, match="--lite takes float32.*found int4"):
         variants.make(str(tmp_path), run=run, model=saved_models.embedding_model(), lite=["int4"])
+    with pytest.raises(console.ExportError, match="serving_bytes: .*ONNX cannot decode"):
+        _publish(run, tmp_path / "tiny", onnx=("serving_bytes",))
     with pytest.raises(console.ExportError, match="Give a gallery file, a folder"):
         _publish(run, tmp_path / "tiny", gallery="none.npz")
