@@ -1,6 +1,5 @@
 """`save_servable`: an embedding model as the SavedModel that TF Serving loads."""
 
-import contextlib
 import os
 import shutil
 import uuid
@@ -9,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import clones, compat, galleries, graphs
+from circle_tf import clones, compat, graphs, serving_parts
 from circle_tf import signatures as signature_functions
 
 __all__ = ["STORED", "probe_images", "save_servable", "served_model"]
@@ -100,13 +99,13 @@ def save_servable(
     _check_absent(path)
     _check_model(model)
     image_shape = _image_shape(model, image_shape)
-    names = _check_names(signatures, gallery=gallery, class_weights=class_weights)
+    names = serving_parts.check_names(signatures, gallery=gallery, class_weights=class_weights)
     served = served_model(model, weights=weights)
-    held = _Weights(served, weights)
-    parts = _parts(
-        _embedder(served, held, image_shape, jit_compile=jit_compile),
+    held = serving_parts.StoredWeights(served, weights)
+    parts = serving_parts.parts(
+        serving_parts.embedder(served, held, image_shape, jit_compile=jit_compile),
         image_shape,
-        _checked_gallery(gallery, model, k, names),
+        serving_parts.check_gallery(gallery, model, k, names),
         class_weights if "class_scores" in names else None,
         k,
     )
@@ -215,125 +214,6 @@ def _image_shape(model, wanted):
     return tuple(int(n) for n in shape)
 
 
-class _Weights:
-    """The variables of a servable, and the model's weights as it reads them.
-
-    Args:
-        model: `keras.Model` in float32.
-        dtype: how large weights are stored.
-    """
-
-    def __init__(self, model, dtype):
-        self._half = {}
-        if dtype != "float32":
-            rounded = [weight for weight in model.weights if clones.is_rounded(weight)]
-            self._half = {
-                id(weight): (weight, tf.Variable(tf.cast(weight.value, dtype), name=f"half_{n}"))
-                for n, weight in enumerate(rounded)
-            }
-        self.variables = [
-            self._half[id(weight)][1] if id(weight) in self._half else weight.value
-            for weight in model.variables
-        ]
-
-    def scope(self):
-        """Within it Keras reads stored weights as float32."""
-        if not self._half:
-            return contextlib.nullcontext()
-        mapping = [(weight, tf.cast(half, tf.float32)) for weight, half in self._half.values()]
-        return keras.StatelessScope(state_mapping=mapping)
-
-
-def _embedder(model, held, image_shape, *, jit_compile):
-    """The function all signatures share; it reaches the Keras model by closure alone.
-
-    A Keras model that tf.Module tracks is saved by its own rules: its variables are not found in
-    a C++ session, or are written twice.
-    """
-    inputs = getattr(model, "inputs", None)
-    integer = inputs and tf.as_dtype(inputs[0].dtype).is_integer
-
-    def embed(images):
-        if integer:
-            images = tf.saturate_cast(tf.round(images), inputs[0].dtype)
-        with held.scope():
-            return tf.cast(_one(model(images, training=False)), tf.float32)
-
-    spec = tf.TensorSpec([None, *image_shape], tf.float32, name="images")
-    shared = tf.function(embed, input_signature=[spec], jit_compile=jit_compile or None)
-    shape = shared.get_concrete_function().structured_outputs.shape
-    if shape.rank != 2 or shape[1] is None:
-        raise ValueError(
-            f"The model {model.name!r} must return embeddings [B, D] with a fixed D; its output "
-            f"has shape {shape}. End it with circle_tf.UnitEmbedding(dim)."
-        )
-    return shared
-
-
-def _parts(embed, image_shape, gallery, class_weights, k):
-    """Everything signatures share, the gallery and class weights as variables."""
-    stored = {}
-    if gallery is not None:
-        stored["gallery"] = _variable(gallery.embeddings, "gallery")
-        stored["ids"] = _variable(gallery.ids, "ids")
-        if gallery.classes is not None:
-            classes, rows = np.unique(gallery.classes, return_inverse=True)
-            stored["classes"] = _variable(classes, "classes")
-            stored["class_rows"] = _variable(rows.astype(np.int32), "class_rows")
-    if class_weights is not None:
-        rows = galleries.unit_rows(class_weights, name="class_weights")
-        stored["class_weights"] = _variable(rows, "class_weights")
-    return signature_functions.Parts(embed, image_shape, k=k, **stored)
-
-
-def _variable(values, name):
-    if values.dtype.kind == "U":
-        values = np.array([value.encode() for value in values.tolist()], object)
-    with tf.device("CPU:0"):  # Where strings are.
-        return tf.Variable(values, trainable=False, name=name)
-
-
-def _check_names(names, *, gallery, class_weights):
-    """The signatures wanted, in the order of the table, `serving_default` among them."""
-    names = {"serving_default", *names}
-    if unknown := sorted(names - set(signature_functions.NAMES)):
-        raise ValueError(
-            f"Unknown signatures {', '.join(unknown)}; there are "
-            f"{', '.join(signature_functions.NAMES)}."
-        )
-    needs = [
-        (signature_functions.NEEDS_GALLERY, gallery, "gallery=, the embeddings to search in"),
-        (
-            signature_functions.NEEDS_CLASSES,
-            getattr(gallery, "classes", None),
-            "a gallery with classes",
-        ),
-        (signature_functions.NEEDS_CLASS_WEIGHTS, class_weights, "class_weights= of a head"),
-    ]
-    for needing, given, what in needs:
-        if (lacking := sorted(names & set(needing))) and given is None:
-            raise ValueError(f"The signatures {', '.join(lacking)} need {what}.")
-    return [name for name in signature_functions.NAMES if name in names]
-
-
-def _checked_gallery(gallery, model, k, names):
-    """The gallery if a signature reads it, once it is known to be this model's."""
-    if gallery is None or not set(names) & set(signature_functions.NEEDS_GALLERY):
-        return None
-    own = galleries.embedder_fingerprint(model)
-    if gallery.source not in (None, own):
-        raise ValueError(
-            f"The gallery was embedded by another model (fingerprint {gallery.source}; this model "
-            f"has {own}): distances to it mean nothing. Embed the gallery again with this model."
-        )
-    dim = model.output_shape[-1]
-    if gallery.dim != dim:
-        raise ValueError(f"The gallery has {gallery.dim} dimensions, the model {dim}.")
-    if isinstance(k, bool) or not 1 <= k <= len(gallery):
-        raise ValueError(f"k must be 1 to {len(gallery)}, the size of the gallery; found {k}.")
-    return gallery
-
-
 def _check_graph(signature, *, xla):
     outputs = [tensor.name for tensor in signature.outputs]
     if found := graphs.forbidden_nodes(signature.graph.as_graph_def(), outputs, xla=xla):
@@ -365,7 +245,7 @@ def _check_embeddings(signature, model, image_shape, *, check_unit):
 def _check_clone(signature, model, image_shape):
     """The float32 clone must agree with the model as it was trained, but for rounding."""
     images = tf.constant(probe_images(image_shape, batch_size=3))
-    trained = tf.cast(_one(model(images, training=False)), tf.float32)
+    trained = tf.cast(serving_parts.one_output(model(images, training=False)), tf.float32)
     cosines = -keras.losses.cosine_similarity(trained, signature(images=images)["embeddings"])
     if not np.min(cosines) >= _CLONE_COSINE:
         raise ValueError(
@@ -373,17 +253,6 @@ def _check_clone(signature, model, image_shape):
             f"as trained (cosine {np.min(cosines):.4f}): its config does not rebuild it. Check "
             "get_config of its own layers."
         )
-
-
-def _one(outputs):
-    """The only tensor of a model's outputs."""
-    tensors = tf.nest.flatten(outputs)
-    if len(tensors) != 1:
-        raise ValueError(
-            f"A servable has one output, the embeddings; the model returns {len(tensors)}. Save "
-            "the part that embeds: keras.Model(model.inputs[0], embeddings)."
-        )
-    return tensors[0]
 
 
 def _variables_read(functions, variables):

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
+from tensorflow.python.util import deprecation
 
 __all__ = ["SavedModelSession"]
 
@@ -27,7 +28,8 @@ class SavedModelSession:
     def __init__(self, path):
         self.path = path
         self._session = tf.compat.v1.Session(graph=tf.Graph())
-        with self._session.graph.as_default():
+        # "Use tf.saved_model.load instead": it does not open a session.
+        with self._session.graph.as_default(), deprecation.silence():
             meta_graph = tf.compat.v1.saved_model.loader.load(self._session, ["serve"], path)
         self.signatures = dict(meta_graph.signature_def)
         self._callables = {}

@@ -23,7 +23,7 @@ LEVELS = (
     {"baselines", "galleries", "heads", "layers", "losses", "metrics", "neighbours", "retrieval"}
     | {"signatures"},
     {"backbones", "callbacks", "clones", "graphs", "models", "steps"},
-    {"plots", "projector", "servable", "sheets"},
+    {"plots", "projector", "servable", "serving_parts", "sheets"},
     {"addons.losses.metric_learning", "addons.losses.functions", "addons.losses.classes"},
     {"addons.losses.__init__", "addons.callbacks", "addons.optimizers"},
     {"addons.__init__"},
