@@ -9,13 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from circle_tf import galleries, graphs
+from export import contents as contents_of
 from export import verification
 
 __all__ = ["PATH", "describe", "fingerprint", "write"]
 
-# TF Serving ignores assets.extra, but for warm-up requests; within the version's directory the
-# manifest appears, moves and goes with it.
-PATH = os.path.join("assets.extra", "manifest.json")
+PATH = contents_of.MANIFEST
 
 
 def describe(path, *, run, version, verified, contents, model, variants=None):

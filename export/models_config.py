@@ -19,6 +19,7 @@ __all__ = [
     "PREVIOUS",
     "STABLE",
     "changing",
+    "check_there",
     "lint",
     "load",
     "model",
@@ -42,14 +43,26 @@ def load(path):
     Raises:
         console.ExportError: no such file, a field that does not exist, or what `lint` finds.
     """
-    if not os.path.exists(path):
-        raise console.ExportError(
-            f"There is no {path!r}. python -m export.publish writes it with the first version."
-        )
+    check_there(path)
     config = read(path)
     if found := lint(config):
         raise console.ExportError(f"{path}: " + "; ".join(found) + ".")
     return config
+
+
+def check_there(path):
+    """Says what to do where there is no models.config.
+
+    Args:
+        path: the file.
+
+    Raises:
+        console.ExportError: it is not there.
+    """
+    if not os.path.exists(path):
+        raise console.ExportError(
+            f"There is no {path!r}. python -m export.publish writes it with the first version."
+        )
 
 
 def read(path):

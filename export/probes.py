@@ -31,7 +31,7 @@ def probes(names, *, images, embeddings, contents):
         good = [
             _probe(name, images[:size], embeddings[size], contents)
             for size in embeddings
-            if contents is not None
+            if _is_known(name, contents)
         ]
         found.append({"signature": name, "good": good, "bad": bad_inputs(name, images, dim=dim)})
     return found
@@ -124,6 +124,15 @@ def as_examples(contents):
         features = tf.train.Features(feature={"image/encoded": feature})
         made.append(tf.train.Example(features=features).SerializeToString())
     return _strings(made)
+
+
+def _is_known(name, contents):
+    """Whether it is known what a signature should answer."""
+    if contents is None:
+        return False
+    needs_weights = name in signatures.NEEDS_CLASS_WEIGHTS
+    lacks = needs_weights and contents.class_weights is None
+    return not (lacks or (name in signatures.NEEDS_GALLERY and contents.gallery is None))
 
 
 def _strings(values):

@@ -112,7 +112,8 @@ def _stage(staged, run, model, contents, *, options, base_path, tell):
     """Everything that is to be in the version's directory; `(manifest, Verification)`."""
     tell("Exporting" + _precision_note(model))
     with _for_people():
-        contents.save(model, staged, image_shape=run.image_shape)
+        with console.stderr_kept_back():  # oneDNN tells of the CPU's lack of half precision.
+            contents.save(model, staged, image_shape=run.image_shape)
         requests = warmup_requests(model, contents, batch_sizes=options.batch_sizes, run=run)
         warmup.write(staged, requests, model_name=rollout.model_name(base_path))
     tell("Verifying in a C++ session, as TF Serving runs it")

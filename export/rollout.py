@@ -76,6 +76,7 @@ def promote(base_path, *, config, version=None, tell=print):
     Raises:
         console.ExportError: there is no canary, or it is another version.
     """
+    models_config.check_there(config)
 
     def change(labels):
         canary = labels.get(CANARY)
@@ -109,6 +110,7 @@ def rollback(base_path, *, config, tell=print):
     Raises:
         console.ExportError: there is nothing to go back to.
     """
+    models_config.check_there(config)
 
     def change(labels):
         if CANARY in labels and STABLE in labels:
@@ -140,6 +142,7 @@ def prune(base_path, *, config, keep, tell=print):
     """
     if keep < 1:
         raise console.ExportError(f"--keep must be 1 or more; found {keep}.")
+    models_config.check_there(config)
     with (
         versions.exclusive(base_path, tell=tell),
         models_config.changing(config, tell=tell) as content,

@@ -157,14 +157,17 @@ def _lite(model, kind, images):
         if kind == "int8":
             rows = np.linspace(0, len(images) - 1, min(_REPRESENTATIVE, len(images))).astype(int)
             converter.representative_dataset = lambda: ([images[row][None]] for row in rows)
-        return converter.convert()
+        with console.stderr_kept_back():
+            return converter.convert()
 
 
 def _lite_runner(file):
     with warnings.catch_warnings():
         # It is to move to the package ai-edge-litert; TF 2.21 still has it.
         warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated")
-        interpreter = tf.lite.Interpreter(model_path=file)
+        with console.stderr_kept_back():
+            interpreter = tf.lite.Interpreter(model_path=file)
+            interpreter.allocate_tensors()
     runner = interpreter.get_signature_runner("serving_default")
     return lambda images: runner(images=images)["embeddings"]
 

@@ -80,10 +80,18 @@ def test_prune_keeps_the_newest_and_what_is_served(base_path, config):
     assert not [name for name in os.listdir(base_path) if name.startswith(".tmp")]
 
 
-def test_prune_wants_to_know_what_is_served(base_path, config):
+def test_prune_wants_to_know_what_is_served(base_path, config, tmp_path):
+    for change in (rollout.promote, rollout.rollback):
+        with pytest.raises(console.ExportError, match="There is no .*publish writes it"):
+            change(base_path, config=str(tmp_path / "none" / "models.config"))
+    assert os.listdir(tmp_path) == ["tiny"]
+    with pytest.raises(console.ExportError, match="There is no .*publish writes it"):
+        rollout.prune(base_path, config=config, keep=1)
+    (tmp_path / "other" / "1").mkdir(parents=True)
+    rollout.add(str(tmp_path / "other"), version=1, config=config)
     with pytest.raises(console.ExportError, match="does not list tiny"):
         rollout.prune(base_path, config=config, keep=1)
-    assert len(versions.existing(base_path)) == 6 and not os.path.exists(config)
+    assert len(versions.existing(base_path)) == 6
 
 
 def test_a_model_of_the_same_name_elsewhere_is_not_touched(base_path, config, tmp_path):
