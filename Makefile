@@ -11,7 +11,7 @@ WORKDIR ?= runs/glyphs
 BASE_PATH ?= models/glyphs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-library test-addons run-addons lint format bazel lock clean
+.PHONY: help demo test test-fast test-library test-addons run-addons bench-peers lint format bazel lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -40,7 +40,11 @@ test-addons: ## Run the tests of circle_tf on TensorFlow Addons' stack (Keras 2,
 
 run-addons: $(VENV)/.installed
 	$(RUN) -m pytest -q -m "not slow" tests/addons_stack tests/circle_tf circle_tf $(ARGS) \
-	  --ignore=circle_tf/keras_hooks.py --ignore=circle_tf/steps.py
+	  --ignore=circle_tf/keras_hooks.py --ignore=circle_tf/steps.py \
+	  --ignore=circle_tf/passes.py --ignore=circle_tf/cached_gradients.py
+
+bench-peers: ## Make .venv-peers: PyTorch and pytorch-metric-learning, for benchmarks/
+	$(MAKE) .venv-peers/.installed VENV=.venv-peers LOCK=requirements-peers.lock ASKED=$@
 
 lint: $(VENV)/.installed ## Check style
 	$(RUN) -m ruff check .

@@ -1,81 +1,134 @@
-"""Time and memory of `retrieval_report` beside a bare float32 matmul and top_k.
+"""Time of `retrieval_report` beside a bare product and top-k, and pytorch-metric-learning.
 
     python -m benchmarks.retrieval_benchmark --rows=60000 --dim=512
+    python -m benchmarks.retrieval_benchmark --rows=60000 --dim=512 --queries=4000 --rounds=5
 
-The bare loop is the least any exact search must do (same chunks, k = 1, leave-one-out by value); it
-returns neighbours that may change with the chunk size. Memory is the growth of the process'
-peak over what it held with TensorFlow and the embeddings loaded; the embeddings are shown apart.
+Without --queries it is leave-one-out: all rows are queries. The bare loop is the least any exact
+search must do (float32, nothing checked); it returns neighbours that may change with the chunk
+size. Memory is the growth of the process' peak over what it held with TensorFlow and the embeddings
+loaded; the embeddings are shown apart. Peers need `make bench-peers`; --nopeers leaves them out.
 """
 
+import contextlib
 import resource
-import time
 
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
+from benchmarks import peers, timing
+from benchmarks.data import noisy_classes
 from circle_tf import retrieval
 
-_ROWS = flags.DEFINE_integer("rows", 10_000, "Embeddings N.", lower_bound=2)
+_ROWS = flags.DEFINE_integer("rows", 10_000, "Gallery embeddings N.", lower_bound=2)
 _DIM = flags.DEFINE_integer("dim", 512, "Numbers per embedding D.", lower_bound=1)
+_QUERIES = flags.DEFINE_integer("queries", None, "Queries apart from the gallery.", lower_bound=1)
 _PER_CLASS = flags.DEFINE_integer("per_class", 5, "Rows of each class.", lower_bound=2)
 _KS = flags.DEFINE_multi_integer("k", [1, 10], "k of recall_at_k.")
 _CHUNK = flags.DEFINE_integer("chunk_size", None, "Queries at a time; default: by memory.")
-_BARE = flags.DEFINE_bool("bare", True, "Time the bare loop too (after the report).")
+_ROUNDS = flags.DEFINE_integer("rounds", 1, "Timings of each, in turn.", lower_bound=1)
+_PEERS = flags.DEFINE_bool("peers", True, "Time pytorch-metric-learning too.")
+_OURS, _FLOOR = "circle_tf retrieval_report", "product + top_k, TensorFlow"
+_PEER = "pytorch-metric-learning AccuracyCalculator"
 
 
-def noisy_classes(*, rows, dim, per_class):
-    """`(embeddings [N, D] float32, labels [N])`: class centres and noise, neither easy nor lost."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(rows) // per_class
-    embeddings = rng.standard_normal((rows, dim), np.float32)
-    centres = rng.standard_normal((labels[-1] + 1, dim), np.float32)
-    for start in range(0, rows, 4096):
-        part = slice(start, start + 4096)
-        embeddings[part] += 0.3 * centres[labels[part]]
-    return embeddings, labels
+def make_inputs(*, rows, queries, dim, per_class):
+    """Keyword arguments of `retrieval_report`."""
+    z, ids = noisy_classes(rows=rows + (queries or 0), dim=dim, per_class=per_class)
+    if not queries:
+        return {"embeddings": z, "labels": ids}
+    order = np.random.default_rng(1).permutation(len(ids))
+    asked, kept = order[:queries], order[queries:]
+    return {
+        "embeddings": z[asked],
+        "labels": ids[asked],
+        "gallery": z[kept],
+        "gallery_labels": ids[kept],
+    }
 
 
-def bare_search(embeddings, *, k, chunk_size):
-    """Nearest rows `[N, k]` by float32 matmul and top_k of unit rows, nothing checked."""
-    keys = tf.math.l2_normalize(tf.constant(embeddings), axis=1)
-    search = tf.function(lambda part: tf.math.top_k(tf.matmul(part, keys, transpose_b=True), k + 1))
-    parts = range(0, len(embeddings), chunk_size)
-    found = [search(keys[start : start + chunk_size]).indices.numpy() for start in parts]
-    return np.concatenate(found)[:, 1:]
+def bare_search(queries, gallery, *, k, chunk_size):
+    """Nearest rows `[Q, k]` by float32 matmul and top_k of unit rows."""
+    keys = tf.math.l2_normalize(tf.constant(gallery), axis=1)
+    anchors = tf.math.l2_normalize(tf.constant(queries), axis=1)
+    found = [_bare_part(part, keys, k) for part in _parts(anchors, chunk_size)]
+    return np.concatenate([part.numpy() for part in found])
 
 
-def _timed(function):
-    start = time.perf_counter()
-    result = function()
-    return result, time.perf_counter() - start
+@tf.function(reduce_retracing=True)
+def _bare_part(part, keys, k):
+    return tf.math.top_k(tf.matmul(part, keys, transpose_b=True), k).indices
+
+
+def bare_product(queries, gallery, *, chunk_size):
+    """The products alone, by NumPy in one buffer."""
+    buffer = np.empty([chunk_size, len(gallery)], np.float32)
+    for part in _parts(queries, chunk_size):
+        np.matmul(part, gallery.T, out=buffer[: len(part)])
+
+
+def _parts(rows, size):
+    return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _timers(inputs, *, peer, reports):
+    """Timers by name; what the metrics come to ends up in `reports`."""
+    queries, gallery = inputs["embeddings"], inputs.get("gallery", inputs["embeddings"])
+    chunks = {"chunk_size": _CHUNK.value or max(1, 2**28 // (4 * len(gallery)))}
+    k = max(*_KS.value, _PER_CLASS.value) + 1
+
+    def ours():
+        reports[_OURS] = retrieval.retrieval_report(**inputs, ks=_KS.value, chunk_size=_CHUNK.value)
+        reports.setdefault("peak MiB", _peak_mib())
+
+    def theirs():
+        reports[_PEER] = peer.ask("report")
+        return reports[_PEER].pop("seconds")
+
+    timers = {
+        _OURS: timing.stopwatch(ours),
+        _FLOOR: timing.stopwatch(lambda: bare_search(queries, gallery, k=k, **chunks)),
+        "product alone, NumPy": timing.stopwatch(lambda: bare_product(queries, gallery, **chunks)),
+    }
+    return timers if peer is None else {**timers, _PEER: theirs}
 
 
 def _peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def _warm_up():
+    """Starts the threads and libraries of the first use, which are no part of the search."""
+    rows, ids = noisy_classes(rows=2000, dim=_DIM.value, per_class=_PER_CLASS.value)
+    retrieval.retrieval_report(rows, ids)
+    bare_search(rows[:64], rows, k=2, chunk_size=32)
+
+
 def main(_):
-    """Prints one table."""
-    rows, dim = _ROWS.value, _DIM.value
-    embeddings, labels = noisy_classes(rows=rows, dim=dim, per_class=_PER_CLASS.value)
-    # Starts the threads and libraries of the first use, which are no part of the search.
-    retrieval.retrieval_report(embeddings[:64], labels[:64])
-    before = _peak_mib()
-    report, seconds = _timed(
-        lambda: retrieval.retrieval_report(
-            embeddings, labels, ks=_KS.value, chunk_size=_CHUNK.value
-        )
+    """Prints the metrics, which must agree, then a table of times."""
+    inputs = make_inputs(
+        rows=_ROWS.value, queries=_QUERIES.value, dim=_DIM.value, per_class=_PER_CLASS.value
     )
-    growth = _peak_mib() - before
-    print(f"N x D                  {rows} x {dim} float32, {embeddings.nbytes / 2**20:.0f} MiB")
-    print(f"retrieval_report       {seconds:.1f} s, peak growth {growth:.0f} MiB")
-    if _BARE.value:
-        chunk = _CHUNK.value or max(1, 2**28 // (4 * rows))
-        _, bare = _timed(lambda: bare_search(embeddings, k=max(_KS.value), chunk_size=chunk))
-        print(f"bare matmul + top_k    {bare:.1f} s, ratio {seconds / bare:.2f}")
-    for name, value in report.items():
-        print(f"{name:<30} {value:.4g}")
+    reports = {}
+    _warm_up()
+    before = _peak_mib()
+    with contextlib.ExitStack() as stack:
+        peer = None
+        if _PEERS.value:
+            peer = stack.enter_context(peers.Peer("benchmarks.retrieval_peers", inputs=inputs))
+        timers = _timers(inputs, peer=peer, reports=reports)
+        times = timing.interleaved(timers, rounds=_ROUNDS.value, warm_up=0)
+    growth = reports.pop("peak MiB") - before
+    for name, report in reports.items():
+        print(f"{name}:", ", ".join(f"{metric} {value:.6g}" for metric, value in report.items()))
+    print(f"peak growth of {_OURS} {growth:.0f} MiB\n")
+    timing.print_table(
+        ["way", "seconds", f"ratio to {_FLOOR}"],
+        [
+            [name, float(np.median(seconds)), timing.ratio(seconds, times[_FLOOR])]
+            for name, seconds in times.items()
+        ],
+    )
 
 
 if __name__ == "__main__":

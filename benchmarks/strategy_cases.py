@@ -79,6 +79,23 @@ CASES = {
             loss=lambda: circle_tf.CircleLoss(gamma=16.0, reduction="none"),
             optimizer=lambda: keras.optimizers.SGD(0.001),
         ),
+        Case(
+            "CrossBatchCircleLoss",
+            loss=lambda: circle_tf.CrossBatchCircleLoss(50, gamma=16.0, start_step=2),
+            evaluate=True,
+        ),
+        Case(
+            "CrossBatchCircleLoss, a replica without rows, XLA",
+            loss=lambda: circle_tf.CrossBatchCircleLoss(7, gamma=16.0, block_size=None),
+            rows=33,
+            compile={"jit_compile": True},
+        ),
+        Case("cached_gradient_batch=3", metrics=True, compile={"cached_gradient_batch": 3}),
+        Case(
+            "cached_gradient_batch=3, a replica without rows, XLA",
+            rows=33,
+            compile={"cached_gradient_batch": 3, "jit_compile": True},
+        ),
         Case("gradient_accumulation=2", compile={"gradient_accumulation": 2}),
         Case("steps_per_execution=2", compile={"steps_per_execution": 2}),
         Case(
@@ -114,16 +131,34 @@ def run(case: Case, strategy: tf.distribute.Strategy) -> dict[str, list[float]]:
     model = build(case, strategy)
     rows, ids, weights = data(case)
     options = {"sample_weight": weights, "batch_size": BATCH, "verbose": 0}
-    history = model.fit(rows, ids, epochs=EPOCHS, shuffle=False, **options).history
+    updates = _Updates()
+    history = model.fit(
+        rows, ids, epochs=EPOCHS, shuffle=False, callbacks=[updates], **options
+    ).history
     results = {f"fit {name}": values for name, values in history.items()}
     if case.evaluate:
         evaluated = model.evaluate(rows, ids, return_dict=True, **options)
         results |= {f"evaluate {name}": [value] for name, value in evaluated.items()}
     results["weights"] = np.concatenate([w.ravel() for w in model.get_weights()]).tolist()
-    results["iterations"] = [int(model.optimizer.iterations.numpy())]
-    if case.policy == "mixed_float16":
-        results["loss scale"] = [float(model.optimizer.dynamic_scale.numpy())]
-    return results
+    if model.memory:
+        results["memory"] = np.concatenate([w.ravel() for w in model.memory.get_weights()]).tolist()
+    return {**results, **updates.results}
+
+
+class _Updates(keras.callbacks.Callback):
+    """After each batch: how many updates were applied, and the scale of the loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.results = {"iterations": []}
+
+    def on_train_batch_end(self, batch, logs=None):
+        del batch, logs
+        optimizer = self.model.optimizer
+        self.results["iterations"].append(int(optimizer.iterations.numpy()))
+        if hasattr(optimizer, "dynamic_scale"):
+            scale = float(optimizer.dynamic_scale.numpy())
+            self.results.setdefault("loss scale", []).append(scale)
 
 
 def build(case: Case, strategy: tf.distribute.Strategy) -> circle_tf.EmbeddingModel:
@@ -154,8 +189,11 @@ def data(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
 
 
 def differences(results: dict, expected: dict) -> dict[str, float]:
-    """Largest absolute difference of weights, and of logs; nan equals nan."""
-    found = {"weights": 0.0, "logs": 0.0}
+    """Largest absolute difference of weights, and of logs; relative, of what `evaluate` found.
+
+    nan equals nan. Applied updates and loss scales must be the same after each batch: inf if not.
+    """
+    found = {"weights": 0.0, "logs": 0.0, "evaluate": 0.0}
     for name, values in expected.items():
         ours, theirs = np.asarray(results[name]), np.asarray(values)
         if not np.array_equal(np.isnan(ours), np.isnan(theirs)):
@@ -166,6 +204,9 @@ def differences(results: dict, expected: dict) -> dict[str, float]:
             apart = 0.0 if apart == 0 else float("inf")
         kind = "weights" if name == "weights" else "logs"
         found[kind] = max(found[kind], apart)
+        if name.startswith("evaluate "):
+            relative = apart / max(1.0, float(np.abs(theirs).max()))
+            found["evaluate"] = max(found["evaluate"], relative)
     return found
 
 

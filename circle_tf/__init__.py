@@ -15,6 +15,7 @@ from circle_tf.galleries import Gallery
 from circle_tf.heads import CircleHead
 from circle_tf.layers import CosineClassifier, PairwiseCircle, UnitEmbedding
 from circle_tf.losses import CircleLoss, ClassCircleLoss
+from circle_tf.memory import CrossBatchCircleLoss, CrossBatchMemory
 from circle_tf.models import EmbeddingModel
 from circle_tf.records import RecordFiles
 from circle_tf.retrieval import (
@@ -34,6 +35,8 @@ __all__ = [
     "CircleLoss",
     "ClassCircleLoss",
     "CosineClassifier",
+    "CrossBatchCircleLoss",
+    "CrossBatchMemory",
     "EmbeddingModel",
     "Gallery",
     "PKSampler",

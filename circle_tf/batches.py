@@ -6,7 +6,10 @@ import tensorflow as tf
 
 from circle_tf import numerics, pairs, replicas
 
-__all__ = ["Batch", "global_batch"]
+__all__ = ["Batch", "check_lengths", "global_batch", "row_numbers"]
+
+# One pass each way instead of one per operation: it costs as much as the loss itself otherwise.
+_normalize = replicas.compiled(numerics.safe_normalize)
 
 
 class Batch(NamedTuple):
@@ -41,7 +44,7 @@ def global_batch(embeddings, labels, *, one_hot=False):
     """
 
     def make():
-        unit = numerics.safe_normalize(embeddings)
+        unit = _normalize(embeddings)
         ids = pairs.to_ids(labels, one_hot=one_hot)
         check_lengths(ids, unit, "embeddings")
         keys, offset = replicas.gather_rows(unit)
@@ -66,3 +69,19 @@ def check_lengths(ids, rows, name):
     """
     if not ids.shape.is_compatible_with(rows.shape[:1]):
         raise ValueError(f"Found {ids.shape[0]} labels for {rows.shape[0]} {name}.")
+
+
+def row_numbers(ids):
+    """Numbers of the rows of a batch, from 0.
+
+    Args:
+        ids: `[B]`.
+
+    Returns:
+        int64 `[B]`.
+
+    Example:
+        >>> row_numbers(tf.constant([7, 7, 9])).numpy().tolist()
+        [0, 1, 2]
+    """
+    return tf.range(tf.shape(ids, out_type=tf.int64)[0])

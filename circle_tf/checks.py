@@ -1,8 +1,10 @@
-"""Checks on values that are known only when a step runs."""
+"""Checks on arguments, and on values that are known only when a step runs."""
+
+import numbers
 
 import tensorflow as tf
 
-__all__ = ["passing"]
+__all__ = ["passing", "whole_number"]
 
 _SHOWN = 16
 
@@ -38,3 +40,28 @@ def passing(value, condition, message, data):
         [tf.debugging.Assert(condition, [message, data], summarize=_SHOWN)]
     ):
         return tf.identity(value)
+
+
+def whole_number(value, name, *, least):
+    """The int that `value` is.
+
+    Args:
+        value: what was given.
+        name: str, whose value it is.
+        least: int.
+
+    Returns:
+        int.
+
+    Raises:
+        ValueError: not a whole number, or below `least`.
+
+    Example:
+        >>> whole_number(0, "dim", least=1)
+        Traceback (most recent call last):
+        ValueError: dim must be a whole number of 1 or more; found 0.
+    """
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or value != value // 1 or value < least:
+        raise ValueError(f"{name} must be a whole number of {least} or more; found {value!r}.")
+    return int(value)

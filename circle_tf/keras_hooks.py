@@ -45,11 +45,13 @@ class RecordingScope(keras.StatelessScope):
 
     Args:
         shift: int or scalar, this replica's shift of the seeds.
+        state: pairs (variable, value) to show in place of the variables' own values.
     """
 
-    def __init__(self, shift=0):
-        super().__init__(collect_losses=True)
+    def __init__(self, shift=0, state=()):
         self._shift = shift
+        state = [(v, value + self._seed_shift(v) if _is_seed(v) else value) for v, value in state]
+        super().__init__(state_mapping=state, collect_losses=True)
         self._assigned = {}
 
     def add_update(self, update):

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import circle, compat, losses, numerics, reductions, replicas
+from circle_tf import blockwise, checks, circle, compat, losses, numerics, reductions, replicas
 
 __all__ = ["CosineClassifier", "PairwiseCircle", "UnitEmbedding"]
 
@@ -47,7 +47,7 @@ class UnitEmbedding(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.dim = _positive_int(dim, "dim")
+        self.dim = checks.whole_number(dim, "dim", least=1)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
@@ -79,7 +79,7 @@ class UnitEmbedding(keras.layers.Layer):
 
     def compute_output_spec(self, features):
         """`[B, D]` in the loss dtype, whatever the compute dtype."""
-        return compat.output_spec((features.shape[0], self.dim), _loss_dtype(self))
+        return compat.output_spec((features.shape[0], self.dim), loss_dtype(self))
 
     def get_config(self):
         """The constructor's arguments."""
@@ -133,7 +133,7 @@ class CosineClassifier(keras.layers.Layer):
     def compute_output_spec(self, embeddings):
         """`[B, C]` in the loss dtype."""
         shape = (embeddings.shape[0], self.num_classes)
-        return compat.output_spec(shape, _loss_dtype(self))
+        return compat.output_spec(shape, loss_dtype(self))
 
     def get_config(self):
         """The constructor's arguments."""
@@ -166,11 +166,15 @@ class LossLayer(keras.layers.Layer):
         """Per-example losses `[B]` of a pair (embeddings, ids)."""
         embeddings, ids = inputs
         values, valid = self.losses_of(embeddings, ids)
+        self.add_model_loss(values, valid)
+        return values
+
+    def add_model_loss(self, values, valid):
+        """Adds the reduced losses to the model's, if `as_model_loss`."""
         if self.as_model_loss:
             loss = reductions.reduce_losses(values, valid, reduction=self.reduction)
             # Keras divides the losses that layers add by the number of replicas.
             self.add_loss(loss * replicas.num_replicas())
-        return values
 
     def losses_of(self, embeddings, ids):
         """`(losses [B], valid [B])`; what a subclass adds."""
@@ -191,7 +195,7 @@ class LossLayer(keras.layers.Layer):
 
     def compute_output_spec(self, inputs):
         """`[B]` in the loss dtype."""
-        return compat.output_spec((inputs[0].shape[0],), _loss_dtype(self))
+        return compat.output_spec((inputs[0].shape[0],), loss_dtype(self))
 
     def get_config(self):
         """The constructor's arguments."""
@@ -209,6 +213,7 @@ class PairwiseCircle(LossLayer):
         reduction: how the losses become the model loss; see `circle_tf.reductions`.
         as_model_loss: add the reduced loss to the model's losses, so that `compile` needs none.
         detach_weights: see `circle_loss`.
+        block_size: see `CircleLoss`.
         **kwargs: `name`, `dtype`.
 
     Call arguments:
@@ -237,6 +242,7 @@ class PairwiseCircle(LossLayer):
         reduction="mean_valid",
         as_model_loss=False,
         detach_weights=True,
+        block_size="auto",
         **kwargs,
     ):
         super().__init__(
@@ -247,10 +253,17 @@ class PairwiseCircle(LossLayer):
             detach_weights=detach_weights,
             **kwargs,
         )
+        self.block_size = blockwise.check_block_size(block_size)
 
     def losses_of(self, embeddings, ids):
         """`(losses [B], valid [B])` within the global batch."""
-        return losses.pairwise_losses(embeddings, ids, **self.hyperparameters())
+        return losses.pairwise_losses(
+            embeddings, ids, block_size=self.block_size, **self.hyperparameters()
+        )
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {**super().get_config(), "block_size": self.block_size}
 
     @property
     def crosses_replicas(self):
@@ -299,20 +312,13 @@ def cosines_to(embeddings, class_weights):
     return tf.matmul(unit, weights, transpose_b=True)
 
 
-def _positive_int(value, name):
-    if isinstance(value, bool) or int(value) != value or value < 1:
-        raise ValueError(f"{name} must be a whole number of 1 or more; found {value!r}.")
-    return int(value)
-
-
 def check_num_classes(value):
     """Int C of 2 or more, or ValueError."""
-    if _positive_int(value, "num_classes") < 2:
-        raise ValueError(f"num_classes must be 2 or more; found {value!r}.")
-    return int(value)
+    return checks.whole_number(value, "num_classes", least=2)
 
 
-def _loss_dtype(layer):
+def loss_dtype(layer):
+    """float64 for a layer of that policy, else float32: str."""
     return "float64" if layer.dtype_policy.variable_dtype == "float64" else "float32"
 
 

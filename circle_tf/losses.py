@@ -3,12 +3,28 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import batches, checks, circle, numerics, pairs, reductions, replicas
+from circle_tf import batches, blockwise, checks, circle, numerics, pairs, reductions, replicas
 
-__all__ = ["CircleLoss", "ClassCircleLoss", "class_losses", "pairwise_losses"]
+__all__ = [
+    "CircleLoss",
+    "ClassCircleLoss",
+    "as_embeddings",
+    "class_losses",
+    "nan_unless",
+    "pairwise_losses",
+]
 
 
-def pairwise_losses(embeddings, labels, *, margin, gamma, detach_weights=True, one_hot=False):
+def pairwise_losses(
+    embeddings,
+    labels,
+    *,
+    margin,
+    gamma,
+    detach_weights=True,
+    one_hot=False,
+    block_size="auto",
+):
     """Circle loss of each example as an anchor against the other examples of the global batch.
 
     Args:
@@ -18,12 +34,14 @@ def pairwise_losses(embeddings, labels, *, margin, gamma, detach_weights=True, o
         gamma: float scale.
         detach_weights: see `circle_loss`.
         one_hot: whether `labels` are one-hot rows.
+        block_size: rows of a block of the pair matrix, "auto", or None for the whole matrix; see
+            `CircleLoss`.
 
     Returns:
         `(losses [B] in nats, valid [B] bool)`: valid anchors have a positive and a negative.
 
     Raises:
-        ValueError: shapes other than the above.
+        ValueError: shapes other than the above, block size out of range.
 
     Example:
         >>> losses, valid = pairwise_losses(
@@ -35,20 +53,22 @@ def pairwise_losses(embeddings, labels, *, margin, gamma, detach_weights=True, o
         Sun et al., CVPR 2020, section 3.1 (pair-wise labels) and eq. 6.
     """
     options = {"margin": margin, "gamma": gamma, "detach_weights": detach_weights}
-    embeddings = _matrix(embeddings, "embeddings of shape [B, D]")
+    embeddings = as_embeddings(embeddings)
     batch = batches.global_batch(embeddings, labels, one_hot=one_hot)
-
-    def score(unit, ids, keys, key_ids, offset):
-        positives, negatives = pairs.batch_masks(ids, key_ids, offset=offset)
-        losses = circle.circle_loss(
-            tf.matmul(unit, keys, transpose_b=True), positives, negatives, **options
+    if block_size is None:
+        losses, valid = _whole_matrix_losses(batch, options)
+    else:
+        losses, valid = blockwise.pair_losses(
+            *batch[:4],
+            rows=batches.row_numbers(batch.ids) + tf.cast(batch.offset, tf.int64),
+            key_rows=batches.row_numbers(batch.key_ids),
+            empty_keys=False,
+            block_size=block_size,
+            **options,
         )
-        return losses, circle.valid_anchors(positives, negatives)
-
-    losses, valid = replicas.maths(score, *batch)
     finite = tf.reduce_all(tf.math.is_finite(batch.unit), axis=1)
     seen = finite & pairs.float_labels_are_exact(labels)
-    return _nan_unless(seen, losses), valid
+    return nan_unless(seen, losses), valid
 
 
 def class_losses(cosines, labels, *, margin, gamma, detach_weights=True, one_hot=False):
@@ -93,7 +113,17 @@ def class_losses(cosines, labels, *, margin, gamma, detach_weights=True, one_hot
 
     losses, valid = replicas.maths(score, cosines, ids)
     seen = pairs.ids_in_range(ids, num_classes) & pairs.float_labels_are_exact(labels)
-    return _nan_unless(seen, losses), valid
+    return nan_unless(seen, losses), valid
+
+
+def _whole_matrix_losses(batch, options):
+    def score(unit, ids, keys, key_ids, offset):
+        positives, negatives = pairs.batch_masks(ids, key_ids, offset=offset)
+        similarities = tf.matmul(unit, keys, transpose_b=True)
+        losses = circle.circle_loss(similarities, positives, negatives, **options)
+        return losses, circle.valid_anchors(positives, negatives)
+
+    return replicas.maths(score, *batch)
 
 
 class _Circle(keras.losses.Loss):
@@ -126,14 +156,11 @@ class _Circle(keras.losses.Loss):
         return self._losses(y_true, y_pred)[0]
 
     def _losses(self, y_true, y_pred):
-        return type(self)._FUNCTION(
-            y_pred,
-            y_true,
-            margin=self.margin,
-            gamma=self.gamma,
-            detach_weights=self.detach_weights,
-            one_hot=self.one_hot,
-        )
+        return type(self)._FUNCTION(y_pred, y_true, **self._options())
+
+    def _options(self):
+        names = ("margin", "gamma", "detach_weights", "one_hot")
+        return {name: getattr(self, name) for name in names}
 
     def get_config(self):
         """The constructor's arguments."""
@@ -160,6 +187,9 @@ class CircleLoss(_Circle):
         one_hot: whether `y_true` are one-hot rows `[B, C]`.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
             Without it such a row makes the loss NaN. XLA drops the check.
+        block_size: how the pair matrix is computed. "auto": tile by tile in memory linear in the
+            batch, close to the cost of its matrix products; an int: the rows of a tile; None: the
+            whole matrix at once, as `circle_loss` does, which can be differentiated twice.
         name: str.
 
     Call arguments:
@@ -197,9 +227,18 @@ class CircleLoss(_Circle):
         detach_weights=True,
         one_hot=False,
         check_finite=False,
+        block_size="auto",
         name="circle_loss",
     ):
         super().__init__(margin, gamma, reduction, detach_weights, one_hot, check_finite, name)
+        self.block_size = blockwise.check_block_size(block_size)
+
+    def _options(self):
+        return {**super()._options(), "block_size": self.block_size}
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {**super().get_config(), "block_size": self.block_size}
 
 
 @keras.saving.register_keras_serializable("circle_tf")
@@ -255,6 +294,11 @@ class ClassCircleLoss(_Circle):
         super().__init__(margin, gamma, reduction, detach_weights, one_hot, check_finite, name)
 
 
+def as_embeddings(values):
+    """Embeddings `[B, D]` as a float tensor; ValueError or TypeError if they are none."""
+    return _matrix(values, "embeddings of shape [B, D]")
+
+
 def _matrix(values, wanted):
     values = tf.convert_to_tensor(values)
     if values.shape.rank != 2:
@@ -273,7 +317,8 @@ def _num_classes(cosines):
     return num_classes
 
 
-def _nan_unless(seen, losses):
+def nan_unless(seen, losses):
+    """`losses` `[B]`, NaN where `seen` (bool, `[B]` or a scalar) is False."""
     # A where on the losses would cut the gradient and make it a silent zero; this keeps it.
     return losses + tf.where(seen, tf.zeros_like(losses), tf.fill(tf.shape(losses), _nan(losses)))
 

@@ -6,7 +6,7 @@ import threading
 import keras
 import tensorflow as tf
 
-from circle_tf import compat, compilation, loops, replicas
+from circle_tf import checks, compat, compilation, loops, memory, replicas
 
 __all__ = ["EmbeddingModel"]
 
@@ -47,7 +47,14 @@ class EmbeddingModel(keras.Model):
         compat.require_keras_3("EmbeddingModel")
         super().__init__(*args, **kwargs)
 
-    def compile(self, *args, jit_compile="auto", gradient_accumulation=1, **kwargs):
+    def compile(
+        self,
+        *args,
+        jit_compile="auto",
+        gradient_accumulation=1,
+        cached_gradient_batch=None,
+        **kwargs,
+    ):
         """As `keras.Model.compile`.
 
         Args:
@@ -57,26 +64,42 @@ class EmbeddingModel(keras.Model):
             gradient_accumulation: int k of 1 or more. Each batch of `fit` is a micro-batch; the
                 mean of the gradients of k of them is clipped and applied once. An inf in any of
                 them skips the whole update. Pairs do not cross micro-batches.
+            cached_gradient_batch: None, or int of 1 or more: activations of so many rows of a
+                replica are held at a time, while the loss sees the whole batch; its gradients are
+                those of the whole batch, at the price of a second forward pass. See
+                docs/large-batches.md for what BatchNormalization then computes.
             **kwargs: as `keras.Model.compile`.
 
         Raises:
             NotImplementedError: a strategy that has no global batch.
-            ValueError: layers XLA cannot compile, an optimizer of another strategy.
+            ValueError: layers XLA cannot compile, an optimizer of another strategy, layers that
+                `cached_gradient_batch` cannot serve, a loss of another model.
+
+        References:
+            Cached gradients: Gao et al., "Scaling Deep Contrastive Learning Batch Size under
+            Memory Limited Setup", 2021.
         """
         strategy = self.distribute_strategy
         replicas.check_strategy(strategy)
         if self._several:
             _check_scope(self.variables)
         self._asked = {"jit_compile": jit_compile, "gradient_accumulation": gradient_accumulation}
-        self._micro_batches = _whole_number(gradient_accumulation)
+        self._asked["cached_gradient_batch"] = cached_gradient_batch
+        self._micro_batches = checks.whole_number(
+            gradient_accumulation, "gradient_accumulation", least=1
+        )
+        self._cached_batch = self._check_cached_batch(cached_gradient_batch)
         self._accumulator = None
         jit = self._choose_jit(jit_compile) and not kwargs.get("run_eagerly", False)
-        self._jit_replicas = jit and self._several and not _is_tpu(strategy)
-        jit = jit and not self._several
+        # XLA compiles the parts of a step of ours, but the whole of a step of Keras'.
+        in_parts = self._several or self._cached_batch is not None
+        self._jit_parts = jit and in_parts and not _is_tpu(strategy)
+        jit = jit and not in_parts
         with strategy.scope() if self._several else contextlib.nullcontext():
             super().compile(*args, jit_compile=jit, **kwargs)
             if self._several:
                 self._count_across_replicas()
+            self._make_memory()
         if self._several or self._micro_batches > 1:
             _check_optimizer(self.optimizer, strategy)
 
@@ -84,6 +107,16 @@ class EmbeddingModel(keras.Model):
     def accumulator(self):
         """State of the gradient accumulation (its `variables`), None without; for checkpoints."""
         return self._accumulator if self.compiled else None
+
+    @property
+    def memory(self):
+        """The `CrossBatchMemory` of a compiled `CrossBatchCircleLoss`, None without one."""
+        return getattr(self.loss, "memory", None) if self.compiled else None
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """As `keras.Model.compute_loss`; losses with a memory fill it in training only."""
+        with memory.learning(training):
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     @property
     def losses(self):
@@ -110,9 +143,13 @@ class EmbeddingModel(keras.Model):
 
     def train_step(self, data):
         """One training step of one replica."""
-        if self._several or self._micro_batches > 1:
+        if self._several or self._micro_batches > 1 or self._cached_batch is not None:
             return _steps().train_step(
-                self, data, compiled=self._jit_replicas, accumulator=self._accumulator
+                self,
+                data,
+                compiled=self._jit_parts,
+                accumulator=self._accumulator,
+                cached_batch=self._cached_batch,
             )
         logs = super().train_step(data)
         if self.jit_compile and not tf.executing_eagerly():
@@ -122,13 +159,13 @@ class EmbeddingModel(keras.Model):
     def test_step(self, data):
         """One evaluation step of one replica."""
         if self._several:
-            return _steps().evaluation_step(self, data, compiled=self._jit_replicas)
+            return _steps().evaluation_step(self, data, compiled=self._jit_parts)
         return super().test_step(data)
 
     def predict_step(self, data):
         """The outputs for one replica's part of a batch."""
         if self._several and self.compiled:
-            return _steps().predict_step(self, data, compiled=self._jit_replicas)
+            return _steps().predict_step(self, data, compiled=self._jit_parts)
         return super().predict_step(data)
 
     def make_train_function(self, force=False):
@@ -186,6 +223,26 @@ class EmbeddingModel(keras.Model):
         )
         return compilation.choose_jit(asked, found)
 
+    def _check_cached_batch(self, size):
+        if size is None:
+            return None
+        from circle_tf import cached_gradients  # Needs keras_hooks.
+
+        cached_gradients.check_layers(self)
+        return checks.whole_number(size, "cached_gradient_batch", least=1)
+
+    def _make_memory(self):
+        losses = [loss for loss in tf.nest.flatten(self.loss) if hasattr(loss, "memory")]
+        if losses and losses[0] is not self.loss:
+            raise ValueError(
+                "CrossBatchCircleLoss is for models with one output, as compile(loss=...) itself. "
+                "For several outputs add the layer CrossBatchMemory to the model."
+            )
+        if losses:
+            self.loss.build(self.output_shape[-1])
+            if self._several:
+                _check_scope(self.memory.variables)
+
     def _count_across_replicas(self):
         if self.run_eagerly and type(self.distribute_strategy).__name__.startswith("Multi"):
             raise NotImplementedError(
@@ -210,14 +267,6 @@ def _steps():
 
 def _is_tpu(strategy):
     return type(strategy).__name__.startswith("TPUStrategy")
-
-
-def _whole_number(value):
-    if isinstance(value, bool) or int(value) != value or value < 1:
-        raise ValueError(
-            f"gradient_accumulation must be a whole number of 1 or more; found {value!r}."
-        )
-    return int(value)
 
 
 def _check_scope(variables):

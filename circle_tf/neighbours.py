@@ -1,27 +1,21 @@
 """Exact nearest neighbours by cosine, in chunks of queries, the same whatever the chunk.
 
-Retrieval metrics are decided by the order of neighbours, and floating-point sums depend on the
-order of addition: a matmul may give two copies of one embedding similarities that differ in the
-last bit, depending on the column or the chunk they fall into, and a metric then moves with the
-chunk size. So embeddings are put on a grid of whole numbers of 2^-26 and multiplied in float64.
-Any partial sum of products of two such unit rows is a whole number below 2^53, thus exact:
-similarities are the same on every device, in every chunk, in any order of addition.
+Retrieval metrics are decided by the order of neighbours: `circle_tf.exact_search` sees to it that
+no chunk, device or order of addition moves it.
 """
 
 import operator
 from collections.abc import Iterator
 
 import numpy as np
-import tensorflow as tf
 
-from circle_tf import numerics
+from circle_tf import exact_search
 
 __all__ = ["as_rows", "check_k", "iterate_neighbours", "nearest_neighbours"]
 
-_GRID = 2.0**26
 # Largest memory for the similarities of one chunk and for what is made from its neighbours.
 _CHUNK_BYTES = 2**28
-_BLOCK_ROWS = 4096
+_CHUNK_ROWS = 1024  # More make the product no faster.
 
 
 def nearest_neighbours(embeddings, k=1, *, gallery=None, chunk_size=None):
@@ -90,16 +84,16 @@ def iterate_neighbours(queries, rows, depths, *, gallery=None, chunk_size=None) 
     keys, name = (queries, "embeddings") if gallery is None else (gallery, "gallery")
     _check_dimensions(queries, keys)
     size = _chunk_size(chunk_size, len(keys), depths)
-    keys = _on_device(_on_grid(keys, name=name))
+    keys = exact_search.on_grid(keys, name=name)
+    search = exact_search.ExactSearch(keys)
     for start in range(0, len(rows), size):
         chunk = rows[start : start + size]
         depth = int(depths[start : start + size].max())
-        anchors = _on_grid(queries[chunk], name="embeddings", rows=chunk)
         if gallery is None:
-            indices, products = _without(chunk, *_search(anchors, keys, depth + 1))
+            yield chunk, *search(keys[chunk], depth, left_out=chunk)
         else:
-            indices, products = _search(anchors, keys, depth)
-        yield chunk, indices, np.clip(products / _GRID**2, -1.0, 1.0)
+            anchors = exact_search.on_grid(queries[chunk], name="embeddings", rows=chunk)
+            yield chunk, *search(anchors, depth)
 
 
 def as_rows(embeddings, *, name):
@@ -155,57 +149,10 @@ def check_k(k, *, queries, gallery):
     return operator.index(k)
 
 
-def _on_grid(embeddings, *, name, rows=None):
-    """`[N, D]` float64: unit rows in whole multiples of the grid step."""
-    grid = np.empty(embeddings.shape, np.float64)
-    for start in range(0, len(embeddings), _BLOCK_ROWS):
-        block = embeddings[start : start + _BLOCK_ROWS].astype(np.float64)
-        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
-        if bad.size:
-            row = start + bad[0] if rows is None else rows[start + bad[0]]
-            raise ValueError(f"{name} must be finite; row {row} holds NaN or inf.")
-        # On the CPU, where a row's norm does not depend on the rows beside it.
-        with tf.device("CPU:0"):
-            unit = numerics.safe_normalize(block)
-        grid[start : start + _BLOCK_ROWS] = np.rint(unit.numpy() * _GRID)
-    return grid
-
-
-def _on_device(keys):
-    """The gallery where it is multiplied: on a GPU if there is one, else left to NumPy's BLAS.
-
-    Products are exact on either. On a CPU, TensorFlow's float64 matmul takes twice as long.
-    """
-    return tf.constant(keys) if tf.config.list_logical_devices("GPU") else keys
-
-
-def _search(anchors, keys, depth):
-    """`(indices, products)`, `[c, depth]` each, largest product first."""
-    if isinstance(keys, np.ndarray):
-        products, indices = tf.math.top_k(anchors @ keys.T, depth)
-    else:
-        products, indices = _search_on_device(anchors, keys, tf.constant(depth))
-    return indices.numpy(), products.numpy()
-
-
-@tf.function(reduce_retracing=True)
-def _search_on_device(anchors, keys, depth):
-    # Of equal values, top_k lists the lower index first.
-    return tf.math.top_k(tf.matmul(anchors, keys, transpose_b=True), depth)
-
-
-def _without(rows, indices, products):
-    """Drops each query from its own list, or, where copies of it fill the list, the last entry."""
-    others = indices != rows[:, None]
-    others[:, -1] &= ~others.all(axis=1)
-    shape = (len(rows), indices.shape[1] - 1)
-    return indices[others].reshape(shape), products[others].reshape(shape)
-
-
 def _chunk_size(chunk_size, gallery_rows, depths):
     if chunk_size is None:
         deepest = int(depths.max(initial=1))
-        return max(1, _CHUNK_BYTES // (8 * gallery_rows + 64 * deepest))
+        return min(_CHUNK_ROWS, max(1, _CHUNK_BYTES // (8 * gallery_rows + 64 * deepest)))
     if operator.index(chunk_size) < 1:
         raise ValueError(f"chunk_size must be at least 1; found {chunk_size}.")
     return operator.index(chunk_size)

@@ -5,17 +5,15 @@ gradients, ONE exchange (sum of gradients, loss, statistics, metrics), and only 
 check for inf, clipping and the update, which are thereby the same everywhere.
 """
 
-from typing import Any, NamedTuple
-
 import keras
 import tensorflow as tf
 
-from circle_tf import compilation, keras_hooks, replicas
+from circle_tf import cached_gradients, keras_hooks, passes, replicas
 
 __all__ = ["Accumulator", "evaluation_step", "predict_step", "train_step"]
 
 
-def train_step(model, data, *, compiled, accumulator=None):
+def train_step(model, data, *, compiled, accumulator=None, cached_batch=None):
     """One training step of one replica.
 
     Args:
@@ -23,6 +21,7 @@ def train_step(model, data, *, compiled, accumulator=None):
         data: this replica's part of the batch, as Keras packs it.
         compiled: whether XLA compiles the forward pass and the loss.
         accumulator: None, or the `Accumulator` of micro-batches.
+        cached_batch: None, or the number of rows of which activations are held at a time.
 
     Returns:
         dict of logs, those of the global batch.
@@ -30,11 +29,20 @@ def train_step(model, data, *, compiled, accumulator=None):
     x, y, weights = _unpack(data)
     variables = model.trainable_variables
     with replicas.step(compiled=compiled):
-        with tf.GradientTape() as tape:
-            passed = _forward(model, x, training=True, compiled=compiled)
+
+        def loss_of(passed):
             loss = _share_of_loss(model, x, y, weights, passed, training=True)
-            scaled = model.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, [variable.value for variable in variables])
+            return loss, model.optimizer.scale_loss(loss)
+
+        if cached_batch is not None:
+            passed, loss, gradients = cached_gradients.gradients(
+                model, x, loss_of, size=cached_batch, compiled=compiled
+            )
+        else:
+            with tf.GradientTape() as tape:
+                passed = passes.forward(model, x, training=True, compiled=compiled)
+                loss, scaled = loss_of(passed)
+            gradients = tape.gradient(scaled, [variable.value for variable in variables])
         gradients, logs = _finish(model, (x, y, weights), passed, loss, gradients)
     if accumulator is not None:
         accumulator.add(gradients, model.optimizer, variables)
@@ -57,7 +65,7 @@ def evaluation_step(model, data, *, compiled):
     """
     x, y, weights = _unpack(data)
     with replicas.step(compiled=compiled):
-        passed = _forward(model, x, training=False, compiled=compiled)
+        passed = passes.forward(model, x, training=False, compiled=compiled)
         loss = _share_of_loss(model, x, y, weights, passed, training=False)
         return _finish(model, (x, y, weights), passed, loss, [])[1]
 
@@ -73,43 +81,11 @@ def predict_step(model, data, *, compiled):
     Returns:
         Structure of tensors, outputs for the own rows.
     """
-    return _forward(model, _unpack(data)[0], training=False, compiled=compiled).outputs
-
-
-class _Passed(NamedTuple):
-    """What a forward pass gives: nothing has been written to a variable yet."""
-
-    outputs: Any
-    losses: list
-    variables: list
-    values: list
+    return passes.forward(model, _unpack(data)[0], training=False, compiled=compiled).outputs
 
 
 def _unpack(data):
     return keras.utils.unpack_x_y_sample_weight(keras_hooks.without_optionals(data))
-
-
-def _forward(model, x, *, training, compiled):
-    assigned = []
-    context = replicas.replica_context()
-    shift = 0 if context is None else context.replica_id_in_sync_group
-
-    def call(x):
-        with keras_hooks.RecordingScope(shift) as scope:
-            outputs = keras_hooks.call_model(model, x, training=training)
-        losses = [*scope.losses, *model.losses]
-        variables, values = scope.updates()
-        assigned[:] = variables
-        if compiled:
-            compilation.check_graph(tf.compat.v1.get_default_graph())
-        return outputs, losses, values, keras_hooks.masks_of(outputs)
-
-    if compiled:
-        # Made anew at each trace: it captures this replica's variables and no other's.
-        call = tf.function(call, jit_compile=True, autograph=False)
-    outputs, losses, values, masks = call(x)
-    keras_hooks.copy_masks(outputs, masks)
-    return _Passed(outputs, losses, list(assigned), values)
 
 
 def _share_of_loss(model, x, y, weights, passed, *, training):
@@ -162,7 +138,8 @@ def _changes(passed, rows, metrics):
     counted = {id(variable) for variable in metrics}
     averaged, changes = [], []
     for variable, value in zip(passed.variables, passed.values, strict=True):
-        if id(variable) in counted or not tf.as_dtype(variable.dtype).is_floating:
+        same = id(variable) in counted or getattr(variable, "same_on_replicas", False)
+        if same or not tf.as_dtype(variable.dtype).is_floating:
             variable.assign(value)
             continue
         change = tf.cast(value, tf.float32) - tf.cast(variable.value, tf.float32)
@@ -206,7 +183,7 @@ class Accumulator:
         """
         for total, gradient in zip(self.sums, gradients, strict=True):
             if gradient is not None:
-                total.assign_add(_dense(gradient))
+                total.assign_add(cached_gradients.dense(gradient))
         self.counter.assign_add(1)
         known = [gradient is not None for gradient in gradients]
 
@@ -233,10 +210,3 @@ def _at_each(counter, steps, apply):
         tf.cond(tf.equal(counter % steps, 0), now, lambda: tf.constant(False))
 
     return merged
-
-
-def _dense(gradient):
-    if not isinstance(gradient, tf.IndexedSlices):
-        return gradient
-    rows = gradient.dense_shape[0]
-    return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, rows)

@@ -40,7 +40,13 @@ def get_config():
                 "margin": placeholder(float),
                 "gamma": placeholder(float),
                 "reduction": placeholder(str),
+                # circle: above 0, so many embeddings of earlier batches are keys as well
+                "memory_size": 0,
+                "memory_start_step": 0,  # steps in which the memory fills before it is used
             },
+            # above 0: hold the activations of so many images (of each replica) at a time, to train
+            # on batches that memory has no room for; costs a second forward pass
+            "cached_gradient_batch": 0,
             "optimizer": _optimizer(),
             "steps": 1000,
             "epochs": 0,  # above 0: train that many passes over the classes instead of `steps`

@@ -17,12 +17,13 @@ ROOT = pathlib.Path(__file__).absolute().parents[1]
 # belongs.
 LEVELS = (
     {"checks", "compat", "compilation", "crc32c", "files", "loops", "normalization", "numerics"}
-    | {"decoding", "pixels", "replicas", "version"},
-    {"batches", "circle", "examples", "keras_hooks", "pairs", "records", "reductions", "sampling"}
-    | {"similarities"},
-    {"baselines", "galleries", "heads", "layers", "losses", "metrics", "neighbours", "retrieval"}
-    | {"signatures"},
-    {"backbones", "callbacks", "clones", "graphs", "models", "steps"},
+    | {"decoding", "exact_search", "pixels", "replicas", "shortlists", "version"},
+    {"batches", "blockwise", "circle", "examples", "keras_hooks", "pairs", "records"}
+    | {"reductions", "sampling", "similarities", "sweeps", "tiles"},
+    {"baselines", "galleries", "heads", "layers", "losses", "memory", "metrics", "neighbours"}
+    | {"references", "retrieval", "signatures"},
+    {"backbones", "cached_gradients", "callbacks", "clones", "graphs", "models", "passes"}
+    | {"steps"},
     {"plots", "projector", "servable", "serving_parts", "sheets"},
     {"addons.losses.metric_learning", "addons.losses.functions", "addons.losses.classes"},
     {"addons.losses.__init__", "addons.callbacks", "addons.optimizers"},
@@ -34,7 +35,7 @@ PACKAGES = {  # Package: the others of ours that it may import.
     "configs": set(),
     "trainers": {"circle_tf"},
     "export": {"circle_tf"},
-    "benchmarks": {"circle_tf", "trainers"},
+    "benchmarks": {"circle_tf", "configs", "trainers"},
 }
 SITES = {  # Heavy or ageing: the modules that may import it, in functions only.
     "keras_cv": {"circle_tf.backbones"},
@@ -156,6 +157,18 @@ def test_the_library_needs_tensorflow_keras_and_numpy_only():
     imports = {entry for name in _modules_of("circle_tf") for entry in MODULES[name]}
     eager = {entry.package for entry in imports if entry.eager} - set(sys.stdlib_module_names)
     assert eager == {"circle_tf", "keras", "numpy", "tensorflow"}
+
+
+def test_pytorch_stays_in_the_scripts_of_the_peers():
+    """They run under a Python without TensorFlow, so all that they import must do without it."""
+    peers = {name for name in _modules_of("benchmarks") if name.endswith("_peers")}
+    needed = set(peers)
+    while found := {other for name in needed for other in _ours(name)} - needed:
+        needed |= found
+    packages = {name: {entry.package for entry in MODULES[name]} for name in MODULES}
+    assert {name for name in MODULES if "torch" in packages[name]} == peers
+    imported = set().union(*(packages[name] for name in needed)) - set(sys.stdlib_module_names)
+    assert imported <= {"benchmarks", "numpy", "torch", "pytorch_metric_learning"}
 
 
 def test_configs_import_no_tensorflow():

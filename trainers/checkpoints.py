@@ -22,8 +22,9 @@ _SPARE = ".writing-"  # folders in which checkpoints are written before they get
 class Checkpoints:
     """Saves and restores a compiled model, its optimizer, its metrics and the step.
 
-    Held are raw tf.Variables: weights, moving statistics and seeds of the model; moments, counters
-    and the dynamic loss scale of the optimizer; running sums of the metrics. Files are written
+    Held are raw tf.Variables: weights, moving statistics and seeds of the model; the loss's
+    cross-batch memory; moments, counters and the dynamic loss scale of the optimizer; running sums
+    of the metrics. Files are written
     aside and then renamed, the index last: a kill while saving leaves the checkpoint before. What
     is damaged all the same is found by TensorFlow's checksums when it is read, and passed over.
 
@@ -43,6 +44,7 @@ class Checkpoints:
         self._state = tf.train.Checkpoint(
             step=self._step,
             model=_raw(model.variables),
+            memory=_raw(_memory_variables(model)),
             optimizer=_raw(model.optimizer.variables),
             metrics=_raw(model.metrics_variables),
         )
@@ -173,6 +175,11 @@ def _make_variables(model):
         x=None, y=tf.zeros([2], tf.int64), y_pred=tf.zeros([2, model.output_shape[-1]])
     )
     model.reset_metrics()
+
+
+def _memory_variables(model):
+    memory = getattr(model, "memory", None)
+    return memory.variables if memory else []
 
 
 def _raw(variables):

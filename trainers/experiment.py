@@ -46,6 +46,10 @@ def build(config, *, image_shape, num_classes, steps):
         >>> models.embedding.output_shape
         (None, 32)
     """
+    if config.loss.memory_size and config.loss.name != "circle":
+        raise commands.ConfigError(
+            f"loss.memory_size is for the loss circle; found {config.loss.name!r}."
+        )
     with commands.config_errors():
         backbone = backbones.build(
             config.model.backbone,
@@ -59,12 +63,15 @@ def build(config, *, image_shape, num_classes, steps):
         )
     embedding = circle_tf.EmbeddingModel(backbone.input, ends.embeddings, name="embedding_model")
     training = circle_tf.EmbeddingModel(backbone.input, ends.outputs, name="training_model")
-    training.compile(
-        optimizer=optimizers.build(config.optimizer, steps=steps),
-        loss=ends.loss,
-        metrics=ends.metrics,
-        jit_compile=runtime.jit_compile(config),
-    )
+    with commands.config_errors():
+        training.compile(
+            optimizer=optimizers.build(config.optimizer, steps=steps),
+            loss=ends.loss,
+            metrics=ends.metrics,
+            jit_compile=runtime.jit_compile(config),
+            # 0 is off; what is neither that nor a size is for compile to refuse.
+            cached_gradient_batch=config.cached_gradient_batch or None,
+        )
     return Models(embedding, training)
 
 
@@ -96,9 +103,19 @@ def _objective(name):
 def _circle(features, *, dim, classes, loss):
     del classes
     embeddings = circle_tf.UnitEmbedding(dim, name="embedding")(features)
-    loss = circle_tf.CircleLoss(**_given(loss))
+    loss = _pairwise_loss(loss)
     monitors = circle_tf.metrics.monitors(margin=loss.margin)
     return _Ends(embeddings, embeddings, loss, monitors)
+
+
+def _pairwise_loss(loss):
+    if not loss.memory_size:
+        if loss.memory_start_step:
+            raise commands.ConfigError("loss.memory_start_step wants a loss.memory_size above 0.")
+        return circle_tf.CircleLoss(**_given(loss))
+    return circle_tf.CrossBatchCircleLoss(
+        loss.memory_size, start_step=loss.memory_start_step, **_given(loss)
+    )
 
 
 def _class_circle(features, *, dim, classes, loss):

@@ -31,13 +31,15 @@ from trainers import workdir as workdirs
 __all__ = ["train"]
 
 
-def train(config, *, workdir, config_name=""):
+def train(config, *, workdir, config_name="", callbacks=()):
     """Trains the recipe, or goes on where a run in `workdir` stopped.
 
     Args:
         config: recipe, an ml_collections.ConfigDict with the fields of configs/base.py.
         workdir: str, directory of the run's files.
         config_name: str, the recipe's name for the record.
+        callbacks: Keras callbacks besides the run's own; an epoch's end reaches them once it is
+            evaluated and logged, and before it is saved.
 
     Returns:
         trainers.workdir.Workdir of the finished run.
@@ -64,7 +66,7 @@ def train(config, *, workdir, config_name=""):
             steps=steps,
         )
     exchange = agreement.Exchange(strategy, runtime.cluster_of(strategy))
-    run = _Run(config, dataset, models, files, steps, exchange)
+    run = _Run(config, dataset, models, files, steps, exchange, tuple(callbacks))
     with agreement.explain_losses(exchange):
         _train(run, config_name=config_name)
         agreement.wait_for_all(exchange)
@@ -105,6 +107,7 @@ class _Run:
     files: workdirs.Workdir
     steps: int
     exchange: agreement.Exchange
+    callbacks: tuple
 
     @property
     def is_chief(self):
@@ -175,7 +178,7 @@ def _fit(run):
                 steps_per_epoch=span.steps // span.epochs,
                 shuffle=False,  # The data set is in the order wanted.
                 verbose=0,
-                callbacks=[*(report(**places) for report in reports), saver],
+                callbacks=[*(report(**places) for report in reports), *run.callbacks, saver],
             )
             step += span.steps
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circle_tf import neighbours
+from circle_tf import exact_search, neighbours
 
 
 def signs(rng, shape):
@@ -121,7 +121,7 @@ def test_the_device_search_finds_the_same(monkeypatch):
     rng = np.random.default_rng(2)
     embeddings = rng.normal(size=(40, 24)).astype(np.float32)[rng.integers(0, 40, 203)]
     expected = neighbours.nearest_neighbours(embeddings, 150)
-    monkeypatch.setattr(neighbours, "_on_device", tf.constant)
+    monkeypatch.setattr(exact_search, "_on_device", tf.constant)
     found = neighbours.nearest_neighbours(embeddings, 150, chunk_size=50)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
@@ -164,7 +164,7 @@ def test_default_chunks_shrink_with_gallery_and_depth():
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_the_bad_row_is_named(value):
     rows = np.ones([9000, 2], np.float32)
-    rows[8123, 1] = value
+    rows[8123] = 0, value
     with pytest.raises(ValueError, match="embeddings must be finite; row 8123 holds NaN or inf"):
         neighbours.nearest_neighbours(rows)
     with pytest.raises(ValueError, match="gallery must be finite; row 8123"):

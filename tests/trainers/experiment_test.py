@@ -95,9 +95,32 @@ def with_model(**changes):
     return config
 
 
+def test_a_memory_and_cached_gradients_train_as_asked_for():
+    config = recipe(memory_size=30, memory_start_step=2, margin=0.3)
+    config.cached_gradient_batch = 5
+    models = build(config)
+    memory = models.training.memory
+    assert (memory.memory_size, memory.start_step, memory.margin) == (30, 2, 0.3)
+    assert models.training.get_compile_config()["cached_gradient_batch"] == 5
+    assert np.isfinite(fit(models, epochs=1).history["loss"]).all()
+    assert int(memory.rows_seen.numpy()) == 5 * len(IDS)
+    assert models.embedding.memory is None
+
+
+def cached(size):
+    config = recipe()
+    config.cached_gradient_batch = size
+    return config
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
+        (recipe(memory_size=-1), "memory_size must be a whole number of 1 or more; found -1"),
+        (recipe(memory_size=9, memory_start_step=-1), "start_step must be .*found -1"),
+        (recipe(memory_start_step=9), "wants a loss.memory_size above 0"),
+        (recipe(name="class_circle", memory_size=9), "for the loss circle; found 'class_circle'"),
+        (cached(-2), "cached_gradient_batch must be .*found -2"),
         (
             recipe(name="circel"),
             "circle, class_circle, keras_circle, cross_entropy; found 'circel'",

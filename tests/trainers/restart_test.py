@@ -13,22 +13,9 @@ import keras
 import numpy as np
 import pytest
 
+from tests.killed import dies_writing
 from trainers import cluster, launch, preemption
 from trainers import workdir as workdirs
-
-# Trains as `python -m trainers.train` does, but dies by SIGKILL while it writes a checkpoint:
-# when the data has its name and the index has not.
-_DIES_WRITING = """
-import os, signal, sys
-from trainers import checkpoints, commands, train
-sync = checkpoints._sync
-def die(path):
-    if path.endswith("ckpt-12.index"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    sync(path)
-checkpoints._sync = die
-commands.run(train.main)
-"""
 
 
 def options(path):
@@ -101,7 +88,7 @@ def whole(tmp_path_factory):
 def test_killed_workers_end_bitwise_as_uninterrupted_ones(whole, tmp_path):
     path = str(tmp_path / "killed")
     # The chief, in the middle of writing a checkpoint.
-    command = [sys.executable, "-c", _DIES_WRITING, *options(path)]
+    command = [sys.executable, "-c", dies_writing(12), *options(path)]
     command += ["--config.strategy=multi_worker", "--config.devices=1"]
     assert launch.launch(command, workers=2) == 128 + signal.SIGKILL
     assert steps_saved(path)[-1] == 9

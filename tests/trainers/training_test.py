@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from configs import digits
+from tests.killed import dies_writing
 from trainers import checkpoints, commands, report, training
 from trainers import workdir as workdirs
 
@@ -26,11 +27,31 @@ def recipe(**changes):
     return config
 
 
+class Watcher(keras.callbacks.Callback):
+    """Notes what an epoch's end has brought by the time it reaches callbacks of the caller."""
+
+    def __init__(self, path):
+        super().__init__()
+        self._files, self.seen = workdirs.Workdir(path), []
+
+    def on_epoch_end(self, epoch, logs=None):
+        lines = len(workdirs.MetricsLog(self._files.metrics).records())
+        self.seen.append((epoch, lines, "val_recall_at_1" in logs))
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A finished run."""
+def watched(tmp_path_factory):
+    """A finished run and what a callback saw of it."""
     path = str(tmp_path_factory.mktemp("runs") / "whole")
-    return training.train(recipe(), workdir=path, config_name="digits")
+    watcher = Watcher(path)
+    files = training.train(recipe(), workdir=path, config_name="digits", callbacks=[watcher])
+    return files, watcher.seen
+
+
+@pytest.fixture(scope="module")
+def finished(watched):
+    """A finished run."""
+    return watched[0]
 
 
 def weights(files):
@@ -55,6 +76,10 @@ def test_log_has_a_line_per_evaluation(finished):
     wanted = {"loss", "learning_rate", "s_p", "s_n", "valid_anchors", "val_recall_at_1"}
     assert all(wanted <= set(record) for record in records)
     assert records[-1]["learning_rate"] == 0
+
+
+def test_callbacks_of_the_caller_see_epochs_evaluated_and_logged(watched):
+    assert watched[1] == [(0, 1, True), (1, 2, True), (2, 3, True)]
 
 
 def test_no_file_is_left_half_written(finished):
@@ -172,8 +197,8 @@ def test_class_level_runs(loss, tmp_path):
     assert report.evaluate_run(files.path).evaluation == files.evaluation
 
 
-def command(path, *arguments):
-    base = [sys.executable, "-m", "trainers.train", "--config=configs/digits.py"]
+def command(path, *arguments, program=("-m", "trainers.train")):
+    base = [sys.executable, *program, "--config=configs/digits.py"]
     return [*base, f"--workdir={path}", "--config.steps=60", "--config.eval_every=20", *arguments]
 
 
@@ -196,7 +221,7 @@ def kill_after(arguments, path, *, step):
     assert process.wait() == -signal.SIGKILL
 
 
-# Slow: five processes, each of which imports TensorFlow.
+# Slow: six processes, each of which imports TensorFlow.
 @pytest.mark.slow
 def test_killed_runs_end_bitwise_as_uninterrupted_ones(tmp_path):
     whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
@@ -204,8 +229,14 @@ def test_killed_runs_end_bitwise_as_uninterrupted_ones(tmp_path):
     # The interval is another one on purpose: when checkpoints are written must not matter.
     # Steps 20 and 40 end epochs, 4 and 44 lie within one.
     again = [*command(killed), "--config.checkpoint_every=4"]
-    for step in (4, 20, 44):
+    for step in (4, 20):
         kill_after(again, killed, step=step)
+    # In the middle of writing a checkpoint: its data has its name, its index has not.
+    dying = command(killed, "--config.checkpoint_every=4", program=("-c", dies_writing(36)))
+    assert subprocess.run(dying, stdout=subprocess.DEVNULL).returncode == -signal.SIGKILL
+    assert os.path.exists(os.path.join(killed, "checkpoints", "ckpt-36.data-00000-of-00001"))
+    assert not os.path.exists(os.path.join(killed, "checkpoints", "ckpt-36.index"))
+    kill_after(again, killed, step=44)
     done = subprocess.run(again, check=True, capture_output=True, text=True)
     assert "Resuming after step" in done.stdout and done.stderr == ""
     first, second = workdirs.Workdir(whole), workdirs.Workdir(killed)

@@ -1,0 +1,53 @@
+"""The forward pass of one replica: what it computes, and what it would write."""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from circle_tf import compilation, keras_hooks, replicas
+
+__all__ = ["Passed", "forward"]
+
+
+class Passed(NamedTuple):
+    """What a forward pass gives: nothing has been written to a variable yet."""
+
+    outputs: Any
+    losses: list
+    variables: list
+    values: list
+
+
+def forward(model, x, *, training, compiled, state=()):
+    """Calls the model without writing to its variables.
+
+    Args:
+        model: `EmbeddingModel`.
+        x: its inputs.
+        training: bool.
+        compiled: whether XLA compiles the pass.
+        state: pairs (Keras variable, value) to take in place of the variables' own values.
+
+    Returns:
+        `Passed`: outputs, losses that layers added, variables that layers assigned to, and what.
+    """
+    assigned = []
+    context = replicas.replica_context()
+    shift = 0 if context is None else context.replica_id_in_sync_group
+
+    def call(x):
+        with keras_hooks.RecordingScope(shift, state) as scope:
+            outputs = keras_hooks.call_model(model, x, training=training)
+        losses = [*scope.losses, *model.losses]
+        variables, values = scope.updates()
+        assigned[:] = variables
+        if compiled:
+            compilation.check_graph(tf.compat.v1.get_default_graph())
+        return outputs, losses, values, keras_hooks.masks_of(outputs)
+
+    if compiled:
+        # Made anew at each trace: it captures this replica's variables and no other's.
+        call = tf.function(call, jit_compile=True, autograph=False)
+    outputs, losses, values, masks = call(x)
+    keras_hooks.copy_masks(outputs, masks)
+    return Passed(outputs, losses, list(assigned), values)
