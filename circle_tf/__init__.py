@@ -11,6 +11,7 @@ CVPR 2020.
 from circle_tf import addons, backbones, baselines, callbacks, metrics, plots, records, retrieval
 from circle_tf.callbacks import RetrievalCallback
 from circle_tf.circle import circle_loss
+from circle_tf.galleries import Gallery
 from circle_tf.heads import CircleHead
 from circle_tf.layers import CosineClassifier, PairwiseCircle, UnitEmbedding
 from circle_tf.losses import CircleLoss, ClassCircleLoss
@@ -37,6 +38,7 @@ __all__ = [
     "CrossBatchCircleLoss",
     "CrossBatchMemory",
     "EmbeddingModel",
+    "Gallery",
     "PKSampler",
     "PairwiseCircle",
     "RecordFiles",

@@ -1,10 +1,12 @@
 """Float32 clones of models trained in another precision."""
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from circle_tf import compat
 
-__all__ = ["as_float32"]
+__all__ = ["as_float32", "is_rounded", "with_rounded_weights"]
 
 _OTHER_FLOATS = {"float16", "bfloat16", "float64"}
 
@@ -36,6 +38,59 @@ def as_float32(model):
     others = [p for p in policies if {p.compute_dtype, p.variable_dtype} & _OTHER_FLOATS]
     if not others:
         return model
+    return _rebuilt(model, others[0].name)
+
+
+def with_rounded_weights(model, dtype):
+    """A float32 clone whose large weights are those that half precision can store.
+
+    Matrices and kernels are rounded; vectors (biases, moving statistics) stay as they are, for they
+    are small, and a variance may be outside float16.
+
+    Args:
+        model: built `keras.Model`.
+        dtype: `float16` or `bfloat16`.
+
+    Returns:
+        `keras.Model` in float32.
+
+    Raises:
+        ValueError: the model cannot be rebuilt from its config, or a weight is too large.
+
+    Example:
+        >>> pixels = keras.Input((4,))
+        >>> model = keras.Model(pixels, keras.layers.Dense(2)(pixels))
+        >>> with_rounded_weights(model, "float16") is model
+        False
+    """
+    clone = _rebuilt(model, "float32")
+    for weight in clone.weights:
+        if is_rounded(weight):
+            rounded = tf.cast(tf.cast(weight.value, dtype), tf.float32)
+            if not np.isfinite(rounded).all():
+                raise ValueError(f"The weight {weight.path} does not fit into {dtype}.")
+            weight.assign(rounded)
+    return clone
+
+
+def is_rounded(weight):
+    """Whether `with_rounded_weights` rounds a Keras weight.
+
+    Args:
+        weight: `keras.Variable`.
+
+    Returns:
+        bool.
+
+    Example:
+        >>> is_rounded(keras.Variable([[1.0]])), is_rounded(keras.Variable([1.0]))
+        (True, False)
+    """
+    return len(weight.shape) > 1 and weight.value.dtype == tf.float32
+
+
+def _rebuilt(model, precision):
+    """The model in float32, with copies of its weights."""
     before = keras.config.dtype_policy()
     try:
         # Layers that make layers of their own in __init__ take the global policy.
@@ -46,7 +101,7 @@ def as_float32(model):
     except (NotImplementedError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"The model {model.name!r} computes in {others[0].name} and cannot be rebuilt in "
+            f"The model {model.name!r} computes in {precision} and cannot be rebuilt in "
             f"float32 for serving ({reason}). Build it with the functional API, or give its class "
             "a get_config."
         ) from error

@@ -36,12 +36,13 @@ def served_nodes(graph_def, outputs):
         waiting += map(_node_name, nodes[name].input)
 
 
-def forbidden_nodes(graph_def, outputs):
+def forbidden_nodes(graph_def, outputs, *, xla=False):
     """What a served graph must not hold: training-only, Python and XLA-compiled operations.
 
     Args:
         graph_def: `GraphDef` with its function library.
         outputs: names of nodes or tensors of the main graph that are served.
+        xla: whether XLA is allowed, for servers that are told to enable it.
 
     Returns:
         Sorted list of `"op (why)"`, empty if the graph is fit to be served.
@@ -51,7 +52,7 @@ def forbidden_nodes(graph_def, outputs):
         reasons = [why for ops, why in _FORBIDDEN_OPS.items() if re.search(ops, node.op)]
         if node.op.startswith("FusedBatchNorm") and node.attr["is_training"].b:
             reasons.append("batch statistics")
-        if node.attr["_XlaMustCompile"].b:
+        if node.attr["_XlaMustCompile"].b and not xla:
             reasons.append("XLA, which TF Serving disables")
         found |= {f"{node.op} ({why})" for why in reasons}
     return sorted(found)

@@ -8,24 +8,55 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import clones, compat, graphs
+from circle_tf import clones, compat, graphs, serving_parts
+from circle_tf import signatures as signature_functions
 
-__all__ = ["probe_images", "save_servable"]
+__all__ = ["STORED", "probe_images", "save_servable", "served_model"]
+
+STORED = ("float32", "float16", "bfloat16")
 
 _UNIT_TOLERANCE = 1e-3
 _CLONE_COSINE = 0.9  # Far below rounding (0.999), far above a clone with its weights mixed up.
 
 
-def save_servable(model, path, *, image_shape=None, check_unit=True):
+def save_servable(
+    model,
+    path,
+    *,
+    image_shape=None,
+    check_unit=True,
+    signatures=("serving_default",),
+    gallery=None,
+    k=10,
+    class_weights=None,
+    weights="float32",
+    jit_compile=False,
+):
     """Saves an embedding model as a SavedModel for TF Serving, complete or not at all.
 
-    The SavedModel holds one copy of the weights as float32, needs neither Keras nor circle_tf to
-    load, and has one signature, `serving_default`: input `images`, float32 `[B, H, W, C]`, raw
-    pixels 0..255; output `embeddings`, float32 `[B, D]`, unit rows. Images of another rank or size
-    and empty batches are answered with INVALID_ARGUMENT. Layers run as at inference: dropout and
-    augmentation do nothing. A model trained in mixed or other precision is served by its float32
-    clone (see `circle_tf.clones`). The same model saved twice gives equal fingerprints
-    (`tf.saved_model.experimental.read_fingerprint`).
+    The SavedModel holds one copy of the weights, needs neither Keras nor circle_tf to load, and has
+    the signatures asked for, among them always `serving_default`:
+
+        serving_default    images float32 [B, H, W, C], raw pixels 0..255 -> embeddings [B, D]
+        serving_bytes      image_bytes string [B], image files -> embeddings [B, D]
+        serving_examples   examples string [B], tf.Example with image/encoded -> embeddings [B, D]
+        similarity         images_a, images_b [B, H, W, C] -> similarity [B], cosines
+        search             embeddings [B, D] -> ids [B, k], scores [B, k], the nearest first
+        search_image       images -> ids, scores
+        search_bytes       image_bytes -> ids, scores
+        search_k           embeddings, k int32 scalar -> ids, scores
+        search_image_k     images, k int32 scalar -> ids, scores
+        classify           inputs string [B], tf.Example with image/encoded -> classes string
+                           [B, n], scores [B, n]: for TF Serving's Classify; votes of the k nearest,
+                           weighed by softmax(16 * cosine) and added up by class
+        class_scores       images -> scores [B, C], cosines to the class weights
+
+    Numbers are float32 whatever the model was trained in. A batch of another rank, size or dtype,
+    an empty one, unequal pairs, k out of range and files that cannot be decoded are answered with
+    INVALID_ARGUMENT. Image files are decoded and resized as in training. Layers run as at
+    inference: dropout and augmentation do nothing. A model trained in mixed or other precision is
+    served by its float32 clone (see `circle_tf.clones`). The same model saved twice gives equal
+    fingerprints (`tf.saved_model.experimental.read_fingerprint`).
 
     Args:
         model: built `keras.Model` from raw pixels `[B, H, W, C]` to unit embeddings `[B, D]`.
@@ -33,6 +64,14 @@ def save_servable(model, path, *, image_shape=None, check_unit=True):
             `BASE_PATH/VERSION` with a whole number as VERSION.
         image_shape: `(H, W, C)` in pixels; default: the model's input shape.
         check_unit: whether to refuse a model whose embeddings are not of length 1.
+        signatures: names from the table above.
+        gallery: `circle_tf.galleries.Gallery` to search in; kept in variables.
+        k: int, neighbours that searches return and that vote in `classify`.
+        class_weights: `[C, D]` of `CosineClassifier` or `CircleHead`, for `class_scores`.
+        weights: how large weights are stored: `float32`, `float16`, `bfloat16`. They are cast to
+            float32 when they are used.
+        jit_compile: whether XLA compiles the model. Stock TF Serving refuses such a model; start it
+            with --xla_cpu_compilation_enabled=true.
 
     Returns:
         `path` as str.
@@ -42,7 +81,8 @@ def save_servable(model, path, *, image_shape=None, check_unit=True):
         TypeError: `model` is not a Keras model.
         ValueError: the model is not built, has several inputs or outputs, another rank of input
             or output, an unknown image or embedding size, embeddings that are not finite or not
-            unit rows, or operations that belong to training.
+            unit rows, or operations that belong to training; a signature is unknown or lacks what
+            it needs; the gallery is another model's or has other dimensions; k is out of range.
 
     Example:
         >>> import tempfile
@@ -59,16 +99,53 @@ def save_servable(model, path, *, image_shape=None, check_unit=True):
     _check_absent(path)
     _check_model(model)
     image_shape = _image_shape(model, image_shape)
-    served = clones.as_float32(model)
-    signature = _serving_default(served, image_shape)
-    _check_graph(signature)
-    _check_embeddings(signature, model, image_shape, check_unit=check_unit)
+    names = serving_parts.check_names(signatures, gallery=gallery, class_weights=class_weights)
+    served = served_model(model, weights=weights)
+    held = serving_parts.StoredWeights(served, weights)
+    parts = serving_parts.parts(
+        serving_parts.embedder(served, held, image_shape, jit_compile=jit_compile),
+        image_shape,
+        serving_parts.check_gallery(gallery, model, k, names),
+        class_weights if "class_scores" in names else None,
+        k,
+    )
+    functions = signature_functions.build(names, parts)
+    for function in functions.values():
+        _check_graph(function, xla=jit_compile)
+    default = functions["serving_default"]
+    _check_embeddings(default, model, image_shape, check_unit=check_unit)
     if served is not model:
-        _check_clone(signature, model, image_shape)
+        _check_clone(default, model, image_shape)
     module = tf.Module(name="servable")
-    module.weights = _variables_read(signature, served)
-    _save_whole(module, path, signatures={"serving_default": signature})
+    module.weights = _variables_read(functions.values(), held.variables)
+    _save_whole(module, path, signatures=functions)
     return path
+
+
+def served_model(model, *, weights="float32"):
+    """The Keras model whose numbers a servable gives.
+
+    Args:
+        model: built `keras.Model`.
+        weights: as in `save_servable`.
+
+    Returns:
+        `keras.Model` in float32: the model itself, or a clone of it.
+
+    Raises:
+        ValueError: unknown `weights`, or a model that cannot be cloned.
+
+    Example:
+        >>> pixels = keras.Input((4,))
+        >>> model = keras.Model(pixels, keras.layers.Dense(2)(pixels))
+        >>> served_model(model) is model
+        True
+    """
+    if weights not in STORED:
+        raise ValueError(f"weights must be one of {', '.join(STORED)}; found {weights!r}.")
+    if weights == "float32":
+        return clones.as_float32(model)
+    return clones.with_rounded_weights(model, weights)
 
 
 def probe_images(image_shape, *, batch_size, seed=0):
@@ -137,48 +214,9 @@ def _image_shape(model, wanted):
     return tuple(int(n) for n in shape)
 
 
-def _serving_default(model, image_shape):
-    """The concrete function of the signature; it reaches the Keras model by closure alone.
-
-    A Keras model that tf.Module tracks is saved by its own rules: its variables are not found in
-    a C++ session, or are written twice.
-    """
-    inputs = getattr(model, "inputs", None)
-    integer = inputs and tf.as_dtype(inputs[0].dtype).is_integer
-
-    def serve(images):
-        images = _guarded(images, image_shape)
-        if integer:
-            images = tf.saturate_cast(tf.round(images), inputs[0].dtype)
-        return {"embeddings": tf.cast(_one(model(images, training=False)), tf.float32)}
-
-    spec = tf.TensorSpec([None, *image_shape], tf.float32, name="images")
-    signature = tf.function(serve, input_signature=[spec]).get_concrete_function()
-    shape = signature.structured_outputs["embeddings"].shape
-    if shape.rank != 2 or shape[1] is None:
-        raise ValueError(
-            f"The model {model.name!r} must return embeddings [B, D] with a fixed D; its output "
-            f"has shape {shape}. End it with circle_tf.UnitEmbedding(dim)."
-        )
-    return signature
-
-
-def _guarded(images, image_shape):
-    """`images`, once their shape is found right; a wrong rank can abort the process further on."""
-    images = tf.ensure_shape(images, [None, *image_shape])
-    height, width, channels = image_shape
-    message = (
-        "The batch of images is empty: send at least one image of "
-        f"{height} x {width} pixels and {channels} channel(s)."
-    )
-    check = tf.debugging.Assert(tf.shape(images)[0] > 0, [message], name="not_empty")
-    with tf.control_dependencies([check]):
-        return tf.identity(images)
-
-
-def _check_graph(signature):
+def _check_graph(signature, *, xla):
     outputs = [tensor.name for tensor in signature.outputs]
-    if found := graphs.forbidden_nodes(signature.graph.as_graph_def(), outputs):
+    if found := graphs.forbidden_nodes(signature.graph.as_graph_def(), outputs, xla=xla):
         raise ValueError(
             f"The model cannot be served: at inference it still runs {', '.join(found)}. Take "
             "augmentation, layers called with training=True, Python functions and jit_compile "
@@ -207,7 +245,7 @@ def _check_embeddings(signature, model, image_shape, *, check_unit):
 def _check_clone(signature, model, image_shape):
     """The float32 clone must agree with the model as it was trained, but for rounding."""
     images = tf.constant(probe_images(image_shape, batch_size=3))
-    trained = tf.cast(_one(model(images, training=False)), tf.float32)
+    trained = tf.cast(serving_parts.one_output(model(images, training=False)), tf.float32)
     cosines = -keras.losses.cosine_similarity(trained, signature(images=images)["embeddings"])
     if not np.min(cosines) >= _CLONE_COSINE:
         raise ValueError(
@@ -217,21 +255,10 @@ def _check_clone(signature, model, image_shape):
         )
 
 
-def _one(outputs):
-    """The only tensor of a model's outputs."""
-    tensors = tf.nest.flatten(outputs)
-    if len(tensors) != 1:
-        raise ValueError(
-            f"A servable has one output, the embeddings; the model returns {len(tensors)}. Save "
-            "the part that embeds: keras.Model(model.inputs[0], embeddings)."
-        )
-    return tensors[0]
-
-
-def _variables_read(signature, model):
-    """The variables the signature reads, in the model's order: no random seeds, nothing unused."""
-    read = {id(variable): variable for variable in signature.variables}
-    known = [variable.value for variable in model.variables if id(variable.value) in read]
+def _variables_read(functions, variables):
+    """The variables signatures read, in the model's order: no random seeds, nothing unused."""
+    read = {id(variable): variable for function in functions for variable in function.variables}
+    known = [variable for variable in variables if id(variable) in read]
     others = read.keys() - {id(variable) for variable in known}
     return known + sorted((read[key] for key in others), key=lambda variable: variable.name)
 

@@ -8,7 +8,7 @@ import tempfile
 
 from absl import app, flags, logging
 
-__all__ = ["ExportError", "import_tensorflow", "run"]
+__all__ = ["ExportError", "import_tensorflow", "run", "stderr_kept_back"]
 
 
 class ExportError(ValueError):
@@ -43,7 +43,7 @@ def import_tensorflow():
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return importlib.import_module("tensorflow")
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    with _stderr_kept_back():
+    with stderr_kept_back():
         tf = importlib.import_module("tensorflow")
         tf.config.list_physical_devices()
     return tf
@@ -65,7 +65,7 @@ def _main(main, argv):
 
 
 @contextlib.contextmanager
-def _stderr_kept_back():
+def stderr_kept_back():
     """Holds back what is written to file descriptor 2, also by C++; shows it on an error."""
     sys.stderr.flush()
     terminal = os.dup(2)

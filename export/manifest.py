@@ -1,22 +1,23 @@
 """The manifest of a published version: where it comes from and what was found out about it."""
 
+import hashlib
 import json
 import os
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from circle_tf import graphs
+from circle_tf import galleries, graphs
+from export import contents as contents_of
 from export import verification
 
 __all__ = ["PATH", "describe", "fingerprint", "write"]
 
-# TF Serving ignores assets.extra, but for warm-up requests; within the version's directory the
-# manifest appears, moves and goes with it.
-PATH = os.path.join("assets.extra", "manifest.json")
+PATH = contents_of.MANIFEST
 
 
-def describe(path, *, run, version, verified):
+def describe(path, *, run, version, verified, contents, model, variants=None):
     """The manifest of a SavedModel.
 
     Args:
@@ -24,6 +25,9 @@ def describe(path, *, run, version, verified):
         run: runs.Run it was made from.
         version: int.
         verified: verification.Verification.
+        contents: contents.Contents it was made with.
+        model: the run's model.
+        variants: dict, what was found out about other forms of the model.
 
     Returns:
         dict fit for JSON.
@@ -32,12 +36,21 @@ def describe(path, *, run, version, verified):
     return {
         "version": version,
         "fingerprint": fingerprint(path),
+        "model_fingerprint": galleries.embedder_fingerprint(model),
+        "gallery": _describe_gallery(contents),
+        "files": _sums(path),
+        "weights": contents.weights,
+        "xla": contents.jit_compile,
+        "variants": variants or {},
         "signatures": {
-            name: verification.describe(signature)
-            for name, signature in sorted(signatures.items())
-            if not name.startswith("__")
+            name: verification.describe(signature) for name, signature in sorted(signatures.items())
         },
-        "pixels": "raw, 0..255; scaling is inside the model",
+        "preprocessing": {
+            "pixels": "raw, 0..255; scaling is inside the model",
+            "files": "JPEG, PNG, GIF (first frame), BMP; grey is 0.299 R + 0.587 G + 0.114 B; "
+            "bilinear with antialias to the image shape, rounded; EXIF and alpha are ignored",
+            "image_shape": list(run.image_shape or model.input_shape[1:]),
+        },
         "embeddings": "rows of length 1: the dot product is the cosine",
         "training": {
             "step": run.record.get("step"),
@@ -51,6 +64,32 @@ def describe(path, *, run, version, verified):
         "operations": sorted(_operations(graph, signatures)),
         "exported_with": {"tensorflow": tf.__version__, "keras": keras.__version__},
     }
+
+
+def _describe_gallery(contents):
+    gallery = contents.gallery
+    if gallery is None:
+        return None
+    return {
+        "rows": len(gallery),
+        "dim": gallery.dim,
+        "ids": "int64" if gallery.ids.dtype.kind == "i" else "string",
+        "classes": None if gallery.classes is None else len(np.unique(gallery.classes)),
+        "k": contents.k,
+        "source_fingerprint": gallery.source,
+    }
+
+
+def _sums(path):
+    """sha256 of every file but the manifest."""
+    sums = {}
+    for where, _, names in os.walk(path):
+        for name in names:
+            file = os.path.join(where, name)
+            with open(file, "rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            sums[os.path.relpath(file, path)] = digest
+    return {name: sums[name] for name in sorted(sums) if name != PATH}
 
 
 def _operations(graph, signatures):

@@ -11,6 +11,8 @@ from absl import flags
 
 from export import console, runs
 
+IMAGE_TAG = "2.20.0"
+
 
 def define_flags():
     """Defines the flags when this is the command: others have flags of the same names."""
@@ -19,6 +21,27 @@ def define_flags():
     flags.DEFINE_integer(
         "version", None, "Version to publish; default: one above the highest.", lower_bound=1
     )
+    flags.DEFINE_list("signatures", None, "Signatures; default: all that run and gallery allow.")
+    flags.DEFINE_string(
+        "gallery",
+        None,
+        "What the searches search in: a file of export.gallery, a folder of images, or held_out, "
+        "the run's held-out examples. Default: no searches.",
+    )
+    flags.DEFINE_integer("k", 10, "Neighbours that searches return.", lower_bound=1)
+    flags.DEFINE_enum(
+        "weights", "float32", ["float32", "float16", "bfloat16"], "How large weights are stored."
+    )
+    flags.DEFINE_bool(
+        "xla", False, "XLA compiles the model; serve with --xla_cpu_compilation_enabled=true."
+    )
+    flags.DEFINE_list("batch_sizes", ["1", "8", "64"], "Batch sizes to warm up: the server's.")
+    flags.DEFINE_list("lite", [], "LiteRT models to add: float32, float16, int8.")
+    flags.DEFINE_list("onnx", [], "Signatures to add as ONNX models: serving_default.")
+    flags.DEFINE_string(
+        "models_config", None, "models.config to list it in; default: the one beside --base_path."
+    )
+    flags.DEFINE_bool("list", True, "List it: as stable if it is the first, else as canary.")
 
 
 def main(argv):
@@ -26,30 +49,100 @@ def main(argv):
     del argv
     options = flags.FLAGS
     run = runs.read(options.workdir)
+    sizes = _batch_sizes(options.batch_sizes)
     console.import_tensorflow()
-    from export import publishing
+    from export import publishing, rollout
 
-    published = publishing.publish(run, base_path=options.base_path, version=options.version)
+    config = options.models_config or rollout.default_config(options.base_path)
+    published = publishing.publish(
+        run,
+        base_path=options.base_path,
+        version=options.version,
+        models_config=config if options.list else None,
+        options=publishing.Options(
+            signatures=tuple(options.signatures) if options.signatures is not None else None,
+            gallery=options.gallery,
+            k=options.k,
+            weights=options.weights,
+            xla=options.xla,
+            batch_sizes=sizes,
+            lite=tuple(options.lite),
+            onnx=tuple(options.onnx),
+        ),
+    )
     print(report(published, workdir=options.workdir, base_path=options.base_path))
+    print(next_steps(published, workdir=options.workdir, config=config))
+
+
+def _batch_sizes(values):
+    try:
+        sizes = tuple(int(value) for value in values)
+    except ValueError as error:
+        raise console.ExportError(
+            f"--batch_sizes must be whole numbers; found {values}."
+        ) from error
+    if not sizes or min(sizes) < 1:
+        raise console.ExportError(f"--batch_sizes must be 1 or more each; found {values}.")
+    return sizes
 
 
 def report(published, *, workdir, base_path):
     """What a user wants to know after publishing, in lines."""
-    name = os.path.basename(os.path.abspath(base_path))
-    folder = os.path.abspath(base_path)
+    lines = [
+        *(f"  {line}" for line in published.verified.summary()),
+        *_variant_lines(published.manifest["variants"]),
+        f"Published {published.path}",
+        f"  {'fingerprint':<16} {published.manifest['fingerprint']}",
+    ]
+    labels = [label for label, version in published.labels.items() if _is(published, version)]
+    if labels:
+        lines.append(f"  {'label':<16} {', '.join(labels)}")
+    return "\n".join(lines)
+
+
+def next_steps(published, *, workdir, config):
+    """The commands that come next, in lines."""
+    base_path = os.path.abspath(os.path.dirname(published.path))
+    name, folder = os.path.basename(base_path), os.path.dirname(base_path)
+    lines = [
+        "Next:",
+        "  check it again",
+        f"    python -m export.verify --model={published.path} --workdir={workdir}",
+    ]
+    if published.labels:
+        lines += [
+            "  serve it here (gRPC 8500, REST 8501)",
+            f"    python -m export.serve --models_config={config}",
+        ]
+    if len(published.labels) > 1:
+        lines += [
+            "  give it to all clients",
+            f"    python -m export.promote --base_path={os.path.dirname(published.path)}",
+        ]
     return "\n".join(
         [
-            *(f"  {line}" for line in published.verified.summary()),
-            f"Published {published.path}",
-            f"  fingerprint  {published.manifest['fingerprint']}",
-            "Next:",
-            "  check it again",
-            f"    python -m export.verify --model={published.path} --workdir={workdir}",
-            "  serve it (gRPC 8500, REST 8501)",
+            *lines,
+            "  serve it with TF Serving",
             f"    docker run --rm -p 8500:8500 -p 8501:8501 -e MODEL_NAME={name} \\",
-            f"      -v {folder}:/models/{name} tensorflow/serving",
+            f"      -v {folder}/{name}:/models/{name} tensorflow/serving:{IMAGE_TAG}",
         ]
     )
+
+
+def _is(published, version):
+    return os.path.basename(published.path) == str(version)
+
+
+def _variant_lines(found):
+    rows = []
+    for name, facts in found.items():
+        recall = facts.get("recall_at_1")
+        shown = "" if recall is None else f", recall@1 {recall:.4f}"
+        rows.append(
+            f"  {name:<16} {facts['bytes']:,} bytes, cosine {facts['cosine']:.5f} (lowest "
+            f"{facts['lowest_cosine']:.5f}){shown}"
+        )
+    return rows
 
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@ import os
 import re
 import zipfile
 
+import numpy as np
+
 from export import console
 
-__all__ = ["Run", "load_model", "read"]
+__all__ = ["HeldOut", "Run", "load_model", "read"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,59 @@ class Run:
         """`(H, W, C)`, or None if the run does not say."""
         shape = self.record.get("image_shape")
         return tuple(shape) if shape else None
+
+    def held_out(self):
+        """Examples of classes that training has not seen.
+
+        Returns:
+            HeldOut, or None if the run did not keep any.
+
+        Raises:
+            console.ExportError: its file is broken.
+        """
+        found = self._arrays("held_out.npz", "images", "labels", "class_names")
+        return HeldOut(*found) if found else None
+
+    def class_weights(self):
+        """`[C, D]` class weights of a class-level run; None of others.
+
+        Raises:
+            console.ExportError: their file is broken.
+        """
+        found = self._arrays("class_weights.npz", "class_weights")
+        return found[0] if found else None
+
+    def _arrays(self, name, *wanted):
+        path = os.path.join(self.workdir, name)
+        if not os.path.exists(path):
+            return None
+        try:
+            with np.load(path) as content:
+                return [content[key] for key in wanted]
+        except (KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise console.ExportError(
+                f"{path} is broken ({error}): train the run again."
+            ) from error
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Examples of classes that training has not seen.
+
+    Args:
+        images: `[N, H, W, C]` uint8.
+        labels: `[N]` int.
+        class_names: names of the classes that labels count.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: np.ndarray
+
+    @property
+    def names(self):
+        """Name of the class of each example `[N]`."""
+        return self.class_names[self.labels]
 
 
 def read(workdir):

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-from export import session
+from export import session, warmup
 
 __all__ = ["BATCH_SIZES", "PARITY", "checks", "run"]
 
@@ -33,7 +33,8 @@ def run(path, request, *, report):
     Args:
         path: directory of the SavedModel.
         request: dict with `images` `[17, H, W, C]` float32 and optionally, for each B of
-            BATCH_SIZES, `expected_B` `[B, D]`: what the Python model answers to the first B.
+            BATCH_SIZES, `expected_B` `[B, D]`: what the Python model answers to the first B; and
+            `probes`, as `export.probes.probes` makes them.
         report: `fn(dict)`, called with `{"started": name}` before each check and with
             `{"name", "passed", "seen", "value"}` after it.
     """
@@ -69,9 +70,21 @@ def checks(opened, request):
     if any(name.startswith("expected") for name in request):
         found["parity"] = functools.partial(_parity, opened, request)
     found["batch mates"] = functools.partial(_batch_mates, opened, images)
-    return found | {
-        f"guard: {name}": functools.partial(_guard, opened, batch) for name, batch in bad.items()
-    }
+    tried = [probe for probe in request.get("probes", ()) if probe is not None]
+    for probe in tried:
+        if probe["good"]:
+            found[probe["signature"]] = functools.partial(_answers, opened, probe)
+    if warmup.exists(opened.path):
+        found["warm-up"] = functools.partial(_warm_up, opened)
+    for name, batch in bad.items():
+        found[f"guard: {name}"] = functools.partial(_guard, opened, {"images": batch})
+    for probe in tried:
+        for name, inputs in probe["bad"].items():
+            signature = probe["signature"]
+            found[f"guard: {signature}: {name}"] = functools.partial(
+                _guard, opened, inputs, signature=signature
+            )
+    return found
 
 
 def _report_one(name, check, report):
@@ -136,23 +149,71 @@ def _batch_mates(opened, images):
     return f"an image's embedding does not depend on its batch ({worst:.1e})", worst
 
 
-def _guard(opened, batch):
-    shape = f"{batch.dtype} {list(batch.shape)}"
+def _answers(opened, probe):
+    """One signature's answers against the Python model's, batch by batch."""
+    name, worst, shapes = probe["signature"], 0.0, {}
+    for inputs, expected, decided in probe["good"]:
+        found = opened.run(inputs, signature=name)
+        if unexpected := expected.keys() - found.keys():
+            raise CheckFailed(f"wanted outputs {sorted(expected)}; {sorted(unexpected)} missing")
+        for output, values in expected.items():
+            worst = max(worst, _difference(output, found[output], values, decided.get(output)))
+        shapes = {output: list(values.shape) for output, values in found.items()}
+    if not worst <= PARITY:
+        raise CheckFailed(f"differs from the Python model by {worst:.1e}")
+    shown = ", ".join(f"{output} {shape}" for output, shape in sorted(shapes.items()))
+    return f"{shown}; largest difference {worst:.1e}", worst
+
+
+def _difference(output, found, expected, decided):
+    if found.shape != expected.shape:
+        raise CheckFailed(f"{output}: wanted shape {expected.shape}, found {found.shape}")
+    if found.dtype.kind == "f":
+        if found.dtype != np.float32:
+            raise CheckFailed(f"{output}: wanted float32, found {found.dtype}")
+        difference = float(np.abs(found - expected).max())
+        return np.inf if np.isnan(difference) else difference
+    if wrong := int(np.sum((found != expected) & decided)):
+        raise CheckFailed(f"{output}: {wrong} of {found.size} are not the Python model's")
+    return 0.0
+
+
+def _warm_up(opened):
+    """Replays the warm-up requests: one that fails keeps TF Serving from loading the version."""
+    count = 0
+    for number, request in enumerate(warmup.read(opened.path)):
+        try:
+            opened.run(request.inputs, signature=request.signature)
+        except (KeyError, tf.errors.OpError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckFailed(f"request {number} ({request.signature}) fails: {reason}") from error
+        count += 1
+    if count > warmup.MOST:
+        raise CheckFailed(f"{count} requests; TF Serving takes {warmup.MOST}")
+    return f"{count} requests replayed", float(count)
+
+
+def _guard(opened, inputs, *, signature="serving_default"):
+    shape = ", ".join(f"{value.dtype} {list(value.shape)}" for value in inputs.values())
     try:
-        answer = _embed(opened, batch)
+        answer = opened.run(inputs, signature=signature)
     except tf.errors.InvalidArgumentError:
         return f"{shape} answered INVALID_ARGUMENT", None
     except tf.errors.OpError as error:
         raise CheckFailed(
             f"{shape} answered {type(error).__name__}, not INVALID_ARGUMENT"
         ) from error
-    raise CheckFailed(f"{shape} answered with embeddings {list(answer.shape)}")
+    answered = ", ".join(f"{name} {list(value.shape)}" for name, value in answer.items())
+    raise CheckFailed(f"{shape} answered with {answered}")
 
 
 def main(argv):
     """Reads the request, writes one JSON line per event as it happens."""
     _, path, request, results = argv
-    with np.load(request) as arrays, open(results, "w", encoding="utf-8") as lines:
+    with (
+        np.load(request, allow_pickle=True) as arrays,
+        open(results, "w", encoding="utf-8") as lines,
+    ):
 
         def report(event):
             lines.write(json.dumps(event) + "\n")

@@ -2,19 +2,15 @@
 
 import dataclasses
 import glob
-import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from circle_tf import clones, graphs, servable
-from export import console, session_checks
+from circle_tf import graphs, servable
+from export import console, isolation, probes, session_checks
+from export.contents import Contents
 
 __all__ = [
     "Check",
@@ -28,6 +24,7 @@ __all__ = [
 _SIGNATURE = "serving_default"
 _SIZE_RATIO = 1.02
 _SIZE_ALLOWANCE = 64 << 10  # Names and shapes beside the weights; counts in tiny models only.
+_LARGE_CONSTANT = 4096  # Bytes; shapes and guards' messages are smaller.
 _TIMEOUT = 600  # Seconds.
 
 
@@ -74,20 +71,24 @@ class Verification:
     def summary(self):
         """Lines for people; the guards, which are many, share one."""
         guards = [check for check in self.checks if check.name.startswith("guard: ")]
-        refused = ", ".join(check.name.removeprefix("guard: ") for check in guards)
-        lines = [f"{check.name:<12} {check.seen}" for check in self.checks if check not in guards]
-        return [*lines, f"{'guards':<12} INVALID_ARGUMENT for {refused}"]
+        kinds = dict.fromkeys(check.name.rpartition(": ")[2] for check in guards)
+        lines = [f"{check.name:<16} {check.seen}" for check in self.checks if check not in guards]
+        answer = f"{len(guards)} bad inputs answered INVALID_ARGUMENT: {', '.join(kinds)}"
+        return [*lines, f"{'guards':<16} {answer}"]
 
 
-def verify_servable(path, *, model=None, timeout=_TIMEOUT):
+def verify_servable(path, *, model=None, contents=None, timeout=_TIMEOUT):
     """Checks a SavedModel as TF Serving will use it, and refuses it if anything is wrong.
 
-    The files are read first: signature, operations, size. If they are right, the rest runs in a
-    C++ session in a process of its own, because a broken model may kill the process it runs in.
+    The files are read first: signatures, operations, size. If they are right, the rest runs in a
+    C++ session in a process of its own, because a broken model may kill the process it runs in:
+    every signature with right inputs and wrong ones, and the warm-up requests.
 
     Args:
         path: directory of the SavedModel.
         model: the Keras model it was made from; without it parity and size are not checked.
+        contents: contents.Contents it was made with; default: the model alone. Ignored without
+            `model`.
         timeout: seconds the session may take.
 
     Returns:
@@ -99,11 +100,15 @@ def verify_servable(path, *, model=None, timeout=_TIMEOUT):
     """
     graph, signatures = read_graph(path)
     checks = [_signature_check(signatures)]
+    if model is not None:
+        contents = contents or Contents()
+        model = servable.served_model(model, weights=contents.weights)
+    else:
+        contents = None
     if checks[0].passed:
-        model = clones.as_float32(model) if model is not None else None
-        checks += _graph_checks(path, graph, signatures[_SIGNATURE], model)
+        checks += _graph_checks(path, graph, signatures, model, contents)
     if all(check.passed for check in checks):
-        request = _request(signatures[_SIGNATURE], model)
+        request = _request(signatures, model, contents)
         checks += _session_checks(path, request, timeout=timeout)
     verification = Verification(tuple(checks))
     if failures := verification.failures():
@@ -135,7 +140,10 @@ def read_graph(path):
     graphs_to_serve = [g for g in saved.meta_graphs if "serve" in g.meta_info_def.tags]
     if not graphs_to_serve:
         raise console.ExportError(f"The SavedModel {path!r} has no graph with the tag 'serve'.")
-    return graphs_to_serve[0].graph_def, dict(graphs_to_serve[0].signature_def)
+    served = graphs_to_serve[0].signature_def.items()
+    # TensorFlow keeps its initialisation among them, as "__saved_model_init_op".
+    signatures = {name: signature for name, signature in served if not name.startswith("__")}
+    return graphs_to_serve[0].graph_def, signatures
 
 
 def _signature_check(signatures):
@@ -143,6 +151,16 @@ def _signature_check(signatures):
     name = "signature"
     if _SIGNATURE not in signatures:
         return Check(name, False, f"no {_SIGNATURE}; found {sorted(signatures) or 'none'}")
+    for other, signature in sorted(signatures.items()):
+        halves = {
+            tf.as_dtype(t.dtype)
+            for side in (signature.inputs, signature.outputs)
+            for t in side.values()
+        } & {tf.float16, tf.bfloat16}
+        if halves:
+            return Check(
+                name, False, f"{other} has tensors REST cannot carry: {describe(signature)}"
+            )
     found = describe(signatures[_SIGNATURE])
     inputs, outputs = signatures[_SIGNATURE].inputs, signatures[_SIGNATURE].outputs
     if set(inputs) != {"images"} or set(outputs) != {"embeddings"}:
@@ -176,88 +194,65 @@ def _describe_tensor(name, tensor):
     return f"{name} {tf.as_dtype(tensor.dtype).name} [{', '.join(shape)}]"
 
 
-def _graph_checks(path, graph, signature, model):
-    outputs = [tensor.name for tensor in signature.outputs.values()]
-    forbidden = graphs.forbidden_nodes(graph, outputs)
-    seen = f"holds {', '.join(forbidden)}" if forbidden else "nothing that belongs to training"
+def _graph_checks(path, graph, signatures, model, contents):
+    outputs = [tensor.name for s in signatures.values() for tensor in s.outputs.values()]
+    xla = _is_compiled(graph, outputs) if contents is None else contents.jit_compile
+    forbidden = graphs.forbidden_nodes(graph, outputs, xla=xla)
+    seen = "nothing that belongs to training"
+    if forbidden:
+        seen = f"holds {', '.join(forbidden)}"
+    elif xla:
+        seen += "; wants a server with --xla_cpu_compilation_enabled=true"
     found = [Check("operations", not forbidden, seen)]
     if model is not None:
         constants = sum(
             node.attr["value"].tensor.ByteSize()
             for node in graphs.served_nodes(graph, outputs)
-            if node.op == "Const"
+            if node.op == "Const" and node.attr["value"].tensor.ByteSize() >= _LARGE_CONSTANT
         )
-        found.append(_size_check(path, constants, model))
+        found.append(_size_check(path, constants, contents.size(model)))
     return found
 
 
-def _size_check(path, constants, model):
+def _is_compiled(graph, outputs):
+    """Whether XLA compiles the model, which its publisher then wanted."""
+    return any(node.attr["_XlaMustCompile"].b for node in graphs.served_nodes(graph, outputs))
+
+
+def _size_check(path, constants, wanted):
     """Weights must be stored once, be it as variables or as constants of the graph."""
     files = glob.glob(os.path.join(glob.escape(path), "variables", "variables.data-*"))
     stored = constants + sum(os.path.getsize(file) for file in files)
-    weights = sum(weight.value.dtype.size * int(np.prod(weight.shape)) for weight in model.weights)
-    seen = f"{stored:,} bytes for {weights:,} bytes of weights ({stored / max(weights, 1):.3f} x)"
-    allowed = _SIZE_RATIO * weights + _SIZE_ALLOWANCE
+    ratio = stored / max(wanted, 1)
+    seen = f"{stored:,} bytes for {wanted:,} bytes of weights and gallery ({ratio:.3f} x)"
+    allowed = _SIZE_RATIO * wanted + _SIZE_ALLOWANCE
     if stored > allowed:
         seen += f", more than {_SIZE_RATIO} x and {_SIZE_ALLOWANCE >> 10} KiB: is anything twice?"
     return Check("size", stored <= allowed, seen, stored)
 
 
-def _request(signature, model):
-    """Probe images, and what the Python model answers to them."""
-    shape = [dim.size for dim in signature.inputs["images"].tensor_shape.dim][1:]
+def _request(signatures, model, contents):
+    """Probe images, what the Python model answers to them, and how to try other signatures."""
+    shape = [dim.size for dim in signatures[_SIGNATURE].inputs["images"].tensor_shape.dim][1:]
     sizes = session_checks.BATCH_SIZES
     images = servable.probe_images(shape, batch_size=max(sizes))
-    request = {"images": images}
+    embeddings = {}
     if model is not None:
         with tf.device("CPU:0"):  # As the session: a GPU may round to TF32.
             for size in sizes:
                 answer = model(tf.constant(images[:size]), training=False)
-                request[f"expected_{size}"] = tf.nest.flatten(answer)[0].numpy()
-    return request
+                embeddings[size] = tf.nest.flatten(answer)[0].numpy()
+    request = {f"expected_{size}": expected for size, expected in embeddings.items()}
+    tried = probes.probes(
+        sorted(signatures), images=images, embeddings=embeddings, contents=contents
+    )
+    # In an array, as np.savez wants it.
+    return {"images": images, **request, "probes": np.array([*tried, None], object)}
 
 
 def _session_checks(path, request, *, timeout):
-    """Runs `export.session_checks` in a process of its own and reads what it reports."""
-    with tempfile.TemporaryDirectory(prefix="verify-") as folder:
-        arrays, results = os.path.join(folder, "request.npz"), os.path.join(folder, "results.jsonl")
-        np.savez(arrays, **request)
-        command = [sys.executable, "-m", "export.session_checks", path, arrays, results]
-        try:
-            done = subprocess.run(
-                command, env=_environment(), capture_output=True, text=True, timeout=timeout
-            )
-            end = None if done.returncode == 0 else _end_of(done)
-        except subprocess.TimeoutExpired:
-            end = f"no answer within {timeout} s"
-        return _read_results(results, end)
-
-
-def _environment():
-    """That of this process, but on the CPU: no GPU's rounding, nor need of its memory."""
-    code = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2"}
-    return {**os.environ, **quiet, "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": code}
-
-
-def _end_of(process):
-    """How a process came to its end, in a line."""
-    code = process.returncode
-    how = f"with status {code}"
-    if code < 0:
-        how = f"by {signal.Signals(-code).name}; TF Serving would die of it as well"
-    lines = process.stderr.strip().splitlines()
-    # A failed CHECK prints its reason and then a stack trace.
-    said = [line for line in lines if "Check failed" in line] or lines[-1:]
-    return f"the process ended {how}" + "".join(f" ({line.strip()[:300]})" for line in said[:1])
-
-
-def _read_results(file, end):
-    """The checks reported in a file; the one that was under way failed if the process died."""
-    events = []
-    if os.path.exists(file):
-        with open(file, encoding="utf-8") as lines:
-            events = [json.loads(line) for line in lines]
+    """The checks of the session; the one that was under way failed if the process died."""
+    events, end = isolation.session_events(path, request, timeout=timeout)
     found = [Check(**event) for event in events if "name" in event]
     if end is not None:
         started = [event["started"] for event in events if "started" in event]

@@ -21,10 +21,13 @@ def main(argv):
     del argv
     console.import_tensorflow()
     from export import verification
+    from export.contents import Contents
 
     options = flags.FLAGS
     model = runs.load_model(options.workdir) if options.workdir else None
-    verified = verification.verify_servable(options.model, model=model)
+    verification.read_graph(options.model)  # Is there a SavedModel?
+    contents = Contents.read(options.model) if model is not None else None
+    verified = verification.verify_servable(options.model, model=model, contents=contents)
     print(f"{options.model} is fit to be served.")
     print("\n".join(f"  {line}" for line in verified.summary()))
     if model is None:

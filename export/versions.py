@@ -8,9 +8,9 @@ import tempfile
 
 from export import console
 
-__all__ = ["choose", "existing", "exclusive", "staging"]
+__all__ = ["STAGE_PREFIX", "choose", "existing", "exclusive", "path", "staging"]
 
-_STAGE_PREFIX = ".tmp-"  # TF Serving reads names that are whole numbers, and no others.
+STAGE_PREFIX = ".tmp-"  # TF Serving reads names that are whole numbers, and no others.
 _LOCK = ".publish.lock"
 
 
@@ -33,6 +33,26 @@ def existing(base_path):
     if not os.path.isdir(base_path):
         return []
     return sorted(int(name) for name in os.listdir(base_path) if _is_number(name))
+
+
+def path(base_path, version):
+    """The directory of a version, also if its name has leading zeros.
+
+    Args:
+        base_path: directory.
+        version: int, an existing one.
+
+    Returns:
+        str.
+
+    Raises:
+        console.ExportError: there is no such version.
+    """
+    names = os.listdir(base_path) if os.path.isdir(base_path) else []
+    for name in names:
+        if _is_number(name) and int(name) == version:
+            return os.path.join(base_path, name)
+    raise console.ExportError(f"There is no version {version} in {base_path!r}.")
 
 
 def choose(base_path, *, wanted=None):
@@ -75,7 +95,7 @@ def choose(base_path, *, wanted=None):
 
 
 @contextlib.contextmanager
-def exclusive(base_path, *, tell):
+def exclusive(base_path, *, tell, name=_LOCK):
     """Holds the base path's lock, so that two publishers do not choose the same version.
 
     The lock ends with the process, however that ends.
@@ -83,9 +103,10 @@ def exclusive(base_path, *, tell):
     Args:
         base_path: directory; made if it is not there.
         tell: `fn(line)`, called if the lock has to be waited for.
+        name: file name of the lock.
     """
     os.makedirs(base_path, exist_ok=True)
-    with open(os.path.join(base_path, _LOCK), "w", encoding="utf-8") as lock:
+    with open(os.path.join(base_path, name), "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -107,9 +128,9 @@ def staging(base_path):
         str, its path.
     """
     for name in os.listdir(base_path):
-        if name.startswith(_STAGE_PREFIX):
+        if name.startswith(STAGE_PREFIX):
             shutil.rmtree(os.path.join(base_path, name), ignore_errors=True)
-    stage = tempfile.mkdtemp(prefix=_STAGE_PREFIX, dir=base_path)
+    stage = tempfile.mkdtemp(prefix=STAGE_PREFIX, dir=base_path)
     try:
         yield stage
     finally:

@@ -17,14 +17,14 @@ ROOT = pathlib.Path(__file__).absolute().parents[1]
 # belongs.
 LEVELS = (
     {"checks", "compat", "compilation", "crc32c", "files", "loops", "normalization", "numerics"}
-    | {"exact_search", "pixels", "replicas", "shortlists", "version"},
+    | {"decoding", "exact_search", "pixels", "replicas", "shortlists", "version"},
     {"batches", "blockwise", "circle", "examples", "keras_hooks", "pairs", "records"}
     | {"reductions", "sampling", "similarities", "sweeps", "tiles"},
-    {"baselines", "heads", "layers", "losses", "memory", "metrics", "neighbours", "references"}
-    | {"retrieval"},
+    {"baselines", "galleries", "heads", "layers", "losses", "memory", "metrics", "neighbours"}
+    | {"references", "retrieval", "signatures"},
     {"backbones", "cached_gradients", "callbacks", "clones", "graphs", "models", "passes"}
     | {"steps"},
-    {"plots", "projector", "servable", "sheets"},
+    {"plots", "projector", "servable", "serving_parts", "sheets"},
     {"addons.losses.metric_learning", "addons.losses.functions", "addons.losses.classes"},
     {"addons.losses.__init__", "addons.callbacks", "addons.optimizers"},
     {"addons.__init__"},

@@ -20,6 +20,7 @@ from trainers import (
     datasets,
     evaluation,
     experiment,
+    held_out,
     input,
     pictures,
     preemption,
@@ -83,7 +84,17 @@ def _train(run, *, config_name):
     )
     _fit(run)
     drawing.draw(models.embedding, step=run.steps)
+    _keep_data(run)
     _finish(config_name, models=models, files=files, steps=run.steps)
+
+
+def _keep_data(run):
+    """What publishing needs of the data and of the class weights."""
+    config, dataset, files = run.config, run.dataset, run.files
+    held_out.save_examples(files.held_out, dataset, examples=config.eval_examples, seed=config.seed)
+    held_out.save_class_weights(
+        files.class_weights, run.models.training, class_names=dataset.train.class_names
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -27,6 +27,8 @@ class Workdir:
         metrics: one JSON object per line and evaluation.
         checkpoints: directory, to resume from.
         model: the finished embedding model, `.keras`.
+        held_out: `.npz`, examples of unseen classes, see `trainers.held_out`.
+        class_weights: `.npz`, those of a class-level run.
         run: JSON, written last: there exactly when the run is complete.
         evaluation: JSON of `trainers.evaluate`.
         plots: directory of PNG files.
@@ -39,6 +41,8 @@ class Workdir:
         self.metrics = os.path.join(path, "metrics.jsonl")
         self.checkpoints = os.path.join(path, "checkpoints")
         self.model = os.path.join(path, "model.keras")
+        self.held_out = os.path.join(path, "held_out.npz")
+        self.class_weights = os.path.join(path, "class_weights.npz")
         self.run = os.path.join(path, "run.json")
         self.evaluation = os.path.join(path, "evaluation.json")
         self.plots = os.path.join(path, "plots")

@@ -6,13 +6,10 @@ import grpc
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from export import session
+from export import session, warmup
 from export.server import errors, examples, inference
 
-__all__ = ["MAX_WARMUP_RECORDS", "WARMUP_PATH", "open_version", "replay_warmup"]
-
-WARMUP_PATH = os.path.join("assets.extra", "tf_serving_warmup_requests")
-MAX_WARMUP_RECORDS = 1000
+__all__ = ["open_version", "replay_warmup"]
 
 
 def open_version(path, *, max_bytes):
@@ -54,15 +51,15 @@ def replay_warmup(opened, path, *, max_bytes):
         errors.ServingError: a request fails, or there are too many.
         tf.errors.OpError: what the session answers.
     """
-    file = os.path.join(path, WARMUP_PATH)
+    file = os.path.join(path, warmup.PATH)
     if not os.path.exists(file):
         return 0
     count = 0
     for record in tf.compat.v1.io.tf_record_iterator(file):
         count += 1
-        if count > MAX_WARMUP_RECORDS:
+        if count > warmup.MOST:
             raise errors.ServingError(
-                f"Number of warmup records exceeds the maximum ({MAX_WARMUP_RECORDS})"
+                f"Number of warmup records exceeds the maximum ({warmup.MOST})"
             )
         _replay(opened, record, max_bytes=max_bytes)
     return count

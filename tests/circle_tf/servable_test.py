@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from circle_tf import clones, layers, models, servable
+from circle_tf import clones, layers, models, servable, signatures
 from tests import stacks
 
 pytestmark = stacks.needs_keras_3
@@ -137,7 +137,7 @@ def test_training_does_not_change_what_is_stored_beside_weights(tmp_path):
 def test_guards_refuse_bad_batches(images, message):
     # Of unknown shape, as a C++ session sees it; Python would refuse most of these by itself.
     unknown = [tf.TensorSpec(None, tf.float32)]
-    guarded = tf.function(lambda batch: servable._guarded(batch, _SHAPE), unknown)
+    guarded = tf.function(lambda batch: signatures.guarded_images(batch, _SHAPE), unknown)
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         guarded(tf.constant(images, tf.float32))
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from circle_tf import layers, servable
-from export import console, verification
+from export import console, isolation, verification
 from tests import saved_models
 from tests.saved_models import unit_pixels
 
@@ -121,7 +121,7 @@ def _child(monkeypatch, tmp_path, program):
     script = tmp_path / "python"
     script.write_text(f"#!{sys.executable}\nimport os, sys, time\n{program}\n")
     os.chmod(script, 0o755)
-    monkeypatch.setattr(verification.sys, "executable", str(script))
+    monkeypatch.setattr(isolation.sys, "executable", str(script))
     return saved_models.save_embedder(tmp_path / "1", unit_pixels)
 
 

@@ -22,7 +22,7 @@ from tensorflow_serving.apis import (
     prediction_log_pb2,
 )
 
-from export import console, server, session
+from export import console, server, session, warmup
 from export.server import opening
 from tests import saved_models, served_models
 from tests import serving_calls as calls
@@ -149,7 +149,7 @@ def test_a_broken_version_is_told_without_its_path(base_path, publish):
 
 def _write_warmup(version, *logs):
     os.makedirs(version / "assets.extra", exist_ok=True)
-    with tf.io.TFRecordWriter(str(version / opening.WARMUP_PATH)) as writer:
+    with tf.io.TFRecordWriter(str(version / warmup.PATH)) as writer:
         for log in logs:
             writer.write(log if isinstance(log, bytes) else log.SerializeToString())
 

@@ -1,0 +1,75 @@
+"""From the bytes of people's image files to pixels, the same in training and in serving."""
+
+import tensorflow as tf
+
+__all__ = ["decode", "image_decoder"]
+
+
+def decode(content: tf.Tensor) -> tf.Tensor:
+    """Decodes JPEG, PNG, GIF (its first frame), BMP, WebP (one frame), JPEG XL, told by content.
+
+    Transparency is dropped, and so is the orientation that cameras note in EXIF.
+
+    Args:
+        content: bytes of the file, a scalar string.
+
+    Returns:
+        Image `[H, W, 3]` uint8; grey images have three equal channels.
+
+    Raises:
+        tf.errors.InvalidArgumentError: these are not the bytes of a whole image.
+
+    Example:
+        >>> decode(tf.io.encode_png(tf.zeros([2, 3, 1], tf.uint8))).shape.as_list()
+        [2, 3, 3]
+    """
+    image = tf.cond(
+        tf.equal(tf.strings.substr(content, 0, 2), "BM"),
+        lambda: _decode_bmp(content),
+        lambda: tf.io.decode_image(content, channels=3, expand_animations=False),
+    )
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def image_decoder(image_shape):
+    """Makes what turns the bytes of a file into an image of one size.
+
+    Args:
+        image_shape: `(H, W, C)` in pixels; C is 1 for grey, 3 for colour. Images of other sizes are
+            resized, without keeping their proportions.
+
+    Returns:
+        `fn(bytes of a file) -> [H, W, C] uint8`.
+
+    Raises:
+        ValueError: another number of channels.
+
+    Example:
+        >>> content = tf.io.encode_png(tf.fill([2, 3, 3], tf.constant(7, tf.uint8)))
+        >>> image_decoder((1, 1, 1))(content).numpy().tolist()
+        [[[7]]]
+    """
+    height, width, channels = image_shape
+    if channels not in (1, 3):
+        raise ValueError(
+            f"Image files are decoded to 1 channel (grey) or 3 (colour); found {channels}. Take "
+            "pixels as input."
+        )
+
+    def decode_and_resize(content):
+        image = tf.cast(decode(content), tf.float32)
+        if channels == 1:
+            image = tf.tensordot(image, [[0.299], [0.587], [0.114]], axes=1)
+        # Antialias: a photograph made small without it is all noise.
+        image = tf.image.resize(image, [height, width], antialias=True)
+        image = tf.ensure_shape(image, [height, width, channels])
+        return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+
+    return decode_and_resize
+
+
+def _decode_bmp(content):
+    # The only format that TensorFlow decodes but does not convert to 3 channels.
+    image = tf.io.decode_bmp(content)
+    channels = tf.minimum([0, 1, 2], tf.shape(image)[-1] - 1)
+    return tf.gather(image, channels, axis=-1)

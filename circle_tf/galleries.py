@@ -1,0 +1,166 @@
+"""Galleries: embeddings to search in, with what each row is and which model made them."""
+
+import dataclasses
+import hashlib
+import zipfile
+
+import numpy as np
+
+from circle_tf import files
+
+__all__ = ["Gallery", "embedder_fingerprint", "unit_rows"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gallery:
+    """Embeddings to search in.
+
+    Args:
+        embeddings: `[N, D]` real numbers, no zero rows; kept as float32 rows of length 1.
+        ids: `[N]` strings or whole numbers, what a search answers with.
+        classes: `[N]` names of classes (strings or whole numbers), for Classify; None without.
+        source: `embedder_fingerprint` of the model that made the embeddings; None if unknown.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or inf, a row of zeros, ids of another kind.
+
+    Example:
+        >>> gallery = Gallery(np.eye(3), ["a", "b", "c"])
+        >>> len(gallery), gallery.dim, gallery.ids.tolist()
+        (3, 3, ['a', 'b', 'c'])
+    """
+
+    embeddings: np.ndarray
+    ids: np.ndarray
+    classes: np.ndarray | None = None
+    source: str | None = None
+
+    def __post_init__(self):
+        rows = unit_rows(self.embeddings, name="A gallery's embeddings")
+        object.__setattr__(self, "embeddings", rows)
+        object.__setattr__(self, "ids", _column(self.ids, rows=len(rows), name="ids"))
+        if self.classes is not None:
+            classes = _column(self.classes, rows=len(rows), name="classes").astype(str)
+            object.__setattr__(self, "classes", classes)
+
+    def __len__(self):
+        return len(self.embeddings)
+
+    @property
+    def dim(self):
+        """D, numbers of an embedding."""
+        return self.embeddings.shape[1]
+
+    def save(self, path):
+        """Writes the gallery whole or not at all.
+
+        Args:
+            path: the file, `.npz`.
+        """
+        content = {"embeddings": self.embeddings, "ids": self.ids, "source": self.source or ""}
+        if self.classes is not None:
+            content["classes"] = self.classes
+        with files.replacing(path) as partial, open(partial, "wb") as stream:
+            np.savez(stream, **content)
+
+    @classmethod
+    def load(cls, path):
+        """Reads a gallery.
+
+        Args:
+            path: file that `save` wrote.
+
+        Returns:
+            Gallery.
+
+        Raises:
+            ValueError: it is not a gallery.
+            FileNotFoundError: there is no such file.
+
+        Example:
+            >>> import os, tempfile
+            >>> path = os.path.join(tempfile.mkdtemp(), "gallery.npz")
+            >>> Gallery(np.eye(2), [10, 20], source="abc").save(path)
+            >>> Gallery.load(path).source
+            'abc'
+        """
+        try:
+            with np.load(path) as found:
+                classes = found["classes"] if "classes" in found else None
+                source = str(found["source"]) or None
+                return cls(found["embeddings"], found["ids"], classes, source)
+        except (KeyError, zipfile.BadZipFile, AttributeError, EOFError) as error:
+            raise ValueError(f"{path} is not a gallery file ({error}).") from error
+
+
+def embedder_fingerprint(model):
+    """What tells an embedding model from others: equal for equal weights, in any precision.
+
+    Args:
+        model: built `keras.Model`.
+
+    Returns:
+        str of 32 hexadecimal digits.
+
+    Example:
+        >>> import keras
+        >>> pixels = keras.Input((4,))
+        >>> model = keras.Model(pixels, keras.layers.Dense(2, kernel_initializer="ones")(pixels))
+        >>> embedder_fingerprint(model)
+        '...'
+    """
+    digest = hashlib.sha256(b"circle_tf")
+    for weight in model.get_weights():
+        digest.update(f"{weight.shape}".encode())
+        digest.update(np.ascontiguousarray(weight, np.float32).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def unit_rows(embeddings, *, name):
+    """Embeddings as rows of length 1.
+
+    Args:
+        embeddings: `[N, D]` real numbers.
+        name: str, what to call them in errors.
+
+    Returns:
+        `[N, D]` float32.
+
+    Raises:
+        ValueError: another shape, NaN or inf, a row of zeros.
+
+    Example:
+        >>> unit_rows([[3, 4]], name="rows").tolist()
+        [[0.600..., 0.800...]]
+    """
+    rows = np.asarray(embeddings, np.float64)
+    if rows.ndim != 2 or not rows.size:
+        raise ValueError(
+            f"{name} must have shape [N, D], one row at least; found shape {list(rows.shape)}."
+        )
+    lengths = np.linalg.norm(rows, axis=1)
+    bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+    if len(bad):
+        raise ValueError(
+            f"Row {bad[0]} of {name} has length {lengths[bad[0]]}: rows must be finite and not "
+            f"zero ({len(bad)} are not)."
+        )
+    return (rows / lengths[:, None]).astype(np.float32)
+
+
+def _column(values, *, rows, name):
+    values = np.asarray(values)
+    if values.shape != (rows,):
+        raise ValueError(
+            f"A gallery wants one of {name} per embedding, shape [{rows}]; found shape "
+            f"{list(values.shape)}."
+        )
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64)
+    if values.dtype.kind == "S":
+        return np.char.decode(values, "utf-8")
+    if values.dtype.kind == "O" and all(isinstance(value, str) for value in values):
+        return values.astype(str)
+    if values.dtype.kind != "U":
+        raise ValueError(f"{name} must be strings or whole numbers; found {values.dtype}.")
+    return values

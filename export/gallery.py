@@ -1,0 +1,45 @@
+r"""Embeds images with a run's model and keeps them as a gallery to publish.
+
+    python -m export.gallery --workdir=runs/photos --images=gallery_photos --output=gallery.npz
+    python -m export.publish --workdir=runs/photos --base_path=models/photos --gallery=gallery.npz
+
+The file names the model that made it: publishing it with another one is refused.
+"""
+
+from absl import flags
+
+from export import console, runs
+
+
+def define_flags():
+    """Defines the flags when this is the command: others have flags of the same names."""
+    flags.DEFINE_string("workdir", None, "Directory of a finished training run.", required=True)
+    flags.DEFINE_string(
+        "images",
+        "held_out",
+        "Folder of images, a sub-folder per class if there are classes; held_out: the examples "
+        "that the run kept.",
+    )
+    flags.DEFINE_string("output", None, "File to write, .npz.", required=True)
+
+
+def main(argv):
+    """Embeds and writes."""
+    del argv
+    options = flags.FLAGS
+    run = runs.read(options.workdir)
+    console.import_tensorflow()
+    from export import gallery_sources
+
+    model = runs.load_model(options.workdir)
+    shape = run.image_shape or model.input_shape[1:]
+    gallery = gallery_sources.load(options.images, run=run, model=model, image_shape=shape)
+    gallery.save(options.output)
+    print(f"Wrote {len(gallery)} embeddings of {gallery.dim} numbers to {options.output}.")
+    print(f"  model  {gallery.source}")
+    print(f"Next: python -m export.publish --workdir={options.workdir} --gallery={options.output}")
+
+
+if __name__ == "__main__":
+    define_flags()
+    console.run(main)

@@ -1,0 +1,184 @@
+"""What signatures are tried with: right inputs with the Python model's answers, and wrong ones."""
+
+import numpy as np
+import tensorflow as tf
+
+from circle_tf import signatures
+
+__all__ = ["as_examples", "as_png", "bad_inputs", "good_inputs", "probes"]
+
+_TIE = 2e-5  # Neighbours whose cosines are closer may change places by rounding.
+
+
+def probes(names, *, images, embeddings, contents):
+    """Everything to try the signatures with, but for `serving_default`, which has its own checks.
+
+    Args:
+        names: the SavedModel's signatures; those that are not ours are left out.
+        images: `[17, H, W, C]` float32.
+        embeddings: dict of batch size to `[B, D]` of the Python model; empty without a model.
+        contents: contents.Contents; None if it is not known what the SavedModel holds.
+
+    Returns:
+        List of dicts: `signature`, `good`: list of (inputs, expected, decided), `bad`: dict of
+        label to inputs.
+    """
+    found = []
+    for name in names:
+        if name == "serving_default" or name not in signatures.NAMES:
+            continue
+        dim = contents.gallery.dim if contents and contents.gallery else None
+        good = [
+            _probe(name, images[:size], embeddings[size], contents)
+            for size in embeddings
+            if _is_known(name, contents)
+        ]
+        found.append({"signature": name, "good": good, "bad": bad_inputs(name, images, dim=dim)})
+    return found
+
+
+def good_inputs(name, images, *, embeddings=None, k=1):
+    """Inputs of a signature that stand for a batch of images.
+
+    Args:
+        name: the signature.
+        images: `[B, H, W, C]` float32 of whole numbers 0..255.
+        embeddings: `[B, D]`, for the signatures that take them.
+        k: int, for the signatures that take it.
+
+    Returns:
+        dict of input name to array.
+    """
+    if name == "similarity":
+        return {"images_a": images, "images_b": images[::-1]}
+    if name in ("serving_examples", "classify"):
+        contents = as_examples([as_png(image) for image in images])
+        return {"examples" if name == "serving_examples" else "inputs": contents}
+    if name.endswith("_bytes"):
+        return {"image_bytes": _strings([as_png(image) for image in images])}
+    if name in ("search", "search_k"):
+        inputs = {"embeddings": embeddings}
+    else:
+        inputs = {"images": images}
+    return inputs | ({"k": np.int32(k)} if name.endswith("_k") else {})
+
+
+def bad_inputs(name, images, *, dim=None):
+    """Inputs of a signature that must be refused with INVALID_ARGUMENT.
+
+    Args:
+        name: the signature.
+        images: `[B, H, W, C]` float32, B of 2 or more.
+        dim: int D, for the signatures that take embeddings; None leaves theirs out.
+
+    Returns:
+        dict of what is wrong to inputs.
+    """
+    rows = np.ones([2, dim or 1], np.float32)
+    good = good_inputs(name, images[:2], embeddings=rows)
+    if name in ("search", "search_k") and dim is None:
+        return {}
+    (first, value), *_ = good.items()
+    bad = {
+        "empty batch": good | {name: value[:0] for name, value in good.items() if np.ndim(value)},
+        "rank too high": good | {first: value[None]},
+    }
+    if value.dtype != object:
+        bad["rank too low"] = good | {first: value[0]}
+        bad["wrong dtype"] = good | {first: value.astype(np.float64)}
+        bad["wrong size"] = good | {first: value[..., :0]}
+    else:
+        bad["wrong dtype"] = {first: images[:2]}
+        bad["undecodable"] = {first: _strings([b"neither an image nor an example"] * 2)}
+    if name == "similarity":
+        bad["unequal pairs"] = {"images_a": images[:1], "images_b": images[:2]}
+    if "k" in good:
+        bad |= {"k of 0": good | {"k": np.int32(0)}, "k too large": good | {"k": np.int32(2**30)}}
+    return bad
+
+
+def as_png(image):
+    """An image as the bytes of a PNG file.
+
+    Args:
+        image: `[H, W, C]` of numbers 0..255.
+
+    Returns:
+        bytes.
+    """
+    return tf.io.encode_png(tf.cast(image, tf.uint8)).numpy()
+
+
+def as_examples(contents):
+    """Image files as serialized `tf.train.Example`s.
+
+    Args:
+        contents: list of bytes.
+
+    Returns:
+        `[B]` array of bytes.
+    """
+    made = []
+    for content in contents:
+        feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[content]))
+        features = tf.train.Features(feature={"image/encoded": feature})
+        made.append(tf.train.Example(features=features).SerializeToString())
+    return _strings(made)
+
+
+def _is_known(name, contents):
+    """Whether it is known what a signature should answer."""
+    if contents is None:
+        return False
+    needs_weights = name in signatures.NEEDS_CLASS_WEIGHTS
+    lacks = needs_weights and contents.class_weights is None
+    return not (lacks or (name in signatures.NEEDS_GALLERY and contents.gallery is None))
+
+
+def _strings(values):
+    return np.array(values, object)
+
+
+def _probe(name, images, embeddings, contents):
+    """(inputs, expected outputs, which of their values rounding cannot change)."""
+    k = min(3, len(contents.gallery)) if contents.gallery else 1
+    inputs = good_inputs(name, images, embeddings=embeddings, k=k)
+    if name.startswith("serving_"):
+        return inputs, {"embeddings": embeddings}, {}
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    if name == "similarity":
+        return inputs, {"similarity": np.sum(unit * unit[::-1], axis=1)}, {}
+    if name == "class_scores":
+        weights = np.asarray(contents.class_weights, np.float64)
+        weights = weights / np.linalg.norm(weights, axis=1, keepdims=True)
+        return inputs, {"scores": unit @ weights.T}, {}
+    rows, scores, decided = _nearest(unit, contents, k if name.endswith("_k") else contents.k)
+    if name == "classify":
+        return inputs, {"scores": _votes(rows, scores, contents.gallery.classes)}, {}
+    ids = contents.gallery.ids[rows]
+    if ids.dtype.kind == "U":
+        ids = np.array([[value.encode() for value in row] for row in ids.tolist()], object)
+    return inputs, {"ids": ids, "scores": scores}, {"ids": decided}
+
+
+def _nearest(unit, contents, k):
+    cosines = np.clip(unit @ contents.gallery.embeddings.T, -1, 1)
+    order = np.argsort(-cosines, axis=1, kind="stable")
+    ranked = np.take_along_axis(cosines, order, axis=1)
+    close = -np.diff(ranked, axis=1) < _TIE
+    border = np.zeros([len(unit), 1], bool)
+    ties = np.concatenate([border, close], axis=1) | np.concatenate([close, border], axis=1)
+    return order[:, :k], ranked[:, :k], ~ties[:, :k]
+
+
+def _votes(rows, scores, classes):
+    """Scores of Classify; a tie at the last of the k neighbours may change them a little."""
+    shown = min(rows.shape[1], len(np.unique(classes)))
+    votes = np.exp(signatures.VOTE_SCALE * (scores - scores.max(axis=1, keepdims=True)))
+    votes /= votes.sum(axis=1, keepdims=True)
+    answers = np.zeros([len(rows), shown])
+    for answer, neighbours, weights in zip(answers, classes[rows], votes, strict=True):
+        totals = [weights[neighbours == name].sum() for name in np.unique(neighbours)]
+        best = sorted(totals, reverse=True)[:shown]
+        answer[: len(best)] = best
+    return answers
