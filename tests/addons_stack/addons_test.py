@@ -142,11 +142,23 @@ def test_mixed_precision(policy):
 def test_golden_numbers_are_those_of_this_stack():
     """The file beside the tests of circle_tf.addons is what the real package gives."""
     golden = json.loads((make_golden.FOLDER / "golden.json").read_text())
-    for name, batch in golden["batches"].items():
-        for loss, function in make_golden.losses(tfa).items():
-            value, _ = make_golden.value_and_gradient(function, batch["ids"], batch["rows"])
-            expected = batch["losses"][loss][0]
-            np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6, err_msg=name + loss)
+    losses = make_golden.losses(tfa)
+    for name, loss in {(n, loss) for n in golden["batches"] for loss in losses} - make_golden.TIES:
+        batch = golden["batches"][name]
+        value, _ = make_golden.value_and_gradient(losses[loss], batch["ids"], batch["rows"])
+        expected = batch["losses"][loss][0]
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6, err_msg=name + loss)
+
+
+@pytest.mark.parametrize(("name", "loss"), sorted(make_golden.TIES))
+def test_ties_are_broken_as_by_addons(name, loss):
+    batch = make_golden.batches()[name]
+    theirs, ours = (
+        make_golden.value_and_gradient(make_golden.losses(package)[loss], *batch)
+        for package in (tfa, circle_tf.addons)
+    )
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5)
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
