@@ -1,8 +1,9 @@
 """The class-level head: class weights and loss in one layer."""
 
 import keras
+import tensorflow as tf
 
-from circle_tf import layers, losses
+from circle_tf import batches, classwise, layers, losses, numerics, pairs
 
 __all__ = ["CircleHead"]
 
@@ -20,6 +21,8 @@ class CircleHead(layers.LossLayer):
         reduction: how the losses become the model loss; see `circle_tf.reductions`.
         as_model_loss: add the reduced loss to the model's losses, so that `compile` needs none.
         detach_weights: see `circle_loss`.
+        max_bytes: int, budget for the cosines `[B, C]`. Within it they are held once; above it (and
+            where B is unknown when traced) they are computed twice, over blocks of classes.
         **kwargs: `name`, `dtype`.
 
     Call arguments:
@@ -29,7 +32,9 @@ class CircleHead(layers.LossLayer):
         `[B]` losses in nats, float32 (float64 for float64 embeddings).
 
     Raises:
-        ValueError, TypeError: hyper-parameters, shapes or label dtypes out of range.
+        ValueError, TypeError: hyper-parameters, shapes or label dtypes out of range, or a budget
+            too small for a block of the smallest size.
+        NotImplementedError: a second-order gradient was asked for.
         tf.errors.InvalidArgumentError: ids out of range (a NaN loss under XLA).
 
     Example:
@@ -51,6 +56,7 @@ class CircleHead(layers.LossLayer):
         reduction="mean",
         as_model_loss=False,
         detach_weights=True,
+        max_bytes=classwise.DEFAULT_MAX_BYTES,
         **kwargs,
     ):
         super().__init__(
@@ -62,6 +68,7 @@ class CircleHead(layers.LossLayer):
             **kwargs,
         )
         self.num_classes = layers.check_num_classes(num_classes)
+        self.max_bytes = classwise.check_max_bytes(max_bytes)
 
     def build(self, input_shape):
         """Makes the class weights `[C, D]`."""
@@ -70,9 +77,17 @@ class CircleHead(layers.LossLayer):
 
     def losses_of(self, embeddings, ids):
         """`(losses [B], valid [B])` against the classes."""
-        cosines = layers.cosines_to(embeddings, self.class_weights)
-        return losses.class_losses(cosines, ids, **self.hyperparameters())
+        unit = numerics.safe_normalize(losses.as_embeddings(embeddings))
+        weights = tf.cast(tf.convert_to_tensor(self.class_weights), unit.dtype)
+        own = pairs.check_class_ids(pairs.to_ids(ids), self.num_classes)
+        batches.check_lengths(own, unit, "embeddings")
+        values = classwise.class_losses(
+            unit, weights, own, max_bytes=self.max_bytes, **self.hyperparameters()
+        )
+        seen = pairs.ids_in_range(own, self.num_classes) & pairs.float_labels_are_exact(ids)
+        return losses.nan_unless(seen, values), tf.ones_like(own, tf.bool)
 
     def get_config(self):
         """The constructor's arguments."""
-        return {**super().get_config(), "num_classes": self.num_classes}
+        own = {"num_classes": self.num_classes, "max_bytes": self.max_bytes}
+        return {**super().get_config(), **own}
