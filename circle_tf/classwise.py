@@ -26,8 +26,8 @@ _ZERO_ROW = 1e-30  # As in `numerics.safe_normalize`.
 class _Layout(NamedTuple):
     """How the classes are cut: Python values only, so that each layout has its own graph."""
 
-    num_classes: int
-    block: int
+    num_classes: int | None  # None: known when run, all in one block.
+    block: int | None
     kept: bool
 
 
@@ -40,6 +40,7 @@ def class_losses(
     gamma,
     detach_weights=True,
     max_bytes=DEFAULT_MAX_BYTES,
+    live=None,
 ):
     """Circle loss of each example against class weights of any length.
 
@@ -53,7 +54,9 @@ def class_losses(
         gamma: float scale above 0.
         detach_weights: see `circle_loss`.
         max_bytes: int, budget for cosines: within it they are kept for the gradient, above it they
-            are computed twice, a block at a time (so too where B is unknown when traced).
+            are computed twice, a block at a time (so too where B is unknown when traced). Where C
+            is unknown then, it does not count.
+        live: None, or bool `[C]`: classes that count; own classes must be among them.
 
     Returns:
         `[B]` losses in nats.
@@ -79,12 +82,11 @@ def class_losses(
 
     @tf.custom_gradient
     def attach(unit, class_weights):
-        losses, scales, inverse, kept = _forward(unit, class_weights, ids, options, layout)
+        losses, scales, inverse, kept = _forward(unit, class_weights, ids, live, options, layout)
 
         def gradient(upstream):
-            found = _backward(
-                unit, class_weights, ids, options, layout, scales, inverse, kept, upstream
-            )
+            given = (unit, class_weights, ids, live, options, layout)
+            found = _backward(*given, scales, inverse, kept, upstream)
             return _first_order(unit, class_weights, *found)
 
         return losses, gradient
@@ -113,6 +115,8 @@ def check_max_bytes(value):
 
 def _layout(unit, num_classes, max_bytes):
     batch = unit.shape[0]
+    if num_classes is None:
+        return _Layout(None, None, kept=True)
     row_bytes = unit.dtype.size * max(1, batch or 1024)
     fewest = min(num_classes, _FEWEST_CLASSES)
     if row_bytes * fewest > max_bytes:
@@ -128,9 +132,9 @@ def _layout(unit, num_classes, max_bytes):
 
 
 @tf.function(autograph=False)
-def _forward(unit, weights, ids, options, layout):
+def _forward(unit, weights, ids, live, options, layout):
     """`(losses [B], scales [4, B], inverse lengths of the class weights [C], kept cosines)`."""
-    own = tf.gather(weights, tf.clip_by_value(ids, 0, layout.num_classes - 1))
+    own = tf.gather(weights, tf.clip_by_value(ids, 0, _long(_length(weights)) - 1))
     state = _own_state(unit, own, options)
     kept = []
 
@@ -138,19 +142,22 @@ def _forward(unit, weights, ids, options, layout):
         rows = _slice(weights, start, size)
         products = tf.matmul(unit, rows, transpose_b=True)
         lengths = _inverse_lengths(rows)
-        cosines, state = _add_negatives(products, lengths, state, ids - _long(start), options)
+        there = None if live is None else _slice(live, start, size)
+        cosines, state = _add_negatives(
+            products, lengths, state, ids - _long(start), there, options
+        )
         if layout.kept:
             kept.append(cosines)
         return state, _write(inverse, start, size, lengths)
 
-    inverse = tf.zeros([layout.num_classes], unit.dtype)
-    state, inverse = _each_block(visit, layout, (state, inverse))
+    inverse = tf.zeros([_length(weights)], unit.dtype)
+    state, inverse = _each_block(visit, layout, _length(weights), (state, inverse))
     losses, _, scales = tiles.finish(state, options)
     return losses, scales, inverse, kept
 
 
 @tf.function(autograph=False)
-def _backward(unit, weights, ids, options, layout, scales, inverse, kept, upstream):
+def _backward(unit, weights, ids, live, options, layout, scales, inverse, kept, upstream):
     """Gradients `([B, D], [C, D])` of `sum(upstream * losses)`."""
     scales = tiles.weighted(scales, upstream)
     kept = iter(kept)
@@ -161,17 +168,20 @@ def _backward(unit, weights, ids, options, layout, scales, inverse, kept, upstre
             cosines = next(kept)
         else:
             cosines = _scaled(tf.matmul(unit, rows, transpose_b=True), lengths)
-        slopes, along = _slopes(cosines, lengths, scales, ids - _long(start), options)
+        there = None if live is None else _slice(live, start, size)
+        slopes, along = _slopes(cosines, lengths, scales, ids - _long(start), there, options)
         of_unit = tf.add_n([of_unit, tf.matmul(slopes, rows)])
         found = _across(tf.matmul(slopes, unit, transpose_a=True), rows, lengths, along)
         return of_unit, _write(of_weights, start, size, found)
 
-    return _each_block(visit, layout, (tf.zeros_like(unit), _empty(weights)))
+    return _each_block(visit, layout, _length(weights), (tf.zeros_like(unit), _empty(weights)))
 
 
-def _each_block(visit, layout, values):
+def _each_block(visit, layout, total, values):
     """`visit(start, size, *values)` over all blocks, in order; the last one may be shorter."""
-    whole, rest = divmod(layout.num_classes, layout.block)
+    if layout.num_classes is None:
+        return visit(0, total, *values)
+    whole, rest = divmod(total, layout.block)
     if layout.kept or whole == 1:
         for index in range(whole):
             values = visit(index * layout.block, layout.block, *values)
@@ -204,7 +214,11 @@ def _write(total, start, size, rows):
 
 
 def _empty(weights):
-    return tf.zeros(weights.shape, weights.dtype)
+    return tf.zeros(tf.shape(weights), weights.dtype)
+
+
+def _length(weights):
+    return tf.shape(weights)[0] if weights.shape[0] is None else weights.shape[0]
 
 
 @replicas.compiled
@@ -227,10 +241,12 @@ def _own_state(unit, own, options):
 
 
 @replicas.compiled
-def _add_negatives(products, lengths, state, ids, options):
+def _add_negatives(products, lengths, state, ids, live, options):
     """`(cosines, state)` after one more block; `ids` count from its first class."""
     cosines = products * lengths
     other = ~_own(cosines, ids)
+    if live is not None:
+        other &= live
     t = tf.maximum(cosines, -options.margin)
     zeros = tf.zeros_like(t)
     far, total, *own = tf.unstack(state)
@@ -246,7 +262,7 @@ def _scaled(products, lengths):
 
 
 @replicas.compiled
-def _slopes(cosines, lengths, scales, ids, options):
+def _slopes(cosines, lengths, scales, ids, live, options):
     """`(slopes [B, K] by the products, along [K])`: `along` is what goes along each weight."""
     far, weight, far_own, weight_own = (line[:, None] for line in tf.unstack(scales))
     own = _own(cosines, ids)
@@ -259,6 +275,8 @@ def _slopes(cosines, lengths, scales, ids, options):
         by_own = tf.where(near < m, 2 * near, zeros)
         by_other = tf.where(t > -m, 2 * t, zeros)
     by_other *= weight * tf.exp(_shifted(t, far, options))
+    if live is not None:
+        by_other = tf.where(live, by_other, tf.zeros_like(by_other))
     slopes = options.gamma * tf.where(own, weight_own * by_own, by_other)
     return slopes * lengths, tf.reduce_sum(slopes * cosines, axis=0)
 
@@ -270,7 +288,7 @@ def _across(found, rows, lengths, along):
 
 
 def _own(cosines, ids):
-    return tf.equal(tf.range(cosines.shape[1], dtype=tf.int32), tf.cast(ids, tf.int32)[:, None])
+    return tf.equal(tf.range(tf.shape(cosines)[1], dtype=tf.int32), tf.cast(ids, tf.int32)[:, None])
 
 
 def _shifted(t, far, options):
