@@ -47,15 +47,30 @@ def sampled_classes(ids, num_classes, *, size, seed, step):
     References:
         An et al., "Partial FC: Training 10 Million Identities on a Single Machine", 2021.
     """
-    folded = tf.random.experimental.stateless_fold_in(
-        tf.constant([seed, 0], tf.int64), tf.cast(step, tf.int64)
-    )
-    places = tf.random.stateless_uniform([size], folded, dtype=tf.float64)
     starts = tf.range(size + 1, dtype=tf.int64) * num_classes // size
     lengths = tf.cast(starts[1:] - starts[:-1], tf.float64)
-    drawn = starts[:-1] + tf.cast(tf.floor(places * lengths), tf.int64)
+    drawn = starts[:-1] + tf.cast(tf.floor(_uniform(size, seed, step) * lengths), tf.int64)
     rows = tf.concat([tf.clip_by_value(ids, 0, num_classes - 1), drawn], 0)
     numbers = tf.range(tf.shape(rows)[0])
     first = tf.fill([num_classes], tf.shape(rows)[0])
     first = tf.tensor_scatter_nd_min(first, rows[:, None], numbers)
     return rows, tf.equal(tf.gather(first, rows), numbers), first
+
+
+def _uniform(size, seed, step):
+    """float64 `[size]` in 0..1. TensorFlow's stateless generators differ under XLA; this does not.
+
+    References:
+        Finalizer of MurmurHash3: Appleby, 2011.
+    """
+    values = tf.cast(tf.range(size), tf.uint32)
+    for word in (tf.constant(seed % 2**32, tf.uint32), tf.cast(step, tf.uint32)):
+        values = _mixed(tf.bitwise.bitwise_xor(_mixed(values), _mixed(word + 1)))
+    return tf.cast(values, tf.float64) / 2.0**32
+
+
+def _mixed(values):
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+        shifted = tf.bitwise.right_shift(values, tf.constant(shift, tf.uint32))
+        values = tf.bitwise.bitwise_xor(values, shifted) * tf.constant(factor, tf.uint32)
+    return values

@@ -70,3 +70,23 @@ def test_rate_one_is_the_dense_head_and_evaluation_sees_all_classes():
 def test_refuses_rates_out_of_range(rate):
     with pytest.raises(ValueError, match="sample_rate must be a number above 0, at most 1"):
         circle_tf.CircleHead(9, sample_rate=rate)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_each_training_step_draws_anew_also_in_a_graph_of_unknown_batch(jit):
+    heads = [circle_tf.CircleHead(150, gamma=32.0, sample_rate=0.2) for _ in range(2)]
+    for head in heads:
+        head.build(((4, 6), (4,)))
+    heads[1].set_weights(heads[0].get_weights())
+    signature = [tf.TensorSpec([None, 6]), tf.TensorSpec([None], tf.int64)]
+    if jit:
+        signature = [tf.TensorSpec([4, 6]), tf.TensorSpec([4], tf.int64)]
+
+    @tf.function(input_signature=signature, jit_compile=jit)
+    def step(unit, ids):
+        return heads[0]((unit, ids), training=True)
+
+    found = [step(UNIT, IDS).numpy() for _ in range(3)]
+    expected = [heads[1]((UNIT, IDS), training=True).numpy() for _ in range(3)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert not np.array_equal(found[0], found[1])
