@@ -5,7 +5,14 @@ import tensorflow as tf
 
 from circle_tf import checks
 
-__all__ = ["batch_masks", "class_masks", "float_labels_are_exact", "ids_in_range", "to_ids"]
+__all__ = [
+    "batch_masks",
+    "check_class_ids",
+    "class_masks",
+    "float_labels_are_exact",
+    "ids_in_range",
+    "to_ids",
+]
 
 # The first integer that a float of this dtype cannot tell from its neighbour: labels from there
 # on may have been rounded before they got here.
@@ -115,14 +122,34 @@ def class_masks(ids, num_classes):
         >>> positives.numpy().tolist(), negatives.numpy().tolist()
         ([[False, False, True]], [[True, True, False]])
     """
-    ids = checks.passing(
+    ids = check_class_ids(ids, num_classes)
+    positives = tf.equal(ids[:, None], tf.range(num_classes, dtype=tf.int64))
+    return positives, ~positives
+
+
+def check_class_ids(ids, num_classes):
+    """`ids`, once all of them have been seen to name a class.
+
+    Args:
+        ids: `[B]` int64.
+        num_classes: int C.
+
+    Returns:
+        `ids`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: an id out of range, found when run; XLA drops the check.
+
+    Example:
+        >>> check_class_ids(tf.constant([0, 2], tf.int64), 3).numpy().tolist()
+        [0, 2]
+    """
+    return checks.passing(
         ids,
         tf.reduce_all(ids_in_range(ids, num_classes)),
         f"Class ids must be in 0..{num_classes - 1} for {num_classes} classes; found",
         ids,
     )
-    positives = tf.equal(ids[:, None], tf.range(num_classes, dtype=tf.int64))
-    return positives, ~positives
 
 
 def ids_in_range(ids, num_classes):

@@ -17,8 +17,8 @@ ROOT = pathlib.Path(__file__).absolute().parents[1]
 # belongs.
 LEVELS = (
     {"checks", "compat", "compilation", "crc32c", "files", "loops", "normalization", "numerics"}
-    | {"decoding", "exact_search", "pixels", "replicas", "shortlists", "version"},
-    {"batches", "blockwise", "circle", "examples", "keras_hooks", "pairs", "records"}
+    | {"decoding", "exact_search", "pixels", "replicas", "shortlists", "version", "class_sampling"},
+    {"batches", "blockwise", "circle", "classwise", "examples", "keras_hooks", "pairs", "records"}
     | {"reductions", "sampling", "similarities", "sweeps", "tiles"},
     {"baselines", "galleries", "heads", "layers", "losses", "memory", "metrics", "neighbours"}
     | {"references", "retrieval", "signatures"},

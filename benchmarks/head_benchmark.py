@@ -1,0 +1,97 @@
+"""Time of `CircleHead` beside its three matrix products and PyTorch's class-level losses.
+
+    python -m benchmarks.head_benchmark
+    python -m benchmarks.head_benchmark --classes=1000000 --dim=512 --rows=512 --rounds=1 --nopeers
+
+Forward and backward, float32, without the optimizer. The floor is logits, and the gradients by
+embeddings and class weights from them, compiled by XLA. Held, streamed and a sample of 0.1 of the
+classes stand in one table with a plain PyTorch circle-softmax and pytorch-metric-learning's
+ArcFace, which need `make bench-peers`.
+"""
+
+import contextlib
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+import circle_tf
+from benchmarks import peers, timing
+from benchmarks.data import noisy_classes
+
+_CLASSES = flags.DEFINE_integer("classes", 100_000, "Classes C.", lower_bound=2)
+_DIM = flags.DEFINE_integer("dim", 128, "Numbers per embedding D.", lower_bound=1)
+_ROWS = flags.DEFINE_integer("rows", 256, "Batch B.", lower_bound=2)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timings of each, in turn.", lower_bound=1)
+_PEERS = flags.DEFINE_bool("peers", True, "Time PyTorch too.")
+_STREAMED_BYTES = 2**26
+
+
+def floor_of(unit, weights):
+    """Function that does the three products alone."""
+
+    @tf.function(jit_compile=True)
+    def products(unit, weights):
+        logits = tf.matmul(unit, weights, transpose_b=True)
+        return tf.matmul(logits, weights), tf.matmul(logits, unit, transpose_a=True)
+
+    return lambda: products(unit, weights)[0][0, 0].numpy()
+
+
+def step_of(unit, ids, weights, **options):
+    """Function that computes the gradients by embeddings and class weights."""
+    head = circle_tf.CircleHead(len(weights), **options)
+    head.build((unit.shape, ids.shape))
+    head.class_weights.assign(weights)
+    variable = head.class_weights.value
+
+    @tf.function
+    def step(unit, ids):
+        with tf.GradientTape() as tape:
+            tape.watch(unit)
+            loss = tf.reduce_mean(head((unit, ids), training=True))
+        return tape.gradient(loss, [unit, variable])
+
+    return lambda: step(unit, ids)[0][0, 0].numpy()
+
+
+def timers_of(unit, ids, weights):
+    """Our ways, by name."""
+    cosines = 4 * len(unit) * len(weights)
+    steps = {
+        "three products": floor_of(unit, weights),
+        "streamed": step_of(unit, ids, weights, max_bytes=min(_STREAMED_BYTES, cosines - 1)),
+        "sample_rate=0.1": step_of(unit, ids, weights, sample_rate=0.1),
+    }
+    if cosines <= 2**30:
+        steps["held"] = step_of(unit, ids, weights, max_bytes=2**30)
+    return {name: timing.stopwatch(step) for name, step in steps.items()}
+
+
+def main(_):
+    """Prints the table of one size."""
+    embeddings, _ = noisy_classes(rows=_ROWS.value, dim=_DIM.value, per_class=4)
+    rng = np.random.default_rng(0)
+    unit = tf.math.l2_normalize(tf.constant(embeddings), axis=1)
+    ids = rng.integers(0, _CLASSES.value, _ROWS.value)
+    weights = rng.standard_normal((_CLASSES.value, _DIM.value), np.float32)
+    timers = timers_of(unit, tf.constant(ids), weights)
+    with contextlib.ExitStack() as stack:
+        if _PEERS.value:
+            inputs = {"embeddings": unit.numpy(), "labels": ids, "weights": weights}
+            peer = stack.enter_context(peers.Peer("benchmarks.head_peers", inputs=inputs))
+            timers["PyTorch circle-softmax"] = peer.timer("circle")
+            timers["pytorch-metric-learning ArcFace"] = peer.timer("arcface")
+        times = timing.interleaved(timers, rounds=_ROUNDS.value)
+    print(f"\nC = {_CLASSES.value}, D = {_DIM.value}, B = {_ROWS.value}\n")
+    timing.print_table(
+        ["way", "ms", "ratio to three products"],
+        [
+            [name, 1e3 * float(np.median(seconds)), timing.ratio(seconds, times["three products"])]
+            for name, seconds in times.items()
+        ],
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)
