@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib
 import os
 
 import grpc
@@ -21,6 +20,7 @@ from export.server import (
     xla,
 )
 from export.server import config as configs
+from export.server import ui as pages_of
 
 __all__ = ["Limits", "Server"]
 
@@ -63,7 +63,7 @@ class Server:
         host: address to listen at; anybody who reaches it can use the models and reload.
         grpc_port: int; 0 for a free one.
         rest_port: int; 0 for a free one.
-        ui: whether to serve the page of `export.ui` at `/`.
+        ui: whether to serve the page of `export.server.ui` at `/`.
         poll_seconds: float, time between two looks at the base paths.
         config_poll_seconds: float, time between two looks at models.config; 0 for none.
         labels_for_unavailable: whether a label may name a version that is not available yet, as
@@ -190,7 +190,7 @@ class Server:
         started.callback(self._manager.stop)
 
     def _start_http(self, started, host, port, *, monitoring_path, ui):
-        pages = _pages(self._manager.models) if ui else ()
+        pages = pages_of.routes(models=self._manager.models) if ui else ()
         application = rest_api.application(
             self._api,
             self._metrics,
@@ -220,9 +220,3 @@ class Server:
         )
         started.callback(lambda: server.stop(self._grace).wait())
         return bound
-
-
-def _pages(models):
-    """The routes of the user interface, which nothing else needs."""
-    ui = importlib.import_module("export.ui")
-    return ui.routes(models=models)

@@ -3,16 +3,13 @@
 import contextlib
 import os
 import shutil
-import sys
 import threading
-import types
 
 import grpc
 import numpy as np
 import pytest
 import requests
 import tensorflow as tf
-from starlette import responses, routing
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -267,20 +264,6 @@ def test_models_config_is_read_again(tmp_path, models_folder):
         os.replace(path.with_name("new"), path)
         assert started.wait_until_available("other") == 1
         assert set(started.models()) == {"other"}
-
-
-def test_the_page_is_mounted_where_there_is_one(models_folder, monkeypatch):
-    def routes(*, models):
-        def index(request):
-            return responses.PlainTextResponse(" ".join(models()))
-
-        return [routing.Route("/", index)]
-
-    monkeypatch.setitem(sys.modules, "export.ui", types.SimpleNamespace(routes=routes))
-    config = server.for_model("tiny", f"{models_folder}/tiny")
-    with server.Server(config, ui=True) as started:
-        assert calls.get(started, "/").text == "tiny"
-        assert calls.get(started, "/v1/models/x").status_code == 404
 
 
 def test_without_a_page_there_is_none(plain):

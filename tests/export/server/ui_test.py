@@ -1,0 +1,224 @@
+"""The page in a real browser: Debian's Chromium, headless, without a network of its own."""
+
+import base64
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import requests
+import tensorflow as tf
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from circle_tf import galleries, servable
+from export import server
+from export.server import config as configs
+from tests import saved_models
+from tests import serving_calls as calls
+
+# Each starts a browser or needs one, and a model is saved: 10 seconds.
+pytestmark = pytest.mark.slow
+
+IDS = [f"class {row % 3}/{row}" for row in range(8)]
+_DROP = """
+const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
+const data = new DataTransfer();
+if (bytes.length) data.items.add(new File([bytes], "query.png"));
+const type = arguments[1];
+document.getElementById("drop").dispatchEvent(type === "paste"
+  ? new ClipboardEvent(type, { clipboardData: data, bubbles: true })
+  : new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true }));
+"""
+
+
+def _png(row):
+    return tf.io.encode_png(saved_models.IMAGES[row].astype(np.uint8)).numpy()
+
+
+def _config(folder):
+    """Two models, of which one has a gallery."""
+    model = saved_models.embedding_model()
+    embeddings = model(saved_models.IMAGES[: len(IDS)]).numpy()
+    source = galleries.embedder_fingerprint(model)
+    gallery = galleries.Gallery(embeddings, IDS, source=source)
+    names = {"glyphs": ["search_bytes"], "plain": []}
+    for name, searches in names.items():
+        servable.save_servable(
+            model,
+            f"{folder}/{name}/3",
+            signatures=["serving_default", *searches],
+            gallery=gallery if searches else None,
+            **({"k": 5} if searches else {}),
+        )
+    both = configs.for_model("glyphs", f"{folder}/glyphs")
+    both.model_config_list.config.add(
+        name="plain", base_path=f"{folder}/plain", model_platform="tensorflow"
+    )
+    return both
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return _config(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="module")
+def started(config):
+    with server.Server(config, ui=True, limits=server.Limits(max_bytes=1 << 20)) as opened:
+        for name in ("glyphs", "plain"):
+            opened.wait_until_available(name)
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium; a newcomer may do without, CI may not."""
+    paths = shutil.which("chromium"), shutil.which("chromedriver")
+    if not all(paths):
+        reason = "the page is tested with Debian's packages chromium and chromium-driver"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    options = webdriver.ChromeOptions()
+    options.binary_location = paths[0]
+    for flag in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu"):
+        options.add_argument(f"--{flag}")
+    options.add_argument("--disable-background-networking")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(paths[1]))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, started):
+    """The page, freshly loaded; at the end nothing was asked of other hosts."""
+    browser.get_log("performance")
+    browser.get_log("browser")
+    _open(browser, started)
+    yield browser
+    own = (calls.url(started), "data:", "blob:")
+    asked = [url for url in _requested(browser) if not url.startswith(own)]
+    assert not asked
+
+
+def _open(browser, started):
+    browser.get(calls.url(started, "/"))
+    _wait(browser, lambda: "3" in [o.text for o in _select(browser, "version").options])
+
+
+def _requested(browser):
+    entries = (json.loads(entry["message"]) for entry in browser.get_log("performance"))
+    sent = (e["message"] for e in entries if e["message"]["method"] == "Network.requestWillBeSent")
+    return [message["params"]["request"]["url"] for message in sent]
+
+
+def _select(browser, name):
+    return Select(browser.find_element(By.ID, name))
+
+
+def _wait(browser, condition):
+    return WebDriverWait(browser, calls.TIMEOUT).until(lambda _: condition())
+
+
+def _status(browser, part):
+    _wait(browser, lambda: part in browser.find_element(By.ID, "status").text)
+
+
+def _send(browser, data, kind="drop"):
+    browser.execute_script(_DROP, base64.b64encode(data).decode(), kind)
+
+
+def _found(browser):
+    rows = browser.find_elements(By.CSS_SELECTOR, "#results li")
+    cells = [[row.find_element(By.CLASS_NAME, c).text for c in ("id", "score")] for row in rows]
+    return [name for name, _ in cells], [float(score) for _, score in cells]
+
+
+def _errors(browser):
+    return [
+        entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")
+    ]
+
+
+@pytest.mark.parametrize("kind", ["drop", "paste"])
+def test_an_image_finds_itself(page, kind):
+    _send(page, _png(4), kind)
+    _status(page, "5 nearest by glyphs, version 3.")
+    ids, scores = _found(page)
+    assert (len(ids), ids[0], scores[0]) == (5, IDS[4], 1.0)
+    assert scores == sorted(scores, reverse=True)
+    assert _errors(page) == []
+
+
+def test_by_keyboard_alone(page, tmp_path):
+    reached = []
+    for _ in range(3):
+        webdriver.ActionChains(page).send_keys(Keys.TAB).perform()
+        reached.append(page.switch_to.active_element)
+    assert [element.get_attribute("id") for element in reached] == ["model", "version", "file"]
+    assert all(element.accessible_name for element in reached)
+    (tmp_path / "query.png").write_bytes(_png(6))
+    reached[-1].send_keys(str(tmp_path / "query.png"))
+    _status(page, "5 nearest")
+    assert _found(page)[0][0] == IDS[6]
+    reached[1].send_keys("3")
+    _status(page, "5 nearest by glyphs, version 3.")
+    assert page.find_element(By.ID, "preview").get_attribute("alt") == "The query: query.png"
+    assert _errors(page) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"no image", "That is not an image the model can read. It takes JPEG, PNG, GIF and BMP."),
+        (b"\x89PNG\r\n\x1a\n cut off", "That is not an image the model can read."),
+        (b"", "That holds no image."),
+        (b"x" * (1 << 20), "The image is larger than the server takes."),
+    ],
+    ids=["text", "cut off", "nothing", "large"],
+)
+def test_what_is_no_image_is_told_in_words(page, data, message):
+    _send(page, data)
+    _status(page, message)
+    assert _found(page) == ([], [])
+
+
+def test_a_model_without_a_gallery_is_told_in_words(page):
+    _send(page, _png(0))
+    _status(page, "5 nearest")
+    _select(page, "model").select_by_visible_text("plain")
+    _status(page, "plain, version 3, has no gallery to search in.")
+    assert _found(page) == ([], [])
+
+
+def test_a_server_that_is_gone_is_told_in_words(config, browser):
+    with server.Server(config, ui=True) as ended:
+        ended.wait_until_available("glyphs")
+        _open(browser, ended)
+    _send(browser, _png(0))
+    _status(browser, "The server does not answer. Is it still running?")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_cut_off_at_any_width(page, width):
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    _send(page, _png(2))
+    _status(page, "5 nearest")
+    assert page.execute_script("return document.documentElement.scrollWidth") == width
+    if os.environ.get("SCREENSHOTS"):
+        page.save_screenshot(f"{os.environ['SCREENSHOTS']}/page-{width}.png")
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_page_forbids_itself_other_hosts(started):
+    for path in ("/", "/ui/page.js", "/ui/page.css", "/ui/models"):
+        response = requests.get(calls.url(started, path), timeout=calls.TIMEOUT)
+        assert response.ok
+        policy = response.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'") and "http" not in policy
+    assert calls.get(started, "/ui/models").json() == ["glyphs", "plain"]
+    assert calls.get(started, "/ui/../server.py").status_code == 404
