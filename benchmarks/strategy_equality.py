@@ -40,7 +40,7 @@ def main(_):
 def _same(runs, expected):
     keys = ["iterations"] + ["loss scale"] * ("loss scale" in expected)
     same = all(run[key] == expected[key] for run in runs for key in keys)
-    return "same: " * same + ", ".join(f"{expected[key][0]:g}" for key in reversed(keys))
+    return "same: " * same + ", ".join(f"{expected[key][-1]:g}" for key in reversed(keys))
 
 
 if __name__ == "__main__":
