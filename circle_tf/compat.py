@@ -7,7 +7,7 @@ here, and can go with it.
 
 import keras
 
-__all__ = ["IS_KERAS_3", "add_exact_weight", "output_spec", "require_keras_3"]
+__all__ = ["IS_KERAS_3", "add_exact_weight", "output_spec", "require_keras_3", "tf_variable"]
 
 IS_KERAS_3 = int(keras.__version__.partition(".")[0]) >= 3
 
@@ -75,3 +75,20 @@ def require_keras_3(feature):
             "metrics, samplers and retrieval: use them in a keras.Model of your own, or make an "
             "environment without tensorflow-addons (see docs/migrating-from-addons.md)."
         )
+
+
+def tf_variable(weight):
+    """The `tf.Variable` behind a layer's weight.
+
+    Args:
+        weight: what `Layer.add_weight` returned.
+
+    Returns:
+        `tf.Variable`: that of Keras 3's variable, Keras 2's weight itself.
+
+    Example:
+        >>> weight = add_exact_weight(keras.layers.Layer(), name="w", shape=(2,))
+        >>> tuple(tf_variable(weight).shape), hasattr(tf_variable(weight), "scatter_nd_add")
+        ((2,), True)
+    """
+    return weight.value if IS_KERAS_3 else weight

@@ -155,8 +155,7 @@ class CircleHead(layers.LossLayer):
         self.steps_seen.assign(tf.convert_to_tensor(self.steps_seen) + 1)
         places = tf.gather(first, tf.clip_by_value(own, 0, self.num_classes - 1))
         # Gathered from the variable itself, whose gradient is sparse then.
-        variable = self.class_weights.value if compat.IS_KERAS_3 else self.class_weights
-        weights = tf.gather(variable, rows)
+        weights = tf.gather(compat.tf_variable(self.class_weights), rows)
         return self._dense_losses(unit, tf.cast(places, tf.int64), live, weights)
 
     def get_config(self):
