@@ -10,7 +10,6 @@ on the processors of this machine: the figures show overhead, not what more mach
 import json
 import os
 import tempfile
-import time
 
 import keras
 import numpy as np
@@ -18,11 +17,12 @@ import tensorflow as tf
 from absl import app, flags
 
 import circle_tf
+from benchmarks import timing
 
 _BATCH = flags.DEFINE_integer("batch", 128, "Rows of the global batch.", lower_bound=4)
 _WIDTH = flags.DEFINE_integer("width", 512, "Units of the hidden layers.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 100, "Steps to measure in an epoch.", lower_bound=1)
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Epochs, of which the median counts.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 9, "Epochs, of which the median counts.", lower_bound=1)
 _ROLE = flags.DEFINE_string("worker_output", None, "Set for the worker processes it starts.")
 _FEATURES, _DIM = 256, 128
 
@@ -48,15 +48,14 @@ def dataset():
     return batch.batch(_BATCH.value, drop_remainder=True).prefetch(4)
 
 
-def fit_time(model):
-    """Milliseconds of a step within `fit`, the median of some epochs."""
+def fit_timer(model):
+    """Times of an epoch of `fit`."""
     data = dataset()
-    model.fit(data, epochs=1, verbose=0, shuffle=False)
-    return _median(lambda: model.fit(data, epochs=1, verbose=0, shuffle=False))
+    return timing.stopwatch(lambda: model.fit(data, epochs=1, verbose=0, shuffle=False))
 
 
-def bare_time():
-    """Milliseconds of a step of a plain loop: what `fit` can at best come to."""
+def bare_timer():
+    """Times of an epoch in a plain loop: what `fit` can at best come to."""
     model = build(keras.Model, tf.distribute.get_strategy())
     loss, optimizer = circle_tf.CircleLoss(), keras.optimizers.SGD(0.01)
     optimizer.build(model.trainable_variables)
@@ -76,17 +75,7 @@ def bare_time():
             value = step(rows, ids)
         value.numpy()
 
-    epoch()
-    return _median(epoch)
-
-
-def _median(epoch):
-    times = []
-    for _ in range(_ROUNDS.value):
-        start = time.perf_counter()
-        epoch()
-        times.append((time.perf_counter() - start) / _STEPS.value * 1e3)
-    return float(np.median(times))
+    return timing.stopwatch(epoch)
 
 
 def exchanged_bytes(strategy):
@@ -125,7 +114,7 @@ def exchanged_bytes(strategy):
 
 
 def run_workers():
-    """Milliseconds of a step of two worker processes."""
+    """Seconds of an epoch of two worker processes, by round."""
     from benchmarks import strategy_cases
 
     with tempfile.TemporaryDirectory() as folder:
@@ -147,7 +136,8 @@ def main(_):
     cpu = tf.config.list_physical_devices("CPU")[0]
     if _ROLE.value:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
-        result = fit_time(build(circle_tf.EmbeddingModel, strategy))
+        timer = fit_timer(build(circle_tf.EmbeddingModel, strategy))
+        result = timing.interleaved({"fit": timer}, rounds=_ROUNDS.value)["fit"].tolist()
         if json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 0:
             with open(_ROLE.value, "w", encoding="utf-8") as stream:
                 json.dump(result, stream)
@@ -155,18 +145,24 @@ def main(_):
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     one = tf.distribute.get_strategy()
-    stock, bare = fit_time(build(keras.Model, one)), bare_time()
-    own = fit_time(build(circle_tf.EmbeddingModel, one))
+    timers = {
+        "one device, bare `tf.function` step": bare_timer(),
+        "one device, stock `fit`": fit_timer(build(keras.Model, one)),
+        "one device, `EmbeddingModel.fit`": fit_timer(build(circle_tf.EmbeddingModel, one)),
+        "Mirrored(2)": fit_timer(build(circle_tf.EmbeddingModel, mirrored)),
+    }
+    times = timing.interleaved(timers, rounds=_ROUNDS.value)
+    # The workers share the processors with nobody: they have their turn after the others.
+    times["2 workers on the loopback"] = np.array(run_workers())
     print(f"global batch {_BATCH.value}, 3 hidden layers of {_WIDTH.value}, embedding {_DIM}")
-    print(f"one device, bare tf.function step   {bare:8.2f} ms")
-    print(f"one device, stock fit               {stock:8.2f} ms")
-    print(f"one device, EmbeddingModel.fit      {own:8.2f} ms  {own / stock - 1:+.1%} of stock")
-    both = fit_time(build(circle_tf.EmbeddingModel, mirrored))
-    print(
-        f"Mirrored(2), EmbeddingModel.fit     {both:8.2f} ms  {both / own - 1:+.1%} of one device"
+    bare, *_ = times.values()
+    timing.print_table(
+        ("", "ms a step", "ratio to bare"),
+        [
+            (name, float(np.median(found)) / _STEPS.value * 1e3, timing.ratio(found, bare))
+            for name, found in times.items()
+        ],
     )
-    several = run_workers()
-    print(f"2 workers, EmbeddingModel.fit       {several:8.2f} ms  {several / own - 1:+.1%}")
     handed, least = exchanged_bytes(mirrored)
     print(f"bytes a replica hands over in a step: {handed:,}; the least: {least:,}")
 
