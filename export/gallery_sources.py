@@ -6,13 +6,12 @@ import numpy as np
 import tensorflow as tf
 
 from circle_tf import decoding, galleries
-from export import console
+from export import console, image_files
 
 __all__ = ["embed", "from_folder", "from_held_out", "load"]
 
 HELD_OUT = "held_out"
 _BATCH = 64
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 
 
 def load(source, *, run, model, image_shape):
@@ -88,14 +87,7 @@ def from_folder(folder, *, model, image_shape):
     Raises:
         console.ExportError: there are no images, or one cannot be decoded.
     """
-    paths = sorted(
-        os.path.relpath(os.path.join(where, name), folder)
-        for where, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(_SUFFIXES)
-    )
-    if not paths:
-        raise console.ExportError(f"There are no images in {folder!r} ({', '.join(_SUFFIXES)}).")
+    paths = image_files.inside(folder)
     decode = decoding.image_decoder(image_shape)
     batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
     rows = [embed(model, _decoded(folder, batch, decode)) for batch in batches]

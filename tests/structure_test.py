@@ -42,7 +42,7 @@ SITES = {  # Heavy or ageing: the modules that may import it, in functions only.
     "matplotlib": {"circle_tf.plots", "trainers.datasets.glyphs"},  # glyphs needs its fonts only
     "sklearn": {"trainers.datasets.digits"},
     "tensorboard": {"circle_tf.projector"},
-    "faiss": set(),
+    "faiss": {"export.index"},
     "tensorflow_addons": set(),
 }
 

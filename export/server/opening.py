@@ -55,7 +55,7 @@ def replay_warmup(opened, path, *, max_bytes):
     if not os.path.exists(file):
         return 0
     count = 0
-    for record in tf.compat.v1.io.tf_record_iterator(file):
+    for record in tf.data.TFRecordDataset(file).as_numpy_iterator():
         count += 1
         if count > warmup.MOST:
             raise errors.ServingError(

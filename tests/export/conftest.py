@@ -26,6 +26,7 @@ class Target:
     prediction: prediction_service_pb2_grpc.PredictionServiceStub
     channel: grpc.Channel
     models: model_service_pb2_grpc.ModelServiceStub
+    grpc: str
     rest: str
     folder: str
 
@@ -90,6 +91,7 @@ def _connected(grpc_address, rest_address, folder):
             prediction=prediction_service_pb2_grpc.PredictionServiceStub(channel),
             channel=channel,
             models=model_service_pb2_grpc.ModelServiceStub(channel),
+            grpc=grpc_address,
             rest=f"http://{rest_address}",
             folder=folder,
         )

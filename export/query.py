@@ -1,0 +1,115 @@
+r"""Asks a server for the nearest neighbours of images.
+
+    python -m export.query --model=glyphs --image=a.png                  # in the model's gallery
+    python -m export.query --model=glyphs --build=shop --index=shop.npz  # an index kept here
+    python -m export.query --model=glyphs --image=a.png --index=shop.npz --sheet=found.png
+    python -m export.query --model=glyphs --held_out=runs/glyphs/held_out.npz --sheet=found.png
+
+--target=localhost:8500 is asked by gRPC, --target=http://localhost:8501 by REST: TF Serving, or
+`python -m export.serve`.
+"""
+
+from absl import flags
+
+from export import console
+
+
+def define_flags():
+    """Defines the flags when this is the command: others have flags of the same names."""
+    flags.DEFINE_string("target", "localhost:8500", "host:port (gRPC) or http://host:port (REST).")
+    flags.DEFINE_string("model", None, "Name of the model on the server.", required=True)
+    flags.DEFINE_integer("version", None, "Version to ask; the latest without.", 1)
+    flags.DEFINE_string("label", None, "Label of the version to ask, as stable or canary.")
+    flags.DEFINE_multi_string("image", [], "Image file, or folder of them. May be repeated.")
+    flags.DEFINE_string(
+        "held_out", None, "Instead of --image: a run's held_out.npz, whose classes are known."
+    )
+    flags.DEFINE_integer("count", 5, "How many examples of --held_out to ask about.", 1)
+    flags.DEFINE_string("index", None, "Search this index, not the gallery that the model holds.")
+    flags.DEFINE_string("build", None, "Embed this folder and write it to --index.")
+    flags.DEFINE_integer("k", 5, "Neighbours to show.", 1)
+    flags.DEFINE_enum("backend", "exact", ["exact", "faiss"], "What searches an --index.")
+    flags.DEFINE_string("sheet", None, "Also draw queries and neighbours to this file, .png.")
+    flags.DEFINE_string(
+        "gallery_images",
+        None,
+        "Folder of the pictures that the model's gallery names, for --sheet.",
+    )
+    flags.DEFINE_integer("batch_size", 32, "Images a call.", 1)
+    flags.DEFINE_float("timeout", 10, "Seconds that a call may take.", 0.001)
+
+
+def main(argv):
+    """Builds an index, asks, or both."""
+    del argv
+    options = flags.FLAGS
+    check_flags(options)
+    from export import client
+
+    if not client.is_rest(options.target):
+        console.import_tensorflow()
+    which = {"version": options.version, "label": options.label}
+    with client.connect(
+        options.target, model=options.model, timeout=options.timeout, **which
+    ) as served:
+        if options.build:
+            print("\n".join(build(served, options)), flush=True)
+        if options.image or options.held_out:
+            print("\n".join(ask(served, options)))
+
+
+def check_flags(options):
+    """Refuses flags that contradict each other, before anything is loaded.
+
+    Args:
+        options: flag values.
+
+    Raises:
+        console.ExportError: they do.
+    """
+    if options.image and options.held_out:
+        raise console.ExportError("Give either --image or --held_out.")
+    if not (options.image or options.held_out or options.build):
+        raise console.ExportError(
+            "Give --image=FILE_OR_FOLDER or --held_out=FILE to ask, or --build=FOLDER for an index."
+        )
+    if options.build and not options.index:
+        raise console.ExportError("--build=FOLDER needs --index=FILE to write to.")
+
+
+def build(served, options):
+    """Builds an index; returns what to print, in lines."""
+    from export import index
+
+    made = index.build(served, options.build, batch_size=options.batch_size, progress=True)
+    made.save(options.index)
+    line = f"Wrote {len(made)} embeddings of {made.embeddings.shape[1]} numbers to {options.index}."
+    if options.image or options.held_out:
+        return [line]
+    ask_next = f"--target={options.target} --model={options.model} --index={options.index}"
+    return [line, f"Next: python -m export.query {ask_next} --image=FILE"]
+
+
+def ask(served, options):
+    """Asks for all queries; returns what to print, in lines."""
+    from export import answers
+
+    asked = answers.queries(options.image, held_out=options.held_out, count=options.count)
+    found = answers.find(
+        served,
+        asked,
+        k=options.k,
+        index=options.index,
+        backend=options.backend,
+        batch_size=options.batch_size,
+    )
+    lines = answers.table(asked, found)
+    if options.sheet:
+        found.draw(options.sheet, asked, folder=options.gallery_images)
+        lines.append(f"Drew {options.sheet}.")
+    return lines
+
+
+if __name__ == "__main__":
+    define_flags()
+    console.run(main)

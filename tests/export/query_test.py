@@ -1,0 +1,168 @@
+"""The command and its answers, against a real server whose model holds a gallery."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from circle_tf import galleries, servable
+from export import answers, client, console, probes, server
+from tests import saved_models
+
+IMAGES = saved_models.IMAGES
+CLASSES = np.array(["a", "b", "c"])
+LABELS = np.arange(17) % 3
+
+
+@pytest.fixture(scope="module")
+def base_path(tmp_path_factory):
+    """Version 1 with the images as its gallery, version 2 of another model without."""
+    folder = tmp_path_factory.mktemp("gallery") / "tiny"
+    for version in (1, 2):
+        model = saved_models.embedding_model(seed=version)
+        embeddings = model.predict(IMAGES, verbose=0)
+        ids = [f"{CLASSES[label]}/{row}" for row, label in enumerate(LABELS)]
+        source = galleries.embedder_fingerprint(model)
+        gallery = galleries.Gallery(embeddings, np.array(ids), CLASSES[LABELS], source)
+        names = ["serving_default", "serving_bytes", "search_image", "search_bytes"]
+        servable.save_servable(
+            model,
+            folder / str(version),
+            image_shape=saved_models.SHAPE,
+            signatures=names if version == 1 else names[:2],
+            gallery=gallery if version == 1 else None,
+            k=6,
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def started(base_path):
+    config = server.for_model("tiny", str(base_path))
+    policy = config.model_config_list.config[0].model_version_policy
+    policy.specific.versions.extend([1, 2])
+    with server.Server(config) as running:
+        for version in (1, 2):
+            running.wait_until_available("tiny", version=version)
+        yield running
+
+
+@pytest.fixture
+def served(started):
+    with client.connect(f"127.0.0.1:{started.grpc_port}", model="tiny", version=1) as opened:
+        yield opened
+
+
+@pytest.fixture
+def held_out(tmp_path):
+    path = tmp_path / "held_out.npz"
+    images = IMAGES.astype(np.uint8)
+    np.savez(path, images=images, labels=LABELS, class_names=CLASSES)
+    return str(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for row in range(4):
+        path = tmp_path / "photos" / CLASSES[LABELS[row]] / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(probes.as_png(IMAGES[row]))
+    return tmp_path / "photos"
+
+
+def _nearest(base, row, k):
+    """Rows nearest to another by the Python model."""
+    embeddings = saved_models.embedding_model(seed=1).predict(base, verbose=0)
+    return np.argsort(-(embeddings @ embeddings[row]))[1 : k + 1]
+
+
+def test_held_out_examples_are_not_their_own_neighbours(served, held_out, tmp_path):
+    asked = answers.queries([], held_out=held_out, count=3)
+    assert asked.names == ["a/0", "c/8", "b/16"]
+    found = answers.find(served, asked, k=4)
+    for row, ids in zip((0, 8, 16), found.ids, strict=True):
+        assert ids == [f"{CLASSES[LABELS[at]]}/{at}" for at in _nearest(IMAGES, row, 4)]
+    lines = answers.table(asked, found)
+    right = [ids[0][0] == name[0] for ids, name in zip(found.ids, asked.names, strict=True)]
+    assert lines[-1] == f"The nearest is of the same class for {sum(right)} of 3."
+    marks = [line for line in lines if line.endswith("same class")]
+    expected = sum(i[0] == n[0] for ids, n in zip(found.ids, asked.names, strict=True) for i in ids)
+    assert len(marks) == expected
+    found.draw(tmp_path / "sheet.png", asked)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size[0] > 5 * 112
+
+
+def test_files_are_searched_in_the_gallery(served, folder, tmp_path):
+    asked = answers.queries([str(folder), str(folder / "a" / "0.png")])
+    assert [name.rpartition("/")[2] for name in asked.names] == [
+        *("0.png", "3.png", "1.png", "2.png", "0.png")
+    ]
+    found = answers.find(served, asked, k=2)
+    assert [ids[0] for ids in found.ids] == ["a/0", "a/3", "b/1", "c/2", "a/0"]
+    assert all(abs(scores[0] - 1) < 1e-5 for scores in found.scores)
+
+
+def test_a_model_without_a_gallery_is_told(started, folder):
+    with client.connect(f"127.0.0.1:{started.grpc_port}", model="tiny") as served:
+        with pytest.raises(console.ExportError, match="no signature search_bytes.*--gallery"):
+            answers.find(served, answers.queries([str(folder)]), k=1)
+
+
+@pytest.mark.parametrize(
+    ("images", "held", "message"),
+    [
+        (["none.png"], None, "There is no file or folder 'none.png'"),
+        ([], b"no archive", "held_out.npz is broken .*train the run again"),
+    ],
+)
+def test_queries_that_are_not_there(tmp_path, images, held, message):
+    path = tmp_path / "held_out.npz"
+    if held:
+        path.write_bytes(held)
+    with pytest.raises(console.ExportError, match=message):
+        answers.queries(images, held_out=str(path) if held else None)
+
+
+def _command(*options):
+    command = [sys.executable, "-m", "export.query", "--model=tiny", *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+# Starts four processes, of which two import TensorFlow: 10 seconds.
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_build_ask_and_be_refused(started, folder, tmp_path, protocol):
+    ports = {"grpc": started.grpc_port, "rest": started.rest_port}
+    target = f"{'http://' * (protocol == 'rest')}127.0.0.1:{ports[protocol]}"
+    index, sheet = tmp_path / "index.npz", tmp_path / "sheet.png"
+    options = [f"--target={target}", f"--index={index}"]
+    done = _command(*options, "--version=1", f"--build={folder}", f"--image={folder}/a/0.png")
+    assert (done.returncode, done.stderr) == (0, "")
+    wrote, query, first, *_ = done.stdout.splitlines()
+    assert wrote == f"Wrote 4 embeddings of 6 numbers to {index}."
+    assert (query, first) == (f"{folder}/a/0.png", "    1   1.0000  a/0.png")
+    done = _command(*options, "--version=1", f"--image={folder}", "--k=3", f"--sheet={sheet}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 4 * 4 + 1
+    with Image.open(sheet) as drawn:
+        assert drawn.size[1] > 4 * 112
+    done = _command(*options, "--version=2", f"--image={folder}")
+    assert done.returncode == 1 and "error: The index was made by another model" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "error: Give --image=FILE_OR_FOLDER or --held_out=FILE to ask, or --build"),
+        (["--image=a", "--held_out=b"], "error: Give either --image or --held_out"),
+        (["--build=a"], "error: --build=FOLDER needs --index=FILE to write to"),
+        (["--target=http://127.0.0.1:1", "--image=none"], "error: There is no file or folder"),
+    ],
+)
+def test_errors_are_for_people(options, message):
+    done = _command(*options)
+    assert done.returncode == 1
+    assert message in done.stderr and "Traceback" not in done.stderr
