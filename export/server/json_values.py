@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import itertools
 import json
 import re
 
@@ -62,13 +63,26 @@ def array(value, dtype):
         inner = inner[0] if inner else None
     if len(shape) > tensors.MAX_RANK:
         raise errors.ServingError(f"A tensor has at most {tensors.MAX_RANK} dimensions.")
-    values = []
-    _flatten(value, shape, dtype, values, level=0)
+    values = _flat(value, shape)
+    if values is None:  # To say what is wrong, and where, takes a walk.
+        values = []
+        _flatten(value, shape, dtype, values, level=0)
+    check_values(values, dtype)
     if dtype == tf.string:
         values = [to_bytes(element) for element in values]
     filled = np.empty(len(values), dtype.as_numpy_dtype)
     filled[:] = values
     return filled.reshape(shape)
+
+
+def _flat(value, shape):
+    """The elements of nested lists, a level at a time; None if they are ragged."""
+    items = [value]
+    for size in shape:
+        if set(map(type, items)) != {list} or set(map(len, items)) != {size}:
+            return None
+        items = list(itertools.chain.from_iterable(items))
+    return None if list in set(map(type, items)) else items
 
 
 def _flatten(value, shape, dtype, values, *, level):
@@ -115,13 +129,21 @@ def check_values(values, dtype):
         wrong = next((v for v in values if not dtype.min <= v <= dtype.max), None)
         if wrong is not None:
             raise _type_error(wrong, dtype)
-    elif dtype in (tf.float32, tf.float64):
+    elif dtype in (tf.float32, tf.float64) and not _are_small(values):
         wrong = next((v for v in values if not _is_lossless(v, dtype)), None)
         if wrong is not None:
             name = "float" if dtype == tf.float32 else "double"
             raise errors.ServingError(
                 f"Cannot convert JSON value: {shown(wrong)} to {name} without loss of precision."
             )
+
+
+def _are_small(values):
+    """Whether all are within what every type of float holds, whole numbers exactly."""
+    try:
+        return bool(np.all(np.abs(np.array(values, np.float64)) < 2**24))
+    except OverflowError:
+        return False
 
 
 def _is_lossless(value, dtype):
