@@ -11,13 +11,20 @@ CVPR 2020.
 from circle_tf import addons, backbones, baselines, callbacks, metrics, plots, records, retrieval
 from circle_tf.callbacks import RetrievalCallback
 from circle_tf.circle import circle_loss
+from circle_tf.clustering import normalized_mutual_information
 from circle_tf.galleries import Gallery
 from circle_tf.heads import CircleHead
+from circle_tf.identification import (
+    detection_and_identification_rate,
+    distractor_identification,
+)
 from circle_tf.layers import CosineClassifier, PairwiseCircle, UnitEmbedding
 from circle_tf.losses import CircleLoss, ClassCircleLoss
 from circle_tf.memory import CrossBatchCircleLoss, CrossBatchMemory
 from circle_tf.models import EmbeddingModel
 from circle_tf.records import RecordFiles
+from circle_tf.reidentification import cmc, reidentification_report
+from circle_tf.reranking import k_reciprocal_distances
 from circle_tf.retrieval import (
     mean_average_precision_at_r,
     nearest_neighbours,
@@ -28,6 +35,14 @@ from circle_tf.retrieval import (
 )
 from circle_tf.sampling import PKSampler, pk_dataset
 from circle_tf.servable import save_servable
+from circle_tf.templates import template_embeddings, template_report
+from circle_tf.verification import (
+    flip_test_embeddings,
+    k_fold_accuracy,
+    pair_similarities,
+    tar_at_far,
+    verification_report,
+)
 from circle_tf.version import __version__
 
 __all__ = [
@@ -50,16 +65,29 @@ __all__ = [
     "baselines",
     "callbacks",
     "circle_loss",
+    "cmc",
+    "detection_and_identification_rate",
+    "distractor_identification",
+    "flip_test_embeddings",
+    "k_fold_accuracy",
+    "k_reciprocal_distances",
     "mean_average_precision_at_r",
     "metrics",
     "nearest_neighbours",
+    "normalized_mutual_information",
+    "pair_similarities",
     "pk_dataset",
     "plots",
     "precision_at_1",
     "r_precision",
     "recall_at_k",
     "records",
+    "reidentification_report",
     "retrieval",
     "retrieval_report",
     "save_servable",
+    "tar_at_far",
+    "template_embeddings",
+    "template_report",
+    "verification_report",
 ]

@@ -21,7 +21,8 @@ LEVELS = (
     {"batches", "blockwise", "circle", "classwise", "examples", "keras_hooks", "pairs", "records"}
     | {"reductions", "sampling", "similarities", "sweeps", "tiles"},
     {"baselines", "galleries", "heads", "layers", "losses", "memory", "metrics", "neighbours"}
-    | {"references", "retrieval", "signatures"},
+    | {"clustering", "identification", "references", "reidentification", "reranking", "retrieval"}
+    | {"signatures", "templates", "verification"},
     {"backbones", "cached_gradients", "callbacks", "clones", "graphs", "models", "passes"}
     | {"steps"},
     {"plots", "projector", "servable", "serving_parts", "sheets"},
@@ -40,7 +41,7 @@ PACKAGES = {  # Package: the others of ours that it may import.
 SITES = {  # Heavy or ageing: the modules that may import it, in functions only.
     "keras_cv": {"circle_tf.backbones"},
     "matplotlib": {"circle_tf.plots", "trainers.datasets.glyphs"},  # glyphs needs its fonts only
-    "sklearn": {"trainers.datasets.digits"},
+    "sklearn": {"circle_tf.clustering", "trainers.datasets.digits"},
     "tensorboard": {"circle_tf.projector"},
     "faiss": {"export.index"},
     "tensorflow_addons": set(),
