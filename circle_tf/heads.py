@@ -10,8 +10,8 @@ from circle_tf import (
     class_sampling,
     classwise,
     compat,
+    label_losses,
     layers,
-    losses,
     numerics,
     pairs,
     replicas,
@@ -115,13 +115,13 @@ class CircleHead(layers.LossLayer):
 
     def losses_of(self, embeddings, ids, *, training=False):
         """`(losses [B], valid [B])` against the classes, or a sample of them if training."""
-        unit = numerics.safe_normalize(losses.as_embeddings(embeddings))
+        unit = numerics.safe_normalize(label_losses.as_embeddings(embeddings))
         own = pairs.check_class_ids(pairs.to_ids(ids), self.num_classes)
         batches.check_lengths(own, unit, "embeddings")
         score = self._sampled_losses if training and self.samples else self._dense_losses
         values = score(unit, own)
         seen = pairs.ids_in_range(own, self.num_classes) & pairs.float_labels_are_exact(ids)
-        return losses.nan_unless(seen, values), tf.ones_like(own, tf.bool)
+        return label_losses.nan_unless(seen, values), tf.ones_like(own, tf.bool)
 
     @property
     def samples(self):

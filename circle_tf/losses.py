@@ -3,16 +3,16 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import batches, blockwise, checks, circle, numerics, pairs, reductions, replicas
+from circle_tf import batches, blockwise, circle, numerics, pairs, replicas
+from circle_tf.label_losses import (
+    LabelLoss,
+    as_embeddings,
+    as_matrix,
+    nan_unless,
+    num_classes,
+)
 
-__all__ = [
-    "CircleLoss",
-    "ClassCircleLoss",
-    "as_embeddings",
-    "class_losses",
-    "nan_unless",
-    "pairwise_losses",
-]
+__all__ = ["CircleLoss", "ClassCircleLoss", "class_losses", "pairwise_losses"]
 
 
 def pairwise_losses(
@@ -100,19 +100,19 @@ def class_losses(cosines, labels, *, margin, gamma, detach_weights=True, one_hot
     References:
         Sun et al., CVPR 2020, section 3.1 (class-level labels) and eq. 6.
     """
-    cosines = numerics.as_loss_float(_matrix(cosines, "cosines of shape [B, C]"))
-    num_classes = _num_classes(cosines)
+    cosines = numerics.as_loss_float(as_matrix(cosines, "cosines of shape [B, C]"))
+    count = num_classes(cosines)
     ids = pairs.to_ids(labels, one_hot=one_hot)
     batches.check_lengths(ids, cosines, "cosines")
     options = {"margin": margin, "gamma": gamma, "detach_weights": detach_weights}
 
     def score(cosines, ids):
-        positives, negatives = pairs.class_masks(ids, num_classes)
+        positives, negatives = pairs.class_masks(ids, count)
         losses = circle.circle_loss(cosines, positives, negatives, **options)
         return losses, circle.valid_anchors(positives, negatives)
 
     losses, valid = replicas.maths(score, cosines, ids)
-    seen = pairs.ids_in_range(ids, num_classes) & pairs.float_labels_are_exact(labels)
+    seen = pairs.ids_in_range(ids, count) & pairs.float_labels_are_exact(labels)
     return nan_unless(seen, losses), valid
 
 
@@ -126,34 +126,16 @@ def _whole_matrix_losses(batch, options):
     return replicas.maths(score, *batch)
 
 
-class _Circle(keras.losses.Loss):
-    """What both losses share: hyper-parameters, exact labels, reduction, serialisation."""
+class _Circle(LabelLoss):
+    """What both losses share: hyper-parameters."""
+
+    _CONFIG = ("margin", "gamma", "reduction", "detach_weights", "one_hot", "check_finite")
 
     def __init__(self, margin, gamma, reduction, detach_weights, one_hot, check_finite, name):
         circle.check_hyperparameters(margin=margin, gamma=gamma)
-        reductions.check_reduction(reduction)
-        super().__init__(name=name, reduction="none")
-        self.reduction = reduction
+        super().__init__(reduction=reduction, check_finite=check_finite, name=name)
         self.margin, self.gamma = float(margin), float(gamma)
         self.detach_weights, self.one_hot = bool(detach_weights), bool(one_hot)
-        self.check_finite = bool(check_finite)
-
-    # Tells EmbeddingModel that the value is this replica's part of the global loss already.
-    crosses_replicas = True
-
-    # Keras' __call__ casts y_true to float32 first, which makes 2^24 and 2^24 + 1 one label.
-    def __call__(self, y_true, y_pred, sample_weight=None):
-        with tf.name_scope(self.name):
-            if self.check_finite:
-                y_pred = _assert_finite(y_pred)
-            losses, valid = self._losses(y_true, y_pred)
-            return reductions.reduce_losses(
-                losses, valid, reduction=self.reduction, sample_weight=sample_weight
-            )
-
-    def call(self, y_true, y_pred):
-        """Losses before weights and reduction, `[B]` in nats."""
-        return self._losses(y_true, y_pred)[0]
 
     def _losses(self, y_true, y_pred):
         return type(self)._FUNCTION(y_pred, y_true, **self._options())
@@ -161,11 +143,6 @@ class _Circle(keras.losses.Loss):
     def _options(self):
         names = ("margin", "gamma", "detach_weights", "one_hot")
         return {name: getattr(self, name) for name in names}
-
-    def get_config(self):
-        """The constructor's arguments."""
-        names = ("margin", "gamma", "reduction", "detach_weights", "one_hot", "check_finite")
-        return {name: getattr(self, name) for name in (*names, "name")}
 
 
 @keras.saving.register_keras_serializable("circle_tf")
@@ -292,43 +269,3 @@ class ClassCircleLoss(_Circle):
         name="class_circle_loss",
     ):
         super().__init__(margin, gamma, reduction, detach_weights, one_hot, check_finite, name)
-
-
-def as_embeddings(values):
-    """Embeddings `[B, D]` as a float tensor; ValueError or TypeError if they are none."""
-    return _matrix(values, "embeddings of shape [B, D]")
-
-
-def _matrix(values, wanted):
-    values = tf.convert_to_tensor(values)
-    if values.shape.rank != 2:
-        raise ValueError(f"y_pred must be {wanted}; found shape {values.shape}.")
-    if not values.dtype.is_floating:
-        raise TypeError(f"y_pred must be {wanted} of a float dtype; found {values.dtype.name}.")
-    return values
-
-
-def _num_classes(cosines):
-    num_classes = cosines.shape[1]
-    if num_classes is None:
-        return tf.shape(cosines, out_type=tf.int64)[1]
-    if num_classes < 2:
-        raise ValueError(f"Class-level Circle loss wants 2 classes or more; found {num_classes}.")
-    return num_classes
-
-
-def nan_unless(seen, losses):
-    """`losses` `[B]`, NaN where `seen` (bool, `[B]` or a scalar) is False."""
-    # A where on the losses would cut the gradient and make it a silent zero; this keeps it.
-    return losses + tf.where(seen, tf.zeros_like(losses), tf.fill(tf.shape(losses), _nan(losses)))
-
-
-def _nan(losses):
-    return tf.constant(float("nan"), losses.dtype)
-
-
-def _assert_finite(values):
-    values = tf.convert_to_tensor(values)
-    bad = ~tf.reduce_all(tf.math.is_finite(values), axis=-1)
-    message = "NaN or inf in y_pred (embeddings or cosines), in these rows of the batch:"
-    return checks.passing(values, ~tf.reduce_any(bad), message, tf.where(bad)[:, 0])

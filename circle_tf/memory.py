@@ -7,7 +7,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import batches, blockwise, checks, circle, compat, layers, losses, pairs, replicas
+from circle_tf import (
+    batches,
+    blockwise,
+    checks,
+    circle,
+    compat,
+    label_losses,
+    layers,
+    losses,
+    pairs,
+    replicas,
+)
 
 __all__ = ["CrossBatchCircleLoss", "CrossBatchMemory", "learning"]
 
@@ -121,7 +132,7 @@ class CrossBatchMemory(layers.LossLayer):
         options = {"block_size": self.block_size, **self.hyperparameters()}
         if not training:
             return losses.pairwise_losses(embeddings, ids, **options)
-        batch = batches.global_batch(losses.as_embeddings(embeddings), ids)
+        batch = batches.global_batch(label_losses.as_embeddings(embeddings), ids)
         rows = self._numbers(batch, examples)
         own = rows[batch.offset : batch.offset + tf.shape(batch.ids)[0]]
         keys, key_ids, key_rows = self._keys(batch, rows)
@@ -129,7 +140,7 @@ class CrossBatchMemory(layers.LossLayer):
         self._enqueue(batch.keys, batch.key_ids, rows)
         finite = tf.reduce_all(tf.math.is_finite(batch.unit), axis=1)
         seen = finite & pairs.float_labels_are_exact(ids)
-        return losses.nan_unless(seen, values), valid
+        return label_losses.nan_unless(seen, values), valid
 
     @property
     def crosses_replicas(self):

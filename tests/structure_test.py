@@ -20,7 +20,8 @@ LEVELS = (
     | {"decoding", "exact_search", "pixels", "replicas", "shortlists", "version", "class_sampling"},
     {"batches", "blockwise", "circle", "classwise", "examples", "keras_hooks", "pairs", "records"}
     | {"reductions", "sampling", "similarities", "sweeps", "tiles"},
-    {"baselines", "galleries", "heads", "layers", "losses", "memory", "metrics", "neighbours"}
+    {"baselines", "class_baselines", "distance_losses", "galleries", "heads", "label_losses"}
+    | {"layers", "losses", "memory", "metrics", "neighbours", "pair_baselines"}
     | {"clustering", "identification", "references", "reidentification", "reranking", "retrieval"}
     | {"signatures", "templates", "verification"},
     {"backbones", "cached_gradients", "callbacks", "clones", "graphs", "models", "passes"}

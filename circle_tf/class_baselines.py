@@ -1,0 +1,264 @@
+"""Losses on cosines to class weights that Circle loss is compared with.
+
+All are softmax cross-entropies of scaled cosines; they differ in what they do to the own class:
+nothing (NormFace), a margin on the cosine (AM-Softmax, also called CosFace), a margin on the angle
+(ArcFace). `ProxyAnchor` turns the tables: class weights are anchors, the batch is their keys.
+"""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from circle_tf import batches, circle, numerics, pairs, replicas
+from circle_tf.label_losses import LabelLoss, as_matrix, nan_unless, num_classes
+
+__all__ = ["AMSoftmaxLoss", "ArcFaceLoss", "NormFaceLoss", "ProxyAnchorLoss", "arc_cosines"]
+
+_COSINES = "cosines of shape [B, C]"
+
+
+class _Softmax(LabelLoss):
+    """Cross-entropy of `gamma * cosine`, the own class's cosine made smaller first."""
+
+    _CONFIG = ("margin", "gamma", "reduction", "check_finite")
+
+    def __init__(self, margin, gamma, reduction, check_finite, name):
+        super().__init__(reduction=reduction, check_finite=check_finite, name=name)
+        self.margin, self.gamma = float(margin), float(gamma)
+
+    def _losses(self, y_true, y_pred):
+        cosines = numerics.as_loss_float(as_matrix(y_pred, _COSINES))
+        count = num_classes(cosines)
+        ids = pairs.to_ids(y_true)
+        batches.check_lengths(ids, cosines, "cosines")
+
+        def score(cosines, ids):
+            own, _ = pairs.class_masks(ids, count)
+            logits = self.gamma * tf.where(own, self._own(cosines), cosines)
+            return tf.nn.sparse_softmax_cross_entropy_with_logits(
+                tf.clip_by_value(ids, 0, tf.cast(count, tf.int64) - 1), logits
+            )
+
+        losses = replicas.maths(score, cosines, ids)
+        seen = pairs.ids_in_range(ids, count) & pairs.float_labels_are_exact(y_true)
+        return nan_unless(seen, losses), tf.ones_like(ids, tf.bool)
+
+    def _own(self, cosines):
+        return cosines - self.margin
+
+
+@keras.saving.register_keras_serializable("circle_tf")
+class AMSoftmaxLoss(_Softmax):
+    """AM-Softmax, also called CosFace: cross-entropy with a margin on the own class's cosine.
+
+    `log(1 + sum_j(exp(gamma * (s_j - s_y + m))))` over the other classes j: eq. 1 of Circle loss
+    with class-level labels.
+
+    Args:
+        margin: float m in -1..1.
+        gamma: float scale above 0.
+        reduction: see `circle_tf.reductions.reduce_losses`.
+        check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
+        name: str.
+
+    Call arguments:
+        y_true: `[B]` or `[B, 1]` integer class ids in `0 .. C - 1`.
+        y_pred: `[B, C]` cosines, as of `CosineClassifier`.
+        sample_weight: None, scalar, `[B]` or `[B, 1]`.
+
+    Returns:
+        Scalar in nats; `[B]` for the reduction `none`.
+
+    Raises:
+        ValueError, TypeError: hyper-parameters, shapes or label dtypes out of range.
+        tf.errors.InvalidArgumentError: ids out of range (a NaN loss under XLA).
+
+    Example:
+        >>> bool(AMSoftmaxLoss()([0], [[0.9, 0.1]]) < 1e-3)
+        True
+
+    References:
+        Wang et al., "Additive Margin Softmax for Face Verification", 2018 (there 0.35, 30).
+        Wang et al., "CosFace", CVPR 2018. Defaults: the comparison in the Circle loss paper.
+    """
+
+    def __init__(
+        self,
+        margin=0.35,
+        gamma=64.0,
+        reduction="mean",
+        *,
+        check_finite=False,
+        name="am_softmax_loss",
+    ):
+        circle.check_hyperparameters(margin=margin, gamma=gamma)
+        super().__init__(margin, gamma, reduction, check_finite, name)
+
+
+@keras.saving.register_keras_serializable("circle_tf")
+class NormFaceLoss(_Softmax):
+    """NormFace: cross-entropy of scaled cosines, without a margin.
+
+    Args:
+        gamma: float scale above 0.
+        reduction: see `circle_tf.reductions.reduce_losses`.
+        check_finite: as in `AMSoftmaxLoss`.
+        name: str.
+
+    Call arguments, returns, raises: as `AMSoftmaxLoss`.
+
+    Example:
+        >>> round(float(NormFaceLoss(gamma=1.0)([0], [[0.0, 0.0]])), 4)
+        0.6931
+
+    References:
+        Wang et al., "NormFace: L2 Hypersphere Embedding for Face Verification", ACM MM 2017.
+    """
+
+    _CONFIG = ("gamma", "reduction", "check_finite")
+
+    def __init__(self, gamma=16.0, reduction="mean", *, check_finite=False, name="norm_face_loss"):
+        circle.check_hyperparameters(margin=0.0, gamma=gamma)
+        super().__init__(0.0, gamma, reduction, check_finite, name)
+
+
+@keras.saving.register_keras_serializable("circle_tf")
+class ArcFaceLoss(_Softmax):
+    """ArcFace: cross-entropy with a margin on the angle to the own class.
+
+    `cos(angle + m)` takes the place of the own cosine; see `arc_cosines` for angles near pi.
+
+    Args:
+        margin: float m in 0..pi/2, radians.
+        gamma: float scale above 0.
+        reduction: see `circle_tf.reductions.reduce_losses`.
+        check_finite: as in `AMSoftmaxLoss`.
+        name: str.
+
+    Call arguments, returns, raises: as `AMSoftmaxLoss`.
+
+    Example:
+        >>> bool(ArcFaceLoss()([0], [[1.0, 0.1]]) < 1e-3)
+        True
+
+    References:
+        Deng et al., "ArcFace", CVPR 2019, eq. 3.
+    """
+
+    def __init__(
+        self, margin=0.5, gamma=64.0, reduction="mean", *, check_finite=False, name="arc_face_loss"
+    ):
+        if not 0 <= margin <= math.pi / 2:
+            raise ValueError(f"margin must be 0 to pi/2 radians; found {margin}.")
+        circle.check_hyperparameters(margin=0.0, gamma=gamma)
+        super().__init__(margin, gamma, reduction, check_finite, name)
+
+    def _own(self, cosines):
+        return arc_cosines(cosines, margin=self.margin)
+
+
+def arc_cosines(cosines, *, margin):
+    """`cos(arccos(cosines) + margin)`, falling everywhere and with a bounded slope.
+
+    Beyond the angle `pi - margin` the cosine of the sum would rise again; from there on the result
+    falls on from -1 with slope 1. The slope in the cosine is infinite at 1 and -1: the sine is held
+    at 1e-4 or more, which keeps it below 1e4.
+
+    Args:
+        cosines: `[...]` float in -1..1; what lies beyond by rounding is taken for -1 or 1.
+        margin: float m in 0..pi/2, radians.
+
+    Returns:
+        `[...]`.
+
+    Example:
+        >>> arc_cosines(tf.constant([1.0, 0.0]), margin=0.5).numpy().round(3).tolist()
+        [0.878..., -0.479...]
+    """
+    cosines = tf.convert_to_tensor(cosines)
+    square = tf.maximum(1 - tf.square(cosines), 1e-8)
+    # Where the sine is held, its value is that of the clipped angle and its slope is 0.
+    turned = cosines * math.cos(margin) - tf.sqrt(square) * math.sin(margin)
+    turning = math.cos(math.pi - margin)
+    return tf.where(cosines > turning, turned, cosines - turning - 1)
+
+
+@keras.saving.register_keras_serializable("circle_tf")
+class ProxyAnchorLoss(LabelLoss):
+    """Proxy-Anchor: each class weight pulls its rows of the batch and pushes all the others.
+
+    With `X+`, `X-` the rows of the batch of a class and the others::
+
+        mean over classes in the batch (log(1 + sum over X+ (exp(-gamma * (s - margin)))))
+        + mean over all classes        (log(1 + sum over X- (exp(gamma * (s + margin)))))
+
+    The loss belongs to classes, not to rows: there is no reduction to choose.
+
+    Args:
+        margin: float in -1..1.
+        gamma: float scale above 0, the paper's alpha.
+        check_finite: as in `AMSoftmaxLoss`.
+        name: str.
+
+    Call arguments:
+        y_true: `[B]` or `[B, 1]` integer class ids in `0 .. C - 1`.
+        y_pred: `[B, C]` cosines, as of `CosineClassifier`.
+        sample_weight: must be None: the loss belongs to classes, not to rows.
+
+    Returns:
+        Scalar in nats.
+
+    Raises:
+        ValueError, TypeError: hyper-parameters, shapes or label dtypes out of range; a weight.
+        tf.errors.InvalidArgumentError: ids out of range (a NaN loss under XLA).
+
+    Example:
+        >>> bool(ProxyAnchorLoss()([0, 1], [[1.0, -1.0], [-1.0, 1.0]]) < 1e-3)
+        True
+
+    References:
+        Kim et al., "Proxy Anchor Loss for Deep Metric Learning", CVPR 2020, eq. 4.
+    """
+
+    _CONFIG = ("margin", "gamma", "check_finite")
+
+    def __init__(self, margin=0.1, gamma=32.0, *, check_finite=False, name="proxy_anchor_loss"):
+        circle.check_hyperparameters(margin=margin, gamma=gamma)
+        super().__init__(reduction="sum", check_finite=check_finite, name=name)
+        self.margin, self.gamma = float(margin), float(gamma)
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """The loss of the global batch; see the class."""
+        if sample_weight is not None:
+            raise ValueError(
+                "ProxyAnchorLoss takes no sample_weight: its terms belong to classes, not to rows."
+            )
+        return super().__call__(y_true, y_pred)
+
+    def _losses(self, y_true, y_pred):
+        cosines = numerics.as_loss_float(as_matrix(y_pred, _COSINES))
+        count = num_classes(cosines)
+        ids = pairs.to_ids(y_true)
+        batches.check_lengths(ids, cosines, "cosines")
+        everything, _ = replicas.gather_rows(cosines)
+        all_ids = replicas.gather_rows(ids)[0]
+        value = replicas.maths(lambda s, y: self._value(s, y, count), everything, all_ids)
+        seen = tf.reduce_all(pairs.ids_in_range(ids, count)) & pairs.float_labels_are_exact(y_true)
+        # Each row of the global batch is given an equal share, so that replicas add up to the loss.
+        share = value / tf.cast(tf.maximum(tf.size(all_ids), 1), value.dtype)
+        losses = tf.repeat(share[None], tf.shape(ids)[0])
+        return nan_unless(seen, losses), tf.ones_like(ids, tf.bool)
+
+    def _value(self, cosines, ids, count):
+        own, others = pairs.class_masks(ids, count)
+        pulled = _log1p_sum_exp(-self.gamma * (cosines - self.margin), own)
+        pushed = _log1p_sum_exp(self.gamma * (cosines + self.margin), others)
+        present = tf.math.count_nonzero(tf.reduce_any(own, axis=0))
+        return numerics.positive_mean(tf.reduce_sum(pulled), present) + tf.reduce_mean(pushed)
+
+
+def _log1p_sum_exp(logits, mask):
+    """`log(1 + sum_i(exp(logits[i, c])))` over the rows where the mask holds, `[C]`."""
+    total = numerics.masked_logsumexp(tf.transpose(logits), tf.transpose(mask))
+    return tf.where(tf.reduce_any(mask, axis=0), tf.math.softplus(total), tf.zeros_like(total))
