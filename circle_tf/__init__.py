@@ -12,6 +12,7 @@ from circle_tf import addons, backbones, baselines, callbacks, metrics, plots, r
 from circle_tf.callbacks import RetrievalCallback
 from circle_tf.circle import circle_loss
 from circle_tf.clustering import normalized_mutual_information
+from circle_tf.diagnostics import DiagnosticsCallback
 from circle_tf.galleries import Gallery
 from circle_tf.heads import CircleHead
 from circle_tf.identification import (
@@ -52,6 +53,7 @@ __all__ = [
     "CosineClassifier",
     "CrossBatchCircleLoss",
     "CrossBatchMemory",
+    "DiagnosticsCallback",
     "EmbeddingModel",
     "Gallery",
     "PKSampler",

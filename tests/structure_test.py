@@ -24,8 +24,8 @@ LEVELS = (
     | {"layers", "losses", "memory", "metrics", "neighbours", "pair_baselines"}
     | {"clustering", "identification", "references", "reidentification", "reranking", "retrieval"}
     | {"signatures", "templates", "verification"},
-    {"backbones", "cached_gradients", "callbacks", "clones", "graphs", "models", "passes"}
-    | {"steps"},
+    {"backbones", "cached_gradients", "callbacks", "clones", "diagnostics", "graphs", "models"}
+    | {"passes", "steps"},
     {"plots", "projector", "servable", "serving_parts", "sheets"},
     {"addons.losses.metric_learning", "addons.losses.functions", "addons.losses.classes"},
     {"addons.losses.__init__", "addons.callbacks", "addons.optimizers"},
