@@ -102,9 +102,9 @@ def publish(run, *, base_path, version=None, options=None, models_config=None, t
             )
             path = os.path.join(base_path, str(version))
             os.rename(staged, path)
-    labels = {}
-    if models_config is not None:
-        labels = rollout.add(base_path, version=version, config=models_config, tell=tell)
+        labels = {}
+        if models_config is not None:  # Before anybody prunes: a version is safe once listed.
+            labels = rollout.add(base_path, version=version, config=models_config, tell=tell)
     return Published(path, content, verified, labels)
 
 

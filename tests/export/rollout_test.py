@@ -151,7 +151,7 @@ def _add_and_promote(base_path, config, barrier):
         with versions.exclusive(base_path, tell=lambda line: None):
             version = versions.choose(base_path)
             os.mkdir(os.path.join(base_path, str(version)))
-        rollout.add(base_path, version=version, config=config, tell=lambda line: None)
+            rollout.add(base_path, version=version, config=config, tell=lambda line: None)
         try:
             rollout.promote(base_path, config=config, tell=lambda line: None)
         except console.ExportError:
