@@ -77,11 +77,13 @@ def get_config():
 
 def _dataset():
     return {
-        "name": "glyphs",  # glyphs, digits, folder, tfrecord
-        "path": "",  # folder, tfrecord: where the examples are
+        # glyphs, digits, folder, tfrecord; published: market1501, msmt17, cub200, cars196, sop,
+        # inshop
+        "name": "glyphs",
+        "path": "",  # all but glyphs and digits: where the examples are
         "test_path": "",  # folder, tfrecord: other classes to test on; empty: hold some out
         "test_fraction": 0.2,  # folder, tfrecord: share of the classes to hold out
-        "verify": True,  # folder, tfrecord: read every image once before training
+        "verify": True,  # read every image once before training
         "image_feature": "image",  # tfrecord: names of the features that hold the image file,
         "label_feature": "label",  # the label, and (if there is one) the name of the class
         "class_feature": "class",

@@ -1,11 +1,13 @@
-r"""Looks at people's own images, and packs them into TFRecord files.
+r"""Looks at images, one's own or a published data set, and packs them into TFRecord files.
 
     python -m trainers.data check --path=FOLDER_OR_SHARDS
+    python -m trainers.data check --dataset=market1501 --path=FOLDER
     python -m trainers.data convert --path=FOLDER --output=SHARDS
 
-`check` tells how many classes and images there are, their sizes, and what is wrong. `convert`
-writes a folder with one sub-folder per class as TFRecord files with an index, which are faster to
-read from disks that are slow at many small files.
+`check` of a published data set tells whether the download is complete and laid out as its authors
+do, and what is wrong; of one's own images, how many classes and images there are, their sizes, and
+what is wrong. `convert` writes a folder with one sub-folder per class as TFRecord files with an
+index, which are faster to read from disks that are slow at many small files.
 """
 
 import contextlib
@@ -18,6 +20,9 @@ from absl import flags
 from trainers import commands, quiet
 
 _PATH = flags.DEFINE_string("path", "", "Folder with a sub-folder per class; check: or TFRecord.")
+_DATASET = flags.DEFINE_string(
+    "dataset", "", "check: a published data set: market1501, msmt17, cub200, cars196, sop, inshop."
+)
 _OUTPUT = flags.DEFINE_string("output", "", "convert: the folder to make for the shards.")
 _SHARD_MEGABYTES = flags.DEFINE_integer(
     "shard_megabytes", 128, "convert: size of a shard, about.", lower_bound=1
@@ -96,6 +101,25 @@ def check(path: str) -> str:
             *(f"  {problem}" for problem in problems),
         ]
     )
+
+
+def check_dataset(name: str, path: str) -> str:
+    """Tells whether a published data set is complete and laid out right, and what is wrong.
+
+    Args:
+        name: one of `trainers.datasets.LAYOUTS`.
+        path: the folder it was unpacked into.
+
+    Returns:
+        The report, in lines.
+
+    Raises:
+        DataError: the name is unknown, or the data set is not there.
+    """
+    from trainers import datasets
+    from trainers.datasets import layouts
+
+    return "\n".join(layouts.check(datasets.read_layout(name, path)))
 
 
 def _class_problems(counts, names):
@@ -194,7 +218,8 @@ def _main(verb):
     if not _PATH.value:
         raise commands.ConfigError("Give the images as --path=FOLDER.")
     if verb == "check":
-        print(check(_PATH.value))
+        name = _DATASET.value
+        print(check_dataset(name, _PATH.value) if name else check(_PATH.value))
         return
     if not _OUTPUT.value:
         raise commands.ConfigError("Give the folder to make for the shards as --output=FOLDER.")

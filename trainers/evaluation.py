@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import retrieval
+from circle_tf import reidentification, retrieval
 from circle_tf.callbacks import RetrievalCallback
 
 __all__ = [
@@ -27,10 +27,14 @@ def evaluate(model, dataset):
     Returns:
         dict: `leave_one_out` -> the numbers of `circle_tf.retrieval.retrieval_report` for the
         unseen classes, each example looked up among the others; and, for data sets with queries
-        and a gallery, `one_shot` -> those of the queries looked up in the gallery.
+        and a gallery, `one_shot` -> those of the queries looked up in the gallery, or, where
+        cameras are known, `re_identification` -> those of
+        `circle_tf.reidentification.reidentification_report`.
     """
     results = {}
-    if dataset.queries is not None:
+    if dataset.queries is not None and dataset.queries.cameras is not None:
+        results["re_identification"] = _re_identify(model, dataset.queries, dataset.gallery)
+    elif dataset.queries is not None:
         results["one_shot"] = retrieval.retrieval_report(
             embed(model, dataset.queries),
             dataset.queries.labels,
@@ -40,6 +44,17 @@ def evaluate(model, dataset):
     embeddings = embed(model, dataset.test)
     results["leave_one_out"] = retrieval.retrieval_report(embeddings, dataset.test.labels)
     return results
+
+
+def _re_identify(model, queries, gallery):
+    return reidentification.reidentification_report(
+        embed(model, queries),
+        queries.labels,
+        embed(model, gallery),
+        gallery.labels,
+        query_cameras=queries.cameras,
+        gallery_cameras=gallery.cameras,
+    )
 
 
 def embed(model, split, rows=None):
@@ -85,7 +100,8 @@ def choose_classes(split, *, examples, seed=0):
 def during_training(config, *, model, dataset):
     """The callback that evaluates after each epoch, on unseen classes.
 
-    With queries and a gallery it takes all of them; else leave-one-out over as many unseen classes
+    With queries and a gallery it takes all of them, but for data sets with cameras, whose
+    galleries are large; else leave-one-out over as many unseen classes
     as `eval_examples` allows. With fewer classes to mistake them for, the latter numbers are higher
     than those of `evaluate`.
 
@@ -97,7 +113,7 @@ def during_training(config, *, model, dataset):
     Returns:
         circle_tf.callbacks.RetrievalCallback.
     """
-    if dataset.queries is not None:
+    if dataset.queries is not None and dataset.queries.cameras is None:
         return RetrievalCallback(
             dataset.queries.images(),
             dataset.queries.labels,

@@ -75,9 +75,24 @@ def table(results):
         "MAP@R": "mean_average_precision_at_r",
         "queries": "queries",
     }
-    lines = ["".join([f"{'':<16}", *(f"{name:>13}" for name in columns)])]
+    cameras = {
+        "rank-1": "cmc_at_1",
+        "mAP": "map_rectangular",
+        "mINP": "minp",
+        "queries": "queries",
+    }
+    lines = []
+    for kind in (cameras, columns):
+        chosen = {name: r for name, r in results.items() if set(kind.values()) <= set(r)}
+        lines += _rows(chosen, kind)
+    return "\n".join(lines)
+
+
+def _rows(results, columns):
+    """A heading and a line per protocol; nothing without protocols."""
+    lines = ["".join([f"{'':<18}", *(f"{name:>13}" for name in columns)])] if results else []
     for protocol, report in results.items():
         cells = [report[key] for key in columns.values()]
         shown = [f"{cell:>13,}" if isinstance(cell, int) else f"{cell:>13.3f}" for cell in cells]
-        lines.append(f"{protocol.replace('_', '-'):<16}" + "".join(shown))
-    return "\n".join(lines)
+        lines.append(f"{protocol.replace('_', '-'):<18}" + "".join(shown))
+    return lines

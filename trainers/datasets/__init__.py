@@ -4,9 +4,11 @@ import importlib
 
 from trainers.datasets.base import DataError, Dataset, Split
 
-__all__ = ["NAMES", "DataError", "Dataset", "Split", "load"]
+__all__ = ["LAYOUTS", "NAMES", "DataError", "Dataset", "Split", "load", "read_layout"]
 
-NAMES = ("glyphs", "digits", "folder", "tfrecord")
+# Published data sets, to be downloaded from where their authors offer them.
+LAYOUTS = ("market1501", "msmt17", "cub200", "cars196", "sop", "inshop")
+NAMES = ("glyphs", "digits", "folder", "tfrecord", *LAYOUTS)
 
 
 def load(config) -> Dataset:
@@ -33,3 +35,21 @@ def load(config) -> Dataset:
         )
     # Imported when asked for: each needs other packages.
     return importlib.import_module(f"trainers.datasets.{config['name']}").load(config)
+
+
+def read_layout(name: str, path: str):
+    """What a published data set holds, without reading its images.
+
+    Args:
+        name: one of `LAYOUTS`.
+        path: the folder it was unpacked into.
+
+    Returns:
+        trainers.datasets.layouts.Layout.
+
+    Raises:
+        DataError: the name is unknown, or the data set is not there.
+    """
+    if name not in LAYOUTS:
+        raise DataError(f"Expected a data set of {', '.join(LAYOUTS)}; found {name!r}.")
+    return importlib.import_module(f"trainers.datasets.{name}").read(path)

@@ -30,6 +30,7 @@ class Split:
         class_names: name of each class, also of classes that happen to have no example.
         decode: for paths and records, `fn(bytes of one file or record) -> [H, W, C] uint8` in
             TensorFlow operations; None for images in memory.
+        cameras: number of the camera of each example `[N]`, in re-identification; else None.
 
     Raises:
         DataError: lengths differ, or a label has no class name.
@@ -45,6 +46,7 @@ class Split:
     labels: np.ndarray
     class_names: tuple[str, ...]
     decode: Callable[[tf.Tensor], tf.Tensor] | None = None
+    cameras: np.ndarray | None = None
 
     def __post_init__(self):
         labels = np.asarray(self.labels, np.int64)

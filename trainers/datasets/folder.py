@@ -8,7 +8,7 @@ import numpy as np
 from trainers.datasets import base, images
 from trainers.datasets.collection import Collection, to_dataset
 
-__all__ = ["collect", "load"]
+__all__ = ["collect", "fingerprint", "load"]
 
 
 def load(config) -> base.Dataset:
@@ -84,13 +84,14 @@ def _collection(path, found, notes):
         labels=labels,
         class_names=tuple(found),
         names=files,
-        fingerprints=np.array([_fingerprint(file) for file in files], object),
+        fingerprints=np.array([fingerprint(file) for file in files], object),
         content=lambda content: content,
         notes=tuple(notes),
     )
 
 
-def _fingerprint(file):
+def fingerprint(file):
+    """A text that changes when a file does: its path, size and time."""
     try:
         status = os.stat(file)
     except OSError:  # a dangling link; told as unreadable when it is read

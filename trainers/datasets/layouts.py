@@ -1,0 +1,232 @@
+"""Published data sets as they lie on disk: what each reader finds, and what is done with it.
+
+A reader tells which images a protocol's parts hold and what is odd; `to_dataset` makes of it what
+trains, `check` what tells a person whether the download is complete.
+"""
+
+import dataclasses
+import os
+
+import numpy as np
+
+from trainers.datasets import base, folder
+from trainers.datasets.collection import Collection, drop_unreadable, inspect
+
+__all__ = ["Layout", "Part", "check", "find_root", "read_lines", "to_dataset"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """The images of one part of a protocol, as `train` or `gallery`.
+
+    Args:
+        files: list of paths within the root.
+        classes: name of the class of each.
+        cameras: number of the camera of each, or None where there are none.
+    """
+
+    files: list
+    classes: list
+    cameras: list | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layout:
+    """What a reader found.
+
+    Args:
+        name: the data set's.
+        root: folder in which the files are.
+        parts: dict of name to Part: `train`, and `test`, or `query` and `gallery`.
+        expected: dict of part to (images, classes) as the protocol counts them.
+        problems: what is odd, in lines.
+        distractors: class of images that nobody looks for, or None.
+    """
+
+    name: str
+    root: str
+    parts: dict
+    expected: dict
+    problems: list = dataclasses.field(default_factory=list)
+    distractors: str | None = None
+
+
+def find_root(path, names, *, holds, name):
+    """The folder of a data set: the one given, or the one of a usual name within it.
+
+    Args:
+        path: as the user gave it.
+        names: names of the folder as it is unpacked.
+        holds: what must be in it, a path within.
+        name: the data set's.
+
+    Returns:
+        str.
+
+    Raises:
+        base.DataError: neither holds it.
+    """
+    for folder_name in ("", *names):
+        root = os.path.join(path, folder_name) if folder_name else path
+        if os.path.exists(os.path.join(root, holds)):
+            return root
+    seen = "no such folder" if not os.path.isdir(path) else f"found {_seen(path)}"
+    raise base.DataError(
+        f"{name}: expected {holds} in {path!r} or in its folder {' or '.join(names) or 'itself'}; "
+        f"{seen}. Give the folder into which the data set was unpacked."
+    )
+
+
+def read_lines(root, file, *, name):
+    """The lines of a list.
+
+    Args:
+        root: folder.
+        file: path within.
+        name: the data set's.
+
+    Returns:
+        list of str, without the empty ones.
+
+    Raises:
+        base.DataError: there is no such file.
+    """
+    path = os.path.join(root, file)
+    if not os.path.isfile(path):
+        raise base.DataError(
+            f"{name}: expected the list {file} in {root!r}, found none: the download is not "
+            "complete, or lies in another folder."
+        )
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        return [line.strip() for line in stream if line.strip()]
+
+
+def to_dataset(layout, config):
+    """What trains: the train part, and the others to test on.
+
+    Args:
+        layout: Layout.
+        config: `image_size` (side in pixels, default 112), `channels` (default 3), `verify`
+            (default True: decode every image once before training starts).
+
+    Returns:
+        base.Dataset; queries and gallery where the protocol has them, with cameras if it knows
+        them. Without them `test` is for leave-one-out.
+
+    Raises:
+        base.DataError: a part is empty, or none of its images can be read.
+    """
+    sizes = {"image_size": config.get("image_size", 112), "channels": config.get("channels", 3)}
+    parts, notes = {}, list(layout.problems)
+    for name in layout.parts:
+        parts[name] = _collection(layout, name)
+        if config.get("verify", True):
+            parts[name] = drop_unreadable(parts[name])
+            notes += parts[name].notes
+    splits = {name: part.split(**sizes) for name, part in parts.items()}
+    queries, gallery = _looked_up(layout, parts, sizes) if "query" in parts else (None, None)
+    described = [f"{len(s)} images of {len(s.class_names)} {name}" for name, s in splits.items()]
+    return base.Dataset(
+        name=layout.name,
+        train=splits["train"],
+        test=splits["test"] if "test" in splits else _known(layout, parts).split(**sizes),
+        queries=queries,
+        gallery=gallery,
+        image_shape=(sizes["image_size"], sizes["image_size"], sizes["channels"]),
+        report="\n".join([f"{layout.name}: {'; '.join(described)}.", *notes]),
+    )
+
+
+def check(layout):
+    """Tells whether a data set is complete and laid out right, and what is wrong.
+
+    Args:
+        layout: Layout.
+
+    Returns:
+        list of lines.
+    """
+    lines, problems = [f"{layout.name} in {layout.root}:"], list(layout.problems)
+    for name, part in layout.parts.items():
+        found, classes = len(part.files), len(set(part.classes))
+        cameras = "" if part.cameras is None else f", {len(set(part.cameras))} cameras"
+        lines.append(f"  {name:<8} {found:>7,} images, {classes:>6,} classes{cameras}")
+        images, ids = layout.expected[name]
+        for kind, seen, wanted in (("images", found, images), ("classes", classes, ids)):
+            if seen != wanted:
+                problems.append(f"{name}: {seen:,} {kind}; the protocol has {wanted:,}.")
+        problems += _faults(layout, name)
+    right = "All is there, as the protocol counts it."
+    return [*lines, *(["Wrong or odd:"] if problems else [right]), *(f"  {p}" for p in problems)]
+
+
+def _collection(layout, name):
+    part = layout.parts[name]
+    if not part.files:
+        raise base.DataError(
+            f"{layout.name}: the part {name} is empty. "
+            f"Look: python -m trainers.data check --dataset={layout.name} --path={layout.root}"
+        )
+    files = np.array([os.path.join(layout.root, file) for file in part.files], object)
+    names, labels = np.unique(part.classes, return_inverse=True)
+    return Collection(
+        root=layout.root,
+        examples=files,
+        labels=labels,
+        class_names=tuple(names.tolist()),
+        names=np.array(part.files, object),
+        fingerprints=np.array([folder.fingerprint(file) for file in files], object),
+        content=lambda content: content,
+    )
+
+
+def _known(layout, parts):
+    """The gallery for leave-one-out: without distractors."""
+    gallery = parts["gallery"]
+    is_known = np.array([name != layout.distractors for name in gallery.class_names])
+    return gallery.take(np.flatnonzero(is_known[gallery.labels]))
+
+
+def _looked_up(layout, parts, sizes):
+    """Queries and gallery, whose labels count the same classes."""
+    pair = [parts["query"], parts["gallery"]]
+    names = np.unique(np.concatenate([part.class_names for part in pair]))
+    splits = []
+    for name, part in zip(("query", "gallery"), pair, strict=True):
+        labels = np.searchsorted(names, np.array(part.class_names)[part.labels])
+        split = dataclasses.replace(part, labels=labels, class_names=tuple(names)).split(**sizes)
+        splits.append(dataclasses.replace(split, cameras=_cameras(layout.parts[name], part.names)))
+    return splits
+
+
+def _cameras(part, kept):
+    """Of the images that can be read."""
+    if part.cameras is None:
+        return None
+    cameras = dict(zip(part.files, part.cameras, strict=True))
+    return np.array([cameras[file] for file in kept], np.int64)
+
+
+def _faults(layout, name):
+    """Files that are not there or cannot be decoded, in lines."""
+    part = layout.parts[name]
+    absent = [f for f in part.files if not os.path.isfile(os.path.join(layout.root, f))]
+    lines = []
+    if absent:
+        lines.append(
+            f"{name}: {len(absent):,} files are not there: {base.sentence_list(absent, limit=3)}."
+        )
+    there = sorted(set(part.files) - set(absent))
+    if there:
+        held = Part(there, ["" for _ in there])
+        found = _collection(dataclasses.replace(layout, parts={name: held}), name)
+        looks = inspect(found, rows=np.arange(len(there)))
+        bad = [(f, look) for f, look in zip(there, looks, strict=True) if isinstance(look, str)]
+        lines += [f"{name}: unreadable: {file}: {look}" for file, look in bad[:10]]
+        lines += [f"{name}: {len(bad) - 10} more unreadable."] if len(bad) > 10 else []
+    return lines
+
+
+def _seen(path):
+    names = sorted(os.listdir(path))
+    return base.sentence_list(names, limit=6) if names else "nothing in it"
