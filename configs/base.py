@@ -35,7 +35,10 @@ def get_config():
                 "embedding_dim": 128,
             },
             "loss": {
-                # circle, class_circle; to compare with: keras_circle, cross_entropy
+                # circle, class_circle; to compare with: keras_circle, cross_entropy, and those of
+                # circle_tf.baselines: unified, contrastive, triplet_semihard, triplet_hard,
+                # triplet_all, lifted_structure, n_pairs, multi_similarity (its base is margin, its
+                # beta is gamma), norm_face, am_softmax, arc_face, proxy_anchor
                 "name": "circle",
                 "margin": placeholder(float),
                 "gamma": placeholder(float),
@@ -115,7 +118,8 @@ def _optimizer():
         "name": "adam",  # adam, adamw, sgd
         "learning_rate": 1e-3,  # after warm-up
         "warmup_steps": 0,  # from 0 up to learning_rate
-        "schedule": "cosine",  # cosine (down to final_learning_rate), constant
+        # cosine (down to final_learning_rate), constant, steps (/ 10 after 50, 70, 90 %)
+        "schedule": "cosine",
         "final_learning_rate": 0.0,
         "weight_decay": 0.0,  # decoupled; 0 is none
         "momentum": 0.9,  # sgd only

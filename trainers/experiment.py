@@ -1,14 +1,34 @@
 """The models of a run: the embedding model that is kept, and the model that is trained."""
 
 import dataclasses
+import functools
+import inspect
 
 import keras
 
 import circle_tf
-from circle_tf import backbones
+from circle_tf import backbones, baselines
 from trainers import commands, optimizers, runtime
 
 __all__ = ["Models", "build"]
+
+# The losses of circle_tf.baselines, and what the recipe's margin and gamma are called there.
+_PAIR_BASELINES = {
+    "unified": (baselines.UnifiedLoss, {}),
+    "contrastive": (baselines.ContrastiveLoss, {}),
+    "triplet_semihard": (functools.partial(baselines.TripletLoss, mining="semihard"), {}),
+    "triplet_hard": (functools.partial(baselines.TripletLoss, mining="hard"), {}),
+    "triplet_all": (functools.partial(baselines.TripletLoss, mining="all"), {}),
+    "lifted_structure": (baselines.LiftedStructureLoss, {}),
+    "n_pairs": (baselines.NPairsLoss, {}),
+    "multi_similarity": (baselines.MultiSimilarityLoss, {"margin": "base", "gamma": "beta"}),
+}
+_CLASS_BASELINES = {
+    "norm_face": (baselines.NormFaceLoss, {}),
+    "am_softmax": (baselines.AMSoftmaxLoss, {}),
+    "arc_face": (baselines.ArcFaceLoss, {}),
+    "proxy_anchor": (baselines.ProxyAnchorLoss, {}),
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,6 +118,8 @@ def _objective(name):
         "class_circle": _class_circle,
         "keras_circle": _keras_circle,
         "cross_entropy": _cross_entropy,
+        **dict.fromkeys(_PAIR_BASELINES, _pair_baseline),
+        **dict.fromkeys(_CLASS_BASELINES, _class_baseline),
     }
     if name not in objectives:
         raise commands.ConfigError(
@@ -153,6 +175,38 @@ def _cross_entropy(features, *, dim, classes, loss):
     logits = keras.layers.Dense(classes, dtype="float32", name="classes")(bottleneck)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     return _Ends(embeddings, logits, loss, ["accuracy"])
+
+
+def _pair_baseline(features, *, dim, classes, loss):
+    del classes
+    embeddings = circle_tf.UnitEmbedding(dim, name="embedding")(features)
+    return _Ends(embeddings, embeddings, _baseline(*_PAIR_BASELINES[loss.name], loss), _monitors())
+
+
+def _class_baseline(features, *, dim, classes, loss):
+    embeddings = circle_tf.UnitEmbedding(dim, name="embedding")(features)
+    cosines = circle_tf.CosineClassifier(classes, name="classes")(embeddings)
+    return _Ends(
+        embeddings,
+        cosines,
+        _baseline(*_CLASS_BASELINES[loss.name], loss),
+        _monitors(labels="class"),
+    )
+
+
+def _monitors(**labels):
+    return circle_tf.metrics.monitors(margin=circle_tf.CircleLoss().margin, **labels)
+
+
+def _baseline(make, names, loss):
+    given = {names.get(name, name): value for name, value in _given(loss).items()}
+    unknown = set(given) - set(inspect.signature(make).parameters)
+    if unknown:
+        raise commands.ConfigError(
+            f"loss.{min(unknown)} is not for {loss.name}: leave it None. "
+            f"It takes {', '.join(inspect.signature(make).parameters)}."
+        )
+    return make(**given)
 
 
 def _given(loss):

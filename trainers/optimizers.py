@@ -52,7 +52,8 @@ def schedule(config, *, steps):
     """The learning rate as a function of the step.
 
     It rises from 0 to `learning_rate` within `warmup_steps`, then stays (`constant`) or falls
-    along half a cosine to `final_learning_rate` at the last step (`cosine`).
+    along half a cosine to `final_learning_rate` at the last step (`cosine`). `steps`, which has no
+    warm-up, divides it by 10 after 50, 70 and 90 % of the steps.
 
     Args:
         config: the `optimizer` section of a recipe.
@@ -80,10 +81,12 @@ def schedule(config, *, steps):
             "optimizer.learning_rate must be above 0, and final_learning_rate between 0 and it; "
             f"found {config.learning_rate} and {config.final_learning_rate}."
         )
-    if config.schedule not in ("cosine", "constant"):
+    if config.schedule not in ("cosine", "constant", "steps"):
         raise commands.ConfigError(
-            f"optimizer.schedule must be cosine or constant; found {config.schedule!r}."
+            f"optimizer.schedule must be cosine, constant or steps; found {config.schedule!r}."
         )
+    if config.schedule == "steps":
+        return _falling_in_steps(config, steps)
     constant = config.schedule == "constant"
     if constant and not config.warmup_steps:
         return config.learning_rate
@@ -95,4 +98,13 @@ def schedule(config, *, steps):
         warmup_steps=config.warmup_steps,
         decay_steps=steps - config.warmup_steps,
         alpha=end / config.learning_rate,
+    )
+
+
+def _falling_in_steps(config, steps):
+    if config.warmup_steps:
+        raise commands.ConfigError("optimizer.schedule steps has no warm-up: set warmup_steps 0.")
+    return keras.optimizers.schedules.PiecewiseConstantDecay(
+        [round(share * steps) for share in (0.5, 0.7, 0.9)],
+        [config.learning_rate / 10**power for power in range(4)],
     )

@@ -8,6 +8,7 @@ from configs import digits
 from trainers import commands, experiment
 
 LOSSES = ["circle", "class_circle", "keras_circle", "cross_entropy"]
+LOSSES += [*experiment._PAIR_BASELINES, *experiment._CLASS_BASELINES]
 IDS = np.repeat(np.arange(4), 3)
 
 
@@ -130,8 +131,9 @@ def cached(size):
         (accumulating(0), "gradient_accumulation must be .*found 0"),
         (
             recipe(name="circel"),
-            "circle, class_circle, keras_circle, cross_entropy; found 'circel'",
+            "arc_face, proxy_anchor; found 'circel'",
         ),
+        (recipe(name="n_pairs", margin=0.1), "loss.margin is not for n_pairs: leave it None"),
         (recipe(gamma=-1.0), "found -1"),
         (recipe(reduction="median"), "median"),
         (recipe(name="keras_circle", reduction="mean"), "not for keras_circle"),

@@ -91,11 +91,18 @@ def test_no_weight_decay_unless_asked_for(name):
     assert step_of(config(name=name), weight=np.ones(1), gradient=[0.0]) == 0
 
 
+def test_steps_divide_the_rate_by_ten_after_50_70_and_90_percent():
+    section = config(learning_rate=0.1, schedule="steps")
+    found = rates(section, steps=100, at=(0, 50, 51, 70, 71, 90, 91, 100))
+    np.testing.assert_allclose(found, [0.1, 0.1, 0.01, 0.01, 1e-3, 1e-3, 1e-4, 1e-4], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"name": "adma"}, "adam, adamw, sgd; found 'adma'"),
-        ({"schedule": "linear"}, "cosine or constant; found 'linear'"),
+        ({"schedule": "linear"}, "cosine, constant or steps; found 'linear'"),
+        ({"schedule": "steps", "warmup_steps": 2}, "steps has no warm-up"),
         ({"learning_rate": 0.0}, "above 0"),
         ({"learning_rate": float("nan")}, "above 0"),
         ({"final_learning_rate": 1.0}, "between 0 and it"),

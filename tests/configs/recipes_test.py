@@ -1,0 +1,85 @@
+"""The recipes of the paper's experiments: what they claim, and two steps of each on tiny copies."""
+
+import importlib
+import json
+import os
+
+import pytest
+
+from tests import layouts
+from trainers import data, training
+
+PAPER = {  # Recipe: loss, margin, gamma, embedding, as the paper states them.
+    "cub200": ("circle", 0.4, 80, 512),
+    "cars196": ("circle", 0.4, 80, 512),
+    "sop": ("circle", 0.4, 80, 512),
+    "inshop": ("circle", 0.4, 80, 512),
+    "market1501": ("class_circle", 0.25, 128, 512),
+    "msmt17": ("class_circle", 0.25, 128, 512),
+    "face_r34": ("class_circle", 0.25, 256, 512),
+    "face_r100": ("class_circle", 0.25, 256, 512),
+}
+# Their own nets take a minute each to build; these two stand for keras.applications and keras-cv.
+OWN_NET = {"market1501": 32, "face_r34": 32}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+def _recipe(name):
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_settings_are_the_papers(name):
+    config = _recipe(name)
+    loss = config.loss
+    found = (loss.name, loss.margin, loss.gamma, config.model.embedding_dim)
+    assert found == PAPER[name]
+    if loss.name == "circle":
+        assert (config.batch.classes_per_batch, config.batch.examples_per_class) == (16, 5)
+    if name.startswith("face"):
+        assert (config.steps, config.optimizer.schedule) == (182_000, "steps")
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_docstrings_are_honest(name):
+    text = " ".join(importlib.import_module(f"configs.{name}").__doc__.split())
+    for words in ("Paper (Sun et al., CVPR 2020)", "Not run here.", "Our choice", "Cost:"):
+        assert words in text
+
+
+def _data(name, folder):
+    """A tiny copy; of faces shards with four people."""
+    if not name.startswith("face"):
+        layouts.WRITERS[name](folder)
+        return str(folder)
+    layouts.lfw(folder)
+    for person in ("Di", "Eve", "Fay"):
+        os.makedirs(folder / "lfw" / person)
+        for number in (1, 2):
+            content = layouts.picture("jpeg", size=(20, 24), seed=number)
+            (folder / "lfw" / person / f"{number}.jpg").write_bytes(content)
+    data.convert(str(folder / "lfw"), output=str(folder / "shards"))
+    return str(folder / "shards")
+
+
+# Trains: seconds each, half a minute with the recipe's own net.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAPER)
+def test_two_steps(name, tmp_path):
+    config = _recipe(name)
+    config.dataset.path = _data(name, tmp_path / "data")
+    config.dataset.image_size = OWN_NET.get(name, 32)
+    config.dataset.test_fraction = 0.4
+    if name not in OWN_NET:
+        config.model.backbone = "conv4"
+    config.batch.classes_per_batch = config.batch.examples_per_class = 2
+    config.steps = config.eval_every = config.checkpoint_every = 2
+    config.optimizer.warmup_steps = min(1, config.optimizer.warmup_steps)
+    config.strategy, config.precision = "single", "float32"
+    training.train(config, workdir=str(tmp_path / "run"), config_name=name)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["step"] == 2 and record["embedding_dim"] == 512
