@@ -19,10 +19,14 @@ help: ## Show this list
 demo: $(VENV)/.installed ## Train on glyphs, evaluate, publish: a servable model in minutes
 	$(RUN) -m trainers.train --config=configs/glyphs.py --workdir=$(WORKDIR)
 	$(RUN) -m trainers.evaluate --workdir=$(WORKDIR)
-	$(RUN) -m export.publish --workdir=$(WORKDIR) --base_path=$(BASE_PATH)
+	$(RUN) -m export.publish --workdir=$(WORKDIR) --base_path=$(BASE_PATH) --gallery=held_out
 	@echo "Look at it:"
 	@echo "  pictures     $(WORKDIR)/plots"
 	@echo "  TensorBoard  $(VENV)/bin/tensorboard --logdir=$(WORKDIR)"
+	@echo "  serve it     $(RUN) -m export.serve --ui --model_name=$(notdir $(BASE_PATH))" \
+	  "--model_base_path=$(BASE_PATH)"
+	@echo "  ask it       $(RUN) -m export.query --model=$(notdir $(BASE_PATH))" \
+	  "--held_out=$(WORKDIR)/held_out.npz --sheet=neighbours.png"
 	@echo "  your images  see 'Train on your own folder' in README.md"
 
 test: $(VENV)/.installed ## Run all tests
