@@ -41,8 +41,13 @@ PACKAGES = {  # Package: the others of ours that it may import.
 }
 SITES = {  # Heavy or ageing: the modules that may import it, in functions only.
     "keras_cv": {"circle_tf.backbones"},
-    "matplotlib": {"circle_tf.plots", "trainers.datasets.glyphs"},  # glyphs needs its fonts only
-    "scipy": {"trainers.datasets.cars196"},
+    "matplotlib": {
+        "benchmarks.paper_figures",
+        "benchmarks.reality_check",
+        "circle_tf.plots",
+        "trainers.datasets.glyphs",  # Needs its fonts only.
+    },
+    "scipy": {"benchmarks.comparison", "trainers.datasets.cars196"},
     "sklearn": {"circle_tf.clustering", "trainers.datasets.digits"},
     "tensorboard": {"circle_tf.projector"},
     "faiss": {"export.index"},

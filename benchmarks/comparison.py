@@ -1,0 +1,229 @@
+"""The pieces of `benchmarks.reality_check`: what is searched; how runs are made, kept, judged."""
+
+import json
+import os
+
+import numpy as np
+
+from configs import digits, glyphs
+
+__all__ = [
+    "METRICS",
+    "SPACES",
+    "Results",
+    "choose",
+    "draws",
+    "folds",
+    "interval",
+    "judge",
+    "recipe",
+    "rows",
+    "train",
+]
+
+_RECIPES = {"digits": digits, "glyphs": glyphs}
+_RATES = (3e-4, 1e-3, 3e-3)
+_BATCHES = {"digits": (2, 16), "glyphs": (32, 4)}  # P x K; a fold of digits has two classes.
+# What may be drawn beside the learning rate; the published values are among each.
+SPACES = {
+    "circle": {"margin": (0.1, 0.25, 0.4), "gamma": (32.0, 80.0, 256.0)},
+    "unified": {"margin": (0.0, 0.1, 0.25), "gamma": (16.0, 32.0, 80.0)},
+    "contrastive": {"margin": (0.5, 1.0, 1.4)},
+    "triplet_semihard": {"margin": (0.1, 0.2, 0.5)},
+    "triplet_hard": {"margin": (0.1, 0.2, 0.5)},
+    "triplet_all": {"margin": (0.1, 0.2, 0.5)},
+    "lifted_structure": {"margin": (0.5, 1.0, 1.5)},
+    "n_pairs": {"gamma": (8.0, 16.0, 32.0)},
+    "multi_similarity": {"margin": (0.3, 0.5, 0.7), "gamma": (25.0, 50.0, 100.0)},
+    "class_circle": {"margin": (0.1, 0.25, 0.4), "gamma": (32.0, 64.0, 256.0)},
+    "norm_face": {"gamma": (8.0, 16.0, 32.0)},
+    "am_softmax": {"margin": (0.1, 0.2, 0.35), "gamma": (16.0, 30.0, 64.0)},
+    "arc_face": {"margin": (0.1, 0.3, 0.5), "gamma": (16.0, 30.0, 64.0)},
+    "proxy_anchor": {"margin": (0.0, 0.1, 0.2), "gamma": (16.0, 32.0, 64.0)},
+    "cross_entropy": {},
+}
+METRICS = {
+    "MAP@R": "mean_average_precision_at_r",
+    "R@1": "recall_at_1",
+    "R-precision": "r_precision",
+}
+
+
+def recipe(dataset):
+    """A fresh recipe of `digits` or `glyphs`."""
+    return _RECIPES[dataset].get_config()
+
+
+def draws(loss, *, budget):
+    """The settings tried of a loss: the same number for each, the same ones each time.
+
+    Args:
+        loss: name, a key of `SPACES`.
+        budget: int.
+
+    Returns:
+        list of dicts with `learning_rate` and what `SPACES` has.
+    """
+    random = np.random.default_rng(sorted(SPACES).index(loss))
+    space = {"learning_rate": _RATES, **SPACES[loss]}
+    count = int(np.prod([len(values) for values in space.values()]))
+    chosen = random.permutation(count)[:budget]
+    places = np.unravel_index(chosen, [len(values) for values in space.values()])
+    return [
+        {name: values[at] for (name, values), at in zip(space.items(), row, strict=True)}
+        for row in np.stack(places, axis=1)
+    ]
+
+
+def folds(labels, *, count):
+    """Class-disjoint folds.
+
+    Args:
+        labels: `[N]` int.
+        count: int, how many.
+
+    Returns:
+        list of `[N]` bool: which examples are to validate on.
+    """
+    classes = np.random.default_rng(0).permutation(np.unique(labels))
+    return [np.isin(labels, part) for part in np.array_split(classes, count)]
+
+
+class Results:
+    """Lines of JSON by key, kept as they come.
+
+    Args:
+        path: file; a last line that was cut short is left out and run again.
+    """
+
+    def __init__(self, path):
+        self._path, self._found = path, {}
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as lines:
+                for line in lines:
+                    if line.endswith("\n"):
+                        entry = json.loads(line)
+                        self._found[entry["key"]] = entry["report"]
+            self._rewrite()
+
+    def get(self, key, make):
+        """The result of a key; `make()` makes one that is not there."""
+        if key not in self._found:
+            self._found[key] = make()
+            with open(self._path, "a", encoding="utf-8") as stream:
+                stream.write(_line(key, self._found[key]))
+        return self._found[key]
+
+    def _rewrite(self):
+        partial = f"{self._path}.partial"
+        with open(partial, "w", encoding="utf-8") as stream:
+            stream.writelines(_line(key, report) for key, report in self._found.items())
+        os.replace(partial, self._path)
+
+
+def _line(key, report):
+    return json.dumps({"key": key, "report": report}) + "\n"
+
+
+def train(loss, settings, images, labels, tests, *, steps, seed, dataset):
+    """Trains one model and judges it.
+
+    Args:
+        loss: name.
+        settings: dict with `learning_rate`, and `margin` and `gamma` where the loss has them.
+        images: `[N, H, W, C]` uint8 to train on.
+        labels: `[N]` int.
+        tests: (images, labels) of other classes.
+        steps: int.
+        seed: int.
+        dataset: name of the recipe.
+
+    Returns:
+        dict of floats: `retrieval_report` of leave-one-out.
+    """
+    import keras
+
+    import circle_tf
+    from trainers import experiment
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    config = recipe(dataset)
+    config.loss.name, config.loss.margin, config.loss.gamma = loss, None, None
+    config.optimizer.learning_rate = settings["learning_rate"]
+    config.loss.update({name: settings[name] for name in SPACES[loss]})
+    config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, steps // 10)
+    ids = np.unique(labels, return_inverse=True)[1]
+    models = experiment.build(
+        config, image_shape=images.shape[1:], num_classes=int(ids.max()) + 1, steps=steps
+    )
+    classes, examples = _BATCHES[dataset]
+    batches = circle_tf.pk_dataset(
+        images, ids, classes_per_batch=classes, examples_per_class=examples, seed=seed
+    )
+    models.training.fit(batches, epochs=1, steps_per_epoch=steps, shuffle=False, verbose=0)
+    embeddings = models.embedding.predict(tests[0], batch_size=256, verbose=0)
+    return circle_tf.retrieval_report(embeddings, tests[1])
+
+
+def choose(results, loss, split, *, options, tell):
+    """The settings with the highest mean MAP@R over folds of training classes."""
+    scores = []
+    tried = draws(loss, budget=options["budget"])
+    for settings in tried:
+        reports = []
+        for number, held in enumerate(folds(split.labels, count=options["folds"])):
+            trained, tested = np.flatnonzero(~held), np.flatnonzero(held)
+            tests = (split.images(tested), split.labels[tested])
+            data = (split.images(trained), split.labels[trained], tests)
+            key = json.dumps(["search", loss, settings, number, options["steps"]], sort_keys=True)
+            reports.append(
+                results.get(key, lambda d=data, s=settings: _run(loss, s, d, options, seed=0))
+            )
+            tell()
+        scores.append(np.mean([report[METRICS["MAP@R"]] for report in reports]))
+    return tried[int(np.argmax(scores))]
+
+
+def judge(results, loss, settings, dataset, *, options, tell):
+    """Reports of the chosen settings on classes never seen, one for each seed."""
+    reports = []
+    train_split, test = dataset.train, dataset.test
+    data = (train_split.images(), train_split.labels, (test.images(), test.labels))
+    for seed in range(options["seeds"]):
+        key = json.dumps(["final", loss, settings, seed, options["steps"]], sort_keys=True)
+        reports.append(results.get(key, lambda s=seed: _run(loss, settings, data, options, seed=s)))
+        tell()
+    return reports
+
+
+def _run(loss, settings, data, options, *, seed):
+    kept = {"steps": options["steps"], "dataset": options["dataset"]}
+    report = train(loss, settings, *data, seed=seed, **kept)
+    return {name: float(value) for name, value in report.items()}
+
+
+def interval(values):
+    """Mean, and half the width of its 95 % interval by Student's t."""
+    from scipy import stats
+
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return float(np.mean(values)), float(half)
+
+
+def rows(found):
+    """Rows of the table, the highest MAP@R first.
+
+    Args:
+        found: dict of loss to (settings, reports).
+
+    Returns:
+        list of lists of str.
+    """
+    table = []
+    for loss, (settings, reports) in found.items():
+        cells = [interval([report[name] for report in reports]) for name in METRICS.values()]
+        shown = ", ".join(f"{name} {value:g}" for name, value in settings.items())
+        table.append([cells[0][0], loss, shown, *(f"{m:.3f} ± {h:.3f}" for m, h in cells)])
+    return [row[1:] for row in sorted(table, reverse=True)]

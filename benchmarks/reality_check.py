@@ -1,0 +1,83 @@
+r"""Every loss on the same ground, its settings searched with the same budget: a fair comparison.
+
+    python -m benchmarks.reality_check --dataset=digits --workdir=runs/reality_check
+    python -m benchmarks.reality_check --dataset=glyphs --steps=800 --workdir=runs/reality_check
+
+Net, optimiser, batches and steps are the same for all. Learning rate, margin and gamma of each loss
+are chosen among --budget random draws by MAP@R on folds of training classes that it was not trained
+on; then --seeds runs on all training classes are judged on classes never seen. Each result is kept
+in a line of results.jsonl as soon as it is there: interrupted, the same command goes on. Prints a
+Markdown table with 95 % intervals and draws it.
+
+After Musgrave et al., "A Metric Learning Reality Check", ECCV 2020.
+"""
+
+import os
+
+from absl import app, flags
+from tqdm import tqdm
+
+from benchmarks import comparison, timing
+
+_DATASET = flags.DEFINE_enum("dataset", "digits", ["digits", "glyphs"], "Data set.")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/reality_check", "Where results are kept.")
+_STEPS = flags.DEFINE_integer("steps", 100, "Steps of each run.", lower_bound=1)
+_BUDGET = flags.DEFINE_integer("budget", 4, "Settings tried of each loss.", lower_bound=1)
+_FOLDS = flags.DEFINE_integer("folds", 2, "Folds of training classes.", lower_bound=2)
+_SEEDS = flags.DEFINE_integer("seeds", 5, "Runs of the chosen settings.", lower_bound=2)
+_LOSSES = flags.DEFINE_list("losses", None, "Names of losses; default: all.")
+
+
+def draw(path, found, *, title):
+    """Draws means and intervals of MAP@R to a PNG."""
+    import matplotlib.figure
+
+    values = {
+        loss: comparison.interval([r[comparison.METRICS["MAP@R"]] for r in reports])
+        for loss, (_, reports) in found.items()
+    }
+    order = sorted(values, key=lambda loss: values[loss][0])
+    figure = matplotlib.figure.Figure(figsize=(7, 0.34 * len(order) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    for place, loss in enumerate(order):
+        mean, half = values[loss]
+        colour = "#1b7837" if "circle" in loss else "#4a4a4a"
+        axes.errorbar(mean, place, xerr=half, fmt="o", color=colour, capsize=3, markersize=5)
+    axes.set_yticks(range(len(order)), [loss.replace("_", " ") for loss in order])
+    axes.set_xlabel("MAP@R on classes never seen, mean and 95 % interval")
+    axes.set_title(title, fontsize=11)
+    axes.grid(axis="x", color="#dddddd")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=100)
+
+
+def main(_):
+    """Runs what is missing, prints the table, draws it."""
+    from trainers import datasets
+
+    config = comparison.recipe(_DATASET.value)
+    dataset = datasets.load(config.dataset)
+    options = {
+        name: flags.FLAGS[name].value for name in ("dataset", "steps", "budget", "folds", "seeds")
+    }
+    losses = _LOSSES.value or list(comparison.SPACES)
+    results = comparison.Results(os.path.join(_WORKDIR.value, _DATASET.value, "results.jsonl"))
+    found, total = {}, len(losses) * (_BUDGET.value * _FOLDS.value + _SEEDS.value)
+    with tqdm(total=total, unit="run") as bar:
+        for loss in losses:
+            bar.set_description(loss)
+            settings = comparison.choose(
+                results, loss, dataset.train, options=options, tell=bar.update
+            )
+            reports = comparison.judge(
+                results, loss, settings, dataset, options=options, tell=bar.update
+            )
+            found[loss] = (settings, reports)
+    timing.print_table(["loss", "chosen", *comparison.METRICS], comparison.rows(found))
+    picture = os.path.join(_WORKDIR.value, _DATASET.value, "comparison.png")
+    draw(picture, found, title=f"{_DATASET.value}, {_STEPS.value} steps, {_SEEDS.value} seeds")
+    print(f"Drew {picture}.")
+
+
+if __name__ == "__main__":
+    app.run(main)

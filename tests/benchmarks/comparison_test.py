@@ -1,0 +1,79 @@
+"""The comparison: same budget for all, class-disjoint folds, resumable, honest intervals."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import comparison, reality_check
+from configs import digits
+from trainers import datasets, experiment
+
+
+@pytest.mark.parametrize("loss", comparison.SPACES)
+def test_each_loss_has_the_same_budget_and_its_own_space(loss):
+    tried = comparison.draws(loss, budget=3)
+    assert len(tried) == 3 and tried == comparison.draws(loss, budget=3)
+    assert len({json.dumps(settings) for settings in tried}) == 3
+    for settings in tried:
+        assert set(settings) == {"learning_rate", *comparison.SPACES[loss]}
+
+
+def test_every_loss_of_training_is_compared():
+    left_out = {"keras_circle"}  # Another loss only by a wrong gradient; see glyphs_losses.
+    named = {*experiment._PAIR_BASELINES, *experiment._CLASS_BASELINES}
+    named |= {"circle", "class_circle", "cross_entropy"}
+    assert set(comparison.SPACES) == named - left_out
+
+
+def test_folds_share_no_class_and_leave_none_out():
+    labels = np.arange(30) % 7
+    held = comparison.folds(labels, count=3)
+    assert np.sum(held, axis=0).tolist() == [1] * 30
+    for fold in held:
+        assert not set(labels[fold]) & set(labels[~fold])
+
+
+def test_results_are_kept_as_they_come_and_a_line_cut_short_is_run_again(tmp_path):
+    path = tmp_path / "a" / "results.jsonl"
+    results = comparison.Results(str(path))
+    assert results.get("x", lambda: {"a": 1.0}) == {"a": 1.0}
+    results.get("y", lambda: {"a": 2.0})
+    with open(path, "a") as stream:
+        stream.write('{"key": "z", "rep')
+    again = comparison.Results(str(path))
+    assert again.get("x", pytest.fail) == {"a": 1.0} and again.get("y", pytest.fail) == {"a": 2.0}
+    assert again.get("z", lambda: {"a": 3.0}) == {"a": 3.0}
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_the_interval_is_students():
+    mean, half = comparison.interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert mean == 3 and half == pytest.approx(2.776 * np.sqrt(2.5 / 5), rel=1e-3)
+
+
+def test_the_highest_is_first():
+    report = dict.fromkeys(comparison.METRICS.values(), 0.5)
+    better = {name: 0.6 for name in report}
+    found = {"a": ({"learning_rate": 0.1}, [report] * 2), "b": ({}, [better, report])}
+    table = comparison.rows(found)
+    assert [row[0] for row in table] == ["b", "a"]
+    assert table[1][1:3] == ["learning_rate 0.1", "0.500 ± 0.000"]
+
+
+# Trains seven times for a few steps.
+@pytest.mark.slow
+def test_a_loss_from_search_to_picture(tmp_path):
+    dataset = datasets.load(digits.get_config().dataset)
+    results = comparison.Results(str(tmp_path / "results.jsonl"))
+    options = {"dataset": "digits", "steps": 3, "budget": 2, "folds": 2, "seeds": 3}
+    told = []
+    tell = {"options": options, "tell": lambda: told.append(1)}
+    settings = comparison.choose(results, "arc_face", dataset.train, **tell)
+    reports = comparison.judge(results, "arc_face", settings, dataset, **tell)
+    assert len(told) == 7 and len(reports) == 3
+    assert settings in comparison.draws("arc_face", budget=2)
+    assert all(0 < report["mean_average_precision_at_r"] < 1 for report in reports)
+    assert reports[0] != reports[1]
+    reality_check.draw(str(tmp_path / "a.png"), {"arc_face": (settings, reports)}, title="digits")
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
