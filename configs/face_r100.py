@@ -9,8 +9,9 @@ Our choice, as the paper does not say: batch (P 128 x K 4), SGD with momentum 0.
 depth).
 
 Cost: 182,000 steps of 512 images; about four days on eight data-centre GPUs (an estimate).
-Data: aligned images as TFRecord (one folder per person: python -m trainers.data convert --path=FOLDER
---output=ms1m; `train.rec` is read by trainers/datasets/recordio.py).
+Data: aligned images as TFRecord, from a folder per person by
+    python -m trainers.data convert --path=FOLDER --output=ms1m
+(`train.rec` is read by trainers/datasets/recordio.py).
 Evaluation here is leave-one-out on held-out people; LFW, CFP-FP, AgeDB, IJB-C and MegaFace by the
 functions of docs/protocols.md.
 Command: python -m trainers.train --config=configs/face_r100.py --workdir=runs/face_r100 \
