@@ -12,6 +12,7 @@ __all__ = [
     "SPACES",
     "Results",
     "choose",
+    "draw",
     "draws",
     "folds",
     "interval",
@@ -227,3 +228,26 @@ def rows(found):
         shown = ", ".join(f"{name} {value:g}" for name, value in settings.items())
         table.append([cells[0][0], loss, shown, *(f"{m:.3f} ± {h:.3f}" for m, h in cells)])
     return [row[1:] for row in sorted(table, reverse=True)]
+
+
+def draw(path, found, *, title):
+    """Draws means and intervals of MAP@R to a PNG."""
+    import matplotlib.figure
+
+    values = {
+        loss: interval([r[METRICS["MAP@R"]] for r in reports])
+        for loss, (_, reports) in found.items()
+    }
+    order = sorted(values, key=lambda loss: values[loss][0])
+    figure = matplotlib.figure.Figure(figsize=(7, 0.34 * len(order) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    for place, loss in enumerate(order):
+        mean, half = values[loss]
+        colour = "#1b7837" if "circle" in loss else "#4a4a4a"
+        axes.errorbar(mean, place, xerr=half, fmt="o", color=colour, capsize=3, markersize=5)
+    axes.set_yticks(range(len(order)), [loss.replace("_", " ") for loss in order])
+    axes.set_xlabel("MAP@R on classes never seen, mean and 95 % interval")
+    axes.set_title(title, fontsize=11)
+    axes.grid(axis="x", color="#dddddd")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=100)

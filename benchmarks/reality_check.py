@@ -28,29 +28,6 @@ _SEEDS = flags.DEFINE_integer("seeds", 5, "Runs of the chosen settings.", lower_
 _LOSSES = flags.DEFINE_list("losses", None, "Names of losses; default: all.")
 
 
-def draw(path, found, *, title):
-    """Draws means and intervals of MAP@R to a PNG."""
-    import matplotlib.figure
-
-    values = {
-        loss: comparison.interval([r[comparison.METRICS["MAP@R"]] for r in reports])
-        for loss, (_, reports) in found.items()
-    }
-    order = sorted(values, key=lambda loss: values[loss][0])
-    figure = matplotlib.figure.Figure(figsize=(7, 0.34 * len(order) + 1.2), layout="constrained")
-    axes = figure.subplots()
-    for place, loss in enumerate(order):
-        mean, half = values[loss]
-        colour = "#1b7837" if "circle" in loss else "#4a4a4a"
-        axes.errorbar(mean, place, xerr=half, fmt="o", color=colour, capsize=3, markersize=5)
-    axes.set_yticks(range(len(order)), [loss.replace("_", " ") for loss in order])
-    axes.set_xlabel("MAP@R on classes never seen, mean and 95 % interval")
-    axes.set_title(title, fontsize=11)
-    axes.grid(axis="x", color="#dddddd")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=100)
-
-
 def main(_):
     """Runs what is missing, prints the table, draws it."""
     from trainers import datasets
@@ -75,7 +52,9 @@ def main(_):
             found[loss] = (settings, reports)
     timing.print_table(["loss", "chosen", *comparison.METRICS], comparison.rows(found))
     picture = os.path.join(_WORKDIR.value, _DATASET.value, "comparison.png")
-    draw(picture, found, title=f"{_DATASET.value}, {_STEPS.value} steps, {_SEEDS.value} seeds")
+    comparison.draw(
+        picture, found, title=f"{_DATASET.value}, {_STEPS.value} steps, {_SEEDS.value} seeds"
+    )
     print(f"Drew {picture}.")
 
 

@@ -42,8 +42,8 @@ PACKAGES = {  # Package: the others of ours that it may import.
 SITES = {  # Heavy or ageing: the modules that may import it, in functions only.
     "keras_cv": {"circle_tf.backbones"},
     "matplotlib": {
+        "benchmarks.comparison",
         "benchmarks.paper_figures",
-        "benchmarks.reality_check",
         "circle_tf.plots",
         "trainers.datasets.glyphs",  # Needs its fonts only.
     },

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import comparison, reality_check
+from benchmarks import comparison
 from configs import digits
 from trainers import datasets, experiment
 
@@ -75,5 +75,5 @@ def test_a_loss_from_search_to_picture(tmp_path):
     assert settings in comparison.draws("arc_face", budget=2)
     assert all(0 < report["mean_average_precision_at_r"] < 1 for report in reports)
     assert reports[0] != reports[1]
-    reality_check.draw(str(tmp_path / "a.png"), {"arc_face": (settings, reports)}, title="digits")
+    comparison.draw(str(tmp_path / "a.png"), {"arc_face": (settings, reports)}, title="digits")
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
