@@ -57,6 +57,8 @@ def _half(**options):
 
 
 _CLASS_LOSS = {"loss": lambda: circle_tf.ClassCircleLoss(gamma=16.0), "head": "classes"}
+# 5 classes do not divide over 2 replicas: the second one's last row fills up.
+_SHARDS = {"loss": lambda: None, "head": "shards"}
 _PLAIN_LOSS = {"loss": lambda: keras.losses.SparseCategoricalCrossentropy(), "head": "softmax"}
 
 CASES = {
@@ -65,6 +67,30 @@ CASES = {
         Case("CircleLoss", metrics=True, evaluate=True),
         Case("ClassCircleLoss", evaluate=True, **_CLASS_LOSS),
         Case("plain Keras loss", evaluate=True, **_PLAIN_LOSS),
+        Case("CircleHead over replicas", evaluate=True, **_SHARDS),
+        Case(
+            "CircleHead over replicas, global_clipnorm",
+            optimizer=_sgd(global_clipnorm=0.05),
+            **_SHARDS,
+        ),
+        Case(
+            "CircleHead over replicas, clipnorm", optimizer=_sgd(clipnorm=0.05), rows=33, **_SHARDS
+        ),
+        Case(
+            "CircleHead over replicas, gradient_accumulation=2, Adam",
+            optimizer=lambda: keras.optimizers.Adam(0.01),
+            compile={"gradient_accumulation": 2},
+            **_SHARDS,
+        ),
+        Case(
+            "CircleHead over replicas, mixed_float16",
+            policy="mixed_float16",
+            optimizer=_half(),
+            bad_row=30,
+            tolerance=1e-2,
+            logs_tolerance=1e-2,
+            **_SHARDS,
+        ),
         Case("CircleLoss, XLA", compile={"jit_compile": True}),
         Case("plain Keras loss, XLA", rows=32, compile={"jit_compile": True}, **_PLAIN_LOSS),
         Case("clipnorm", optimizer=_sgd(clipnorm=0.05)),
@@ -132,6 +158,8 @@ def run(case: Case, strategy: tf.distribute.Strategy) -> dict[str, list[float]]:
     rows, ids, weights = data(case)
     options = {"sample_weight": weights, "batch_size": BATCH, "verbose": 0}
     updates = _Updates()
+    if case.head == "shards":
+        rows, ids = [rows, ids], None
     history = model.fit(
         rows, ids, epochs=EPOCHS, shuffle=False, callbacks=[updates], **options
     ).history
@@ -172,6 +200,10 @@ def build(case: Case, strategy: tf.distribute.Strategy) -> circle_tf.EmbeddingMo
             outputs = circle_tf.CosineClassifier(_CLASSES)(outputs)
         if case.head == "softmax":
             outputs = keras.layers.Dense(_CLASSES, "softmax", dtype="float32")(outputs)
+        if case.head == "shards":
+            ids = keras.Input((), dtype="int64")
+            head = circle_tf.CircleHead(5, gamma=16.0, shards="replicas", as_model_loss=True)
+            features, outputs = [features, ids], head((outputs, ids))
         model = circle_tf.EmbeddingModel(features, outputs)
         metrics = circle_tf.metrics.monitors(margin=0.4) if case.metrics else None
         model.compile(case.optimizer(), case.loss(), metrics=metrics, **case.compile)

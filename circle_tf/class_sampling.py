@@ -22,17 +22,20 @@ def size_of(num_classes, rate):
     return max(1, min(num_classes, round(num_classes * rate)))
 
 
-def sampled_classes(ids, num_classes, *, size, seed, step):
+def sampled_classes(ids, num_classes, *, size, seed, step, part=0):
     """The batch's own classes and a sample of all classes, a pure function of seed and step.
 
     One class is drawn from each of `size` equal ranges, so that no class is drawn twice.
 
     Args:
-        ids: int64 `[N]`, own classes of the global batch.
+        ids: int64 `[N]`, own classes of the global batch; those that are not in `0 .. C - 1` (they
+            belong to another part of the classes) are left out.
         num_classes: int C.
         size: int, classes to draw, at most C.
         seed: int.
         step: int or integer scalar.
+        part: int, number of this part, where the classes are one of several equal parts: together
+            they draw what `size` times their number draws from all.
 
     Returns:
         `(rows int64 [N + size], live bool [N + size], first int32 [C])`: classes, which of them
@@ -49,21 +52,25 @@ def sampled_classes(ids, num_classes, *, size, seed, step):
     """
     starts = tf.range(size + 1, dtype=tf.int64) * num_classes // size
     lengths = tf.cast(starts[1:] - starts[:-1], tf.float64)
-    drawn = starts[:-1] + tf.cast(tf.floor(_uniform(size, seed, step) * lengths), tf.int64)
-    rows = tf.concat([tf.clip_by_value(ids, 0, num_classes - 1), drawn], 0)
+    chances = _uniform(part * size + tf.range(size), seed, step)
+    drawn = starts[:-1] + tf.cast(tf.floor(chances * lengths), tf.int64)
+    here = (ids >= 0) & (ids < num_classes)
+    rows = tf.concat([tf.where(here, ids, drawn[0]), drawn], 0)
     numbers = tf.range(tf.shape(rows)[0])
     first = tf.fill([num_classes], tf.shape(rows)[0])
     first = tf.tensor_scatter_nd_min(first, rows[:, None], numbers)
     return rows, tf.equal(tf.gather(first, rows), numbers), first
 
 
-def _uniform(size, seed, step):
-    """float64 `[size]` in 0..1. TensorFlow's stateless generators differ under XLA; this does not.
+def _uniform(numbers, seed, step):
+    """float64 in 0..1, one for each number.
+
+    TensorFlow's stateless generators differ under XLA; this does not.
 
     References:
         Finalizer of MurmurHash3: Appleby, 2011.
     """
-    values = tf.cast(tf.range(size), tf.uint32)
+    values = tf.cast(numbers, tf.uint32)
     for word in (tf.constant(seed % 2**32, tf.uint32), tf.cast(step, tf.uint32)):
         values = _mixed(tf.bitwise.bitwise_xor(_mixed(values), _mixed(word + 1)))
     return tf.cast(values, tf.float64) / 2.0**32

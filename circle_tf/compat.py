@@ -7,9 +7,17 @@ here, and can go with it.
 
 import keras
 
-__all__ = ["IS_KERAS_3", "add_exact_weight", "output_spec", "require_keras_3", "tf_variable"]
+__all__ = [
+    "IS_KERAS_3",
+    "KerasVariable",
+    "add_exact_weight",
+    "output_spec",
+    "require_keras_3",
+    "tf_variable",
+]
 
 IS_KERAS_3 = int(keras.__version__.partition(".")[0]) >= 3
+KerasVariable = keras.Variable if IS_KERAS_3 else object  # Keras 2's weights are tf.Variables.
 
 
 def add_exact_weight(layer, **kwargs):

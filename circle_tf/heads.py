@@ -15,7 +15,9 @@ from circle_tf import (
     numerics,
     pairs,
     replicas,
+    sharded_classes,
 )
+from circle_tf import shards as sharding
 
 __all__ = ["CircleHead"]
 
@@ -39,6 +41,11 @@ class CircleHead(layers.LossLayer):
             own classes and at this share of all classes, drawn anew at each step; the gradient of
             the class weights is sparse (`tf.IndexedSlices`). Without training all classes count.
         seed: int, of the sample; it is a function of seed and step alone.
+        shards: None, or "replicas": each replica holds its own share of the classes and their
+            optimizer state, and scores the global batch against them. The numbers are those of one
+            device. Build and train the head within an `EmbeddingModel` under the strategy; on one
+            replica it makes no difference. Saved is the whole matrix, for any number of replicas;
+            see docs/distributed.md.
         **kwargs: `name`, `dtype`.
 
     Call arguments:
@@ -50,6 +57,7 @@ class CircleHead(layers.LossLayer):
     Raises:
         ValueError, TypeError: hyper-parameters, shapes or label dtypes out of range, or a budget
             too small for a block of the smallest size.
+        RuntimeError: a head sharded over replicas is called outside of them.
         NotImplementedError: a second-order gradient was asked for.
         tf.errors.InvalidArgumentError: ids out of range (a NaN loss under XLA).
 
@@ -76,6 +84,7 @@ class CircleHead(layers.LossLayer):
         max_bytes=classwise.DEFAULT_MAX_BYTES,
         sample_rate=1.0,
         seed=0,
+        shards=None,
         **kwargs,
     ):
         super().__init__(
@@ -89,10 +98,13 @@ class CircleHead(layers.LossLayer):
         self.num_classes = layers.check_num_classes(num_classes)
         self.max_bytes = classwise.check_max_bytes(max_bytes)
         self.sample_rate, self.seed = _check_rate(sample_rate), int(seed)
+        self.shards = _check_shards(shards)
 
     def build(self, input_shape):
         """Makes the class weights `[C, D]`."""
-        self.class_weights = layers.add_class_weights(self, input_shape[0], self.num_classes)
+        self.class_weights = layers.add_class_weights(
+            self, input_shape[0], self.num_classes, sharded=self.shards is not None
+        )
         self.steps_seen = None
         if self.samples:
             self.steps_seen = compat.add_exact_weight(
@@ -118,8 +130,7 @@ class CircleHead(layers.LossLayer):
         unit = numerics.safe_normalize(label_losses.as_embeddings(embeddings))
         own = pairs.check_class_ids(pairs.to_ids(ids), self.num_classes)
         batches.check_lengths(own, unit, "embeddings")
-        score = self._sampled_losses if training and self.samples else self._dense_losses
-        values = score(unit, own)
+        values = self._values(unit, own, sampled=training and self.samples)
         seen = pairs.ids_in_range(own, self.num_classes) & pairs.float_labels_are_exact(ids)
         return label_losses.nan_unless(seen, values), tf.ones_like(own, tf.bool)
 
@@ -131,36 +142,51 @@ class CircleHead(layers.LossLayer):
     @property
     def crosses_replicas(self):
         """Whether a call exchanges something between replicas."""
-        return self.samples or super().crosses_replicas
+        return self.samples or self.shards is not None or super().crosses_replicas
 
-    def _dense_losses(self, unit, own, live=None, weights=None):
-        weights = tf.convert_to_tensor(self.class_weights) if weights is None else weights
-        return classwise.class_losses(
+    def _values(self, unit, own, *, sampled):
+        if self.shards is not None:
+            part = sharding.part_of(self.class_weights)
+            ids = replicas.gather_rows(own)[0] - part.first
+            weights, ids, live = self._classes(ids, part, ids, sampled=sampled)
+            score = sharded_classes.sharded_class_losses
+        else:
+            part = sharding.Part(0, self.num_classes, self.num_classes)
+            everyone = replicas.gather_rows(own)[0] if sampled else own
+            weights, ids, live = self._classes(own, part, everyone, sampled=sampled)
+            score = classwise.class_losses
+        return score(
             unit,
             tf.cast(weights, unit.dtype),
-            own,
+            ids,
             live=live,
             max_bytes=self.max_bytes,
             **self.hyperparameters(),
         )
 
-    def _sampled_losses(self, unit, own):
+    def _classes(self, ids, part, everyone, *, sampled):
+        """`(class weights, own classes counted among them, which of them count)`."""
+        if not sampled:
+            return tf.convert_to_tensor(self.class_weights), ids, part.live
         rows, live, first = class_sampling.sampled_classes(
-            replicas.gather_rows(own)[0],
-            self.num_classes,
-            size=class_sampling.size_of(self.num_classes, self.sample_rate),
+            everyone,
+            part.rows,
+            size=class_sampling.size_of(part.rows, self.sample_rate),
             seed=self.seed,
             step=tf.convert_to_tensor(self.steps_seen),
+            part=part.number,
         )
         self.steps_seen.assign(tf.convert_to_tensor(self.steps_seen) + 1)
-        places = tf.gather(first, tf.clip_by_value(own, 0, self.num_classes - 1))
+        if part.live is not None:
+            live &= tf.gather(part.live, rows)
+        places = tf.cast(tf.gather(first, tf.clip_by_value(ids, 0, part.rows - 1)), tf.int64)
+        places = tf.where((ids >= 0) & (ids < part.rows), places, -1)
         # Gathered from the variable itself, whose gradient is sparse then.
-        weights = tf.gather(compat.tf_variable(self.class_weights), rows)
-        return self._dense_losses(unit, tf.cast(places, tf.int64), live, weights)
+        return tf.gather(compat.tf_variable(self.class_weights), rows), places, live
 
     def get_config(self):
         """The constructor's arguments."""
-        names = ("num_classes", "max_bytes", "sample_rate", "seed")
+        names = ("num_classes", "max_bytes", "sample_rate", "seed", "shards")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
@@ -169,3 +195,11 @@ def _check_rate(rate):
     if not is_number or not 0 < rate <= 1:
         raise ValueError(f"sample_rate must be a number above 0, at most 1; found {rate!r}.")
     return float(rate)
+
+
+def _check_shards(shards):
+    if shards not in (None, "replicas"):
+        raise ValueError(f'shards must be None or "replicas"; found {shards!r}.')
+    if shards is not None:
+        compat.require_keras_3("CircleHead(shards=...)")
+    return shards

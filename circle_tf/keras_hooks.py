@@ -12,7 +12,7 @@ from keras.src.backend import get_keras_mask, set_keras_mask
 from keras.src.losses import loss as keras_loss
 from keras.src.trainers.compile_utils import CompileLoss
 
-from circle_tf import replicas
+from circle_tf import replicas, shards
 
 __all__ = [
     "TESTED_KERAS",
@@ -27,6 +27,7 @@ __all__ = [
     "compute_loss",
     "copy_masks",
     "inner_optimizer",
+    "keep_shards",
     "loss_tracker",
     "masks_of",
     "optimizer_strategy",
@@ -296,6 +297,25 @@ def inner_optimizer(optimizer):
 def optimizer_strategy(optimizer):
     """The strategy under which an optimizer was made."""
     return inner_optimizer(optimizer)._distribution_strategy
+
+
+def keep_shards(optimizer):
+    """Makes an optimizer keep its moments of sharded variables in the same shards.
+
+    Args:
+        optimizer: Keras optimizer that has not made its variables yet.
+    """
+    inner = inner_optimizer(optimizer)
+    plain = inner.add_variable_from_reference
+
+    def add(reference_variable, name=None, initializer="zeros"):
+        if not shards.is_sharded(reference_variable):
+            return plain(reference_variable, name=name, initializer=initializer)
+        with reference_variable.seen_as_part():
+            moment = plain(reference_variable, name=name, initializer=initializer)
+        return shards.shard(moment, whole_rows=reference_variable.whole_rows)
+
+    inner.__dict__["add_variable_from_reference"] = add
 
 
 @contextlib.contextmanager

@@ -3,7 +3,17 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import blockwise, checks, circle, compat, losses, numerics, reductions, replicas
+from circle_tf import (
+    blockwise,
+    checks,
+    circle,
+    compat,
+    losses,
+    numerics,
+    reductions,
+    replicas,
+    shards,
+)
 
 __all__ = ["CosineClassifier", "PairwiseCircle", "UnitEmbedding"]
 
@@ -271,13 +281,14 @@ class PairwiseCircle(LossLayer):
         return True
 
 
-def add_class_weights(layer, input_shape, num_classes):
+def add_class_weights(layer, input_shape, num_classes, *, sharded=False):
     """The class weights `[C, D]` of a layer whose input is embeddings of `input_shape`.
 
     Args:
         layer: the Keras layer that gets them.
         input_shape: `(B, D)`.
         num_classes: int C.
+        sharded: whether each replica holds its own share of the rows.
 
     Returns:
         Keras variable `[C, D]`: normal rows, so that directions are uniform.
@@ -289,11 +300,17 @@ def add_class_weights(layer, input_shape, num_classes):
         raise ValueError(
             f"{type(layer).__name__} wants embeddings of shape [B, D]; found {tuple(input_shape)}."
         )
+    dim = input_shape[-1]
+    normal = keras.initializers.RandomNormal(stddev=dim**-0.5)
+    if not sharded:
+        return _add_class_weights(layer, (num_classes, dim), normal)
+    weights = _add_class_weights(layer, (shards.rows_of_part(num_classes), dim), "zeros")
+    return shards.shard(weights, whole_rows=num_classes, initializer=normal)
+
+
+def _add_class_weights(layer, shape, initializer):
     return compat.add_exact_weight(
-        layer,
-        name="class_weights",
-        shape=(num_classes, input_shape[-1]),
-        initializer=keras.initializers.RandomNormal(stddev=input_shape[-1] ** -0.5),
+        layer, name="class_weights", shape=shape, initializer=initializer
     )
 
 

@@ -6,7 +6,7 @@ import threading
 import keras
 import tensorflow as tf
 
-from circle_tf import checks, compat, compilation, loops, memory, replicas
+from circle_tf import checks, compat, compilation, loops, memory, replicas, shards
 
 __all__ = ["EmbeddingModel"]
 
@@ -102,6 +102,8 @@ class EmbeddingModel(keras.Model):
             self._make_memory()
         if self._several or self._micro_batches > 1:
             _check_optimizer(self.optimizer, strategy)
+        if self._several:
+            self._keep_shards()
 
     @property
     def accumulator(self):
@@ -242,6 +244,20 @@ class EmbeddingModel(keras.Model):
             self.loss.build(self.output_shape[-1])
             if self._several:
                 _check_scope(self.memory.variables)
+
+    def _keep_shards(self):
+        from circle_tf import sharded_gradients  # Needs keras_hooks.
+
+        sharded_gradients.check_optimizer(
+            self.optimizer, self.trainable_variables, accumulated=self._micro_batches > 1
+        )
+        if any(map(shards.is_sharded, self.trainable_variables)):
+            if self.optimizer.built:
+                raise ValueError(
+                    "The optimizer has made its variables before compile, without knowing of the "
+                    "shards of CircleHead. Give compile a new optimizer."
+                )
+            _hooks().keep_shards(self.optimizer)
 
     def _count_across_replicas(self):
         if self.run_eagerly and type(self.distribute_strategy).__name__.startswith("Multi"):

@@ -8,7 +8,7 @@ check for inf, clipping and the update, which are thereby the same everywhere.
 import keras
 import tensorflow as tf
 
-from circle_tf import cached_gradients, keras_hooks, passes, replicas
+from circle_tf import cached_gradients, keras_hooks, passes, replicas, sharded_gradients
 
 __all__ = ["Accumulator", "evaluation_step", "predict_step", "train_step"]
 
@@ -96,13 +96,18 @@ def _share_of_loss(model, x, y, weights, passed, *, training):
 def _finish(model, batch, passed, loss, gradients):
     """Exchanges what the replicas have to share; returns `(summed gradients, global logs)`."""
     x, y, weights = batch
+    variables = model.trainable_variables if gradients else []
+    own = gradients
     rows = tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], tf.float32)
     local_logs = model.compute_metrics(x, y, passed.outputs, sample_weight=weights)
     metrics = _metric_variables(model)
     averaged, changes = _changes(passed, rows, metrics)
     states = [tf.convert_to_tensor(variable.value) for variable in metrics]
-    parts = (gradients, [tf.reduce_sum(loss), rows], changes, states)
-    gradients, (total, all_rows), changes, states = _sum_parts(parts)
+    facts = sharded_gradients.facts(own, variables)
+    shared = sharded_gradients.shared(own, variables)
+    parts = (shared, facts, [tf.reduce_sum(loss), rows], changes, states)
+    gradients, facts, (total, all_rows), changes, states = _sum_parts(parts)
+    gradients = sharded_gradients.agreed(own, gradients, facts, model.optimizer)
     for variable, change in zip(averaged, changes, strict=True):
         variable.assign(variable.value + tf.cast(change / all_rows, variable.dtype))
     # A vector (reduction "none") is reported as its mean.
@@ -164,7 +169,7 @@ class Accumulator:
         self.steps = steps
         self.counter = tf.Variable(0, trainable=False, dtype=tf.int64, name="micro_batches")
         self.sums = [
-            tf.Variable(tf.zeros(variable.shape, variable.dtype), trainable=False, name="sum")
+            tf.Variable(tf.zeros_like(variable.value), trainable=False, name="sum")
             for variable in variables
         ]
 

@@ -17,15 +17,26 @@ ROOT = pathlib.Path(__file__).absolute().parents[1]
 # belongs.
 LEVELS = (
     {"checks", "compat", "compilation", "crc32c", "files", "loops", "normalization", "numerics"}
-    | {"decoding", "exact_search", "pixels", "replicas", "shortlists", "version", "class_sampling"},
-    {"batches", "blockwise", "circle", "classwise", "examples", "keras_hooks", "pairs", "records"}
-    | {"reductions", "sampling", "similarities", "sweeps", "tiles"},
+    | {"decoding", "exact_search", "pixels", "replicas", "shortlists", "version", "class_sampling"}
+    | {"shards"},
+    {
+        "batches",
+        "blockwise",
+        "circle",
+        "class_sweeps",
+        "classwise",
+        "examples",
+        "keras_hooks",
+        "pairs",
+        "records",
+    }
+    | {"reductions", "sampling", "sharded_classes", "similarities", "sweeps", "tiles"},
     {"baselines", "class_baselines", "distance_losses", "galleries", "heads", "label_losses"}
     | {"layers", "losses", "memory", "metrics", "neighbours", "pair_baselines"}
     | {"clustering", "identification", "references", "reidentification", "reranking", "retrieval"}
     | {"signatures", "templates", "verification"},
     {"backbones", "cached_gradients", "callbacks", "clones", "diagnostics", "graphs", "models"}
-    | {"passes", "steps"},
+    | {"passes", "sharded_gradients", "steps"},
     {"plots", "projector", "servable", "serving_parts", "sheets"},
     {"addons.losses.metric_learning", "addons.losses.functions", "addons.losses.classes"},
     {"addons.losses.__init__", "addons.callbacks", "addons.optimizers"},
