@@ -211,6 +211,7 @@ def draw_sweep(path, found):
 
 def main(_):
     """Draws all four."""
+    tf.get_logger().setLevel("ERROR")  # Each of many models is traced anew, as it must be.
     os.makedirs(_OUTPUT.value, exist_ok=True)
     dataset = datasets.load(digits.get_config().dataset)
     path = lambda name: os.path.join(_OUTPUT.value, f"{name}.png")  # noqa: E731

@@ -3,6 +3,7 @@
 `tests/circle_tf` holds them to tolerances, `benchmarks/strategy_equality.py` prints them.
 """
 
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -276,15 +277,18 @@ def wait_for(processes, *, timeout: float) -> str:
     Raises:
         RuntimeError: one failed or took too long; then all are stopped. With their output.
     """
-    outputs = []
-    try:
-        for process in processes:
-            outputs.append(process.communicate(timeout=timeout)[0])
-    except subprocess.TimeoutExpired:
-        outputs.append("took too long")
-    finally:
-        for process in processes:
-            process.kill()
+
+    def output_of(process):
+        try:
+            return process.communicate(timeout=timeout)[0]
+        except subprocess.TimeoutExpired:
+            return "took too long"
+
+    # All at once: a worker whose pipe is full stands still, and the others wait for it.
+    with concurrent.futures.ThreadPoolExecutor(len(processes)) as readers:
+        outputs = list(readers.map(output_of, processes))
+    for process in processes:
+        process.kill()
     if any(process.wait() != 0 for process in processes):
         raise RuntimeError("A worker failed:\n" + "\n---\n".join(out[-4000:] for out in outputs))
     return outputs[0]

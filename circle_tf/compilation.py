@@ -1,8 +1,9 @@
 """What XLA can compile of a model, found before the first step."""
 
 import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
 
-__all__ = ["check_graph", "choose_jit", "has_accelerator", "uncompilable_layers"]
+__all__ = ["check_graph", "choose_jit", "has_accelerator", "uncompilable_layers", "within_xla"]
 
 _REMEDY = "Move it into the input pipeline, replace it, or compile with jit_compile=False."
 
@@ -50,6 +51,24 @@ def uncompilable_layers(layers, *, replicas):
     """
     reasons = {layer.name: _reason(layer, replicas) for layer in layers}
     return {name: reason for name, reason in reasons.items() if reason}
+
+
+def within_xla():
+    """Whether what is traced now is to be compiled by XLA as a part of something.
+
+    Returns:
+        bool.
+
+    Example:
+        >>> within_xla()
+        False
+        >>> step = tf.function(lambda x: x * within_xla(), jit_compile=True, autograph=False)
+        >>> float(step(tf.constant(2.0)))
+        2.0
+    """
+    # TensorFlow has no public name for it.
+    graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    return graph is not None and bool(control_flow_util.GraphOrParentsInXlaContext(graph))
 
 
 def _reason(layer, replicas):

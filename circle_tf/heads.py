@@ -15,6 +15,7 @@ from circle_tf import (
     numerics,
     pairs,
     replicas,
+    row_updates,
     sharded_classes,
 )
 from circle_tf import shards as sharding
@@ -39,7 +40,8 @@ class CircleHead(layers.LossLayer):
             where B is unknown when traced) they are computed twice, over blocks of classes.
         sample_rate: float above 0, at most 1. Below 1 a training step looks at its global batch's
             own classes and at this share of all classes, drawn anew at each step; the gradient of
-            the class weights is sparse (`tf.IndexedSlices`). Without training all classes count.
+            the class weights is sparse (`tf.IndexedSlices`), and `EmbeddingModel` updates those
+            rows and their moments alone. Without training all classes count.
         seed: int, of the sample; it is a function of seed and step alone.
         shards: None, or "replicas": each replica holds its own share of the classes and their
             optimizer state, and scores the global batch against them. The numbers are those of one
@@ -133,6 +135,22 @@ class CircleHead(layers.LossLayer):
         values = self._values(unit, own, sampled=training and self.samples)
         seen = pairs.ids_in_range(own, self.num_classes) & pairs.float_labels_are_exact(ids)
         return label_losses.nan_unless(seen, values), tf.ones_like(own, tf.bool)
+
+    def prepare_optimizer(self, optimizer):
+        """Lets an optimizer update only the class weights that a training step has sampled.
+
+        `EmbeddingModel.compile` calls it; call it yourself in a loop of your own, or else Keras
+        reads and writes all of them, and their moments, at each step. See `circle_tf.row_updates`
+        for what a moment is then.
+
+        Args:
+            optimizer: Keras optimizer that has not made its variables yet.
+
+        Raises:
+            ValueError: it has.
+        """
+        if self.samples:
+            row_updates.update_rows_only(optimizer, [self.class_weights])
 
     @property
     def samples(self):

@@ -8,6 +8,7 @@ from circle_tf import (
     checks,
     circle,
     compat,
+    initializers,
     losses,
     numerics,
     reductions,
@@ -301,7 +302,7 @@ def add_class_weights(layer, input_shape, num_classes, *, sharded=False):
             f"{type(layer).__name__} wants embeddings of shape [B, D]; found {tuple(input_shape)}."
         )
     dim = input_shape[-1]
-    normal = keras.initializers.RandomNormal(stddev=dim**-0.5)
+    normal = initializers.NormalRows(dim)
     if not sharded:
         return _add_class_weights(layer, (num_classes, dim), normal)
     weights = _add_class_weights(layer, (shards.rows_of_part(num_classes), dim), "zeros")

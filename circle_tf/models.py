@@ -104,6 +104,9 @@ class EmbeddingModel(keras.Model):
             _check_optimizer(self.optimizer, strategy)
         if self._several:
             self._keep_shards()
+        for layer in _layers_below(self):
+            if hasattr(layer, "prepare_optimizer") and self.optimizer is not None:
+                layer.prepare_optimizer(self.optimizer)
 
     @property
     def accumulator(self):
@@ -267,6 +270,12 @@ class EmbeddingModel(keras.Model):
             )
         config = self._compile_config
         _hooks().compile_loss_across(self, config.config["loss"], config.config["loss_weights"])
+
+
+def _layers_below(layer):
+    for below in getattr(layer, "layers", []):
+        yield below
+        yield from _layers_below(below)
 
 
 def _hooks():

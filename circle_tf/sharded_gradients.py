@@ -6,12 +6,9 @@ at gradients, whether one is inf and how long all are together, must come out th
 
 import tensorflow as tf
 
-from circle_tf import keras_hooks, shards
+from circle_tf import keras_hooks, row_updates, shards
 
 __all__ = ["agreed", "check_optimizer", "facts", "shared"]
-
-# Of these an update of one row depends on others, in other shards.
-_MIXING = {"Adafactor", "Lamb", "Muon"}
 
 
 def check_optimizer(optimizer, variables, *, accumulated):
@@ -28,7 +25,7 @@ def check_optimizer(optimizer, variables, *, accumulated):
     if not any(map(shards.is_sharded, variables)):
         return
     inner = keras_hooks.inner_optimizer(optimizer)
-    if type(inner).__name__ in _MIXING:
+    if type(inner).__name__ in row_updates.MIXING_OPTIMIZERS:
         raise NotImplementedError(
             f"{type(inner).__name__} looks at whole weights, and the rows of a head with "
             "shards='replicas' are on several replicas. Use SGD, Adam or another optimizer that "

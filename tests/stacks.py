@@ -11,7 +11,14 @@ needs_keras_3 = pytest.mark.skipif(
 # Modules whose examples run on the default stack only.
 DEFAULT_STACK_MODULES = {"backbones", "clones", "compilation", "graphs", "keras_hooks", "models"}
 DEFAULT_STACK_MODULES |= {"cached_gradients", "galleries", "normalization", "passes", "servable"}
-DEFAULT_STACK_MODULES |= {"serving_parts", "sharded_gradients", "shards", "signatures", "steps"}
+DEFAULT_STACK_MODULES |= {
+    "row_updates",
+    "serving_parts",
+    "sharded_gradients",
+    "shards",
+    "signatures",
+    "steps",
+}
 
 # What TensorFlow 2.15 and Addons warn of when they are imported and used.
 OLD_STACK_WARNINGS = (

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).absolute().parents[1]
 LEVELS = (
     {"checks", "compat", "compilation", "crc32c", "files", "loops", "normalization", "numerics"}
     | {"decoding", "exact_search", "pixels", "replicas", "shortlists", "version", "class_sampling"}
-    | {"shards"},
+    | {"initializers", "row_updates", "shards"},
     {
         "batches",
         "blockwise",

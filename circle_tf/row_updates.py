@@ -1,0 +1,195 @@
+"""Optimizer steps that touch only the rows a sparse gradient has, and those rows of the moments."""
+
+import keras
+import tensorflow as tf
+
+from circle_tf import compat
+
+__all__ = ["MIXING_OPTIMIZERS", "merged_rows", "update_rows_only"]
+
+# Of these an update of one row depends on other rows.
+MIXING_OPTIMIZERS = {"Adafactor", "Lamb", "Muon"}
+_BLOCK_BYTES = 2**25  # Of the rows that are updated at a time.
+_ASSIGNMENTS = ("assign", "assign_add", "assign_sub")
+
+
+def update_rows_only(optimizer, variables):
+    """Makes an optimizer leave rows alone that have no gradient, and their moments.
+
+    Keras' own makes sparse gradients dense: all rows of all moments are read and written. Here a
+    row's moments stand still while it has no gradient, as in the "lazy" optimizers of TensorFlow.
+    Weight decay, gradient clipping by norms of the whole model and moving averages of weights are
+    done by Keras, on whole weights, as ever.
+
+    Args:
+        optimizer: Keras optimizer that updates each number by itself and has not made its variables
+            yet; others are left as they are.
+        variables: Keras variables of rank 2 whose gradients are sparse.
+
+    Raises:
+        ValueError: the optimizer has its variables already.
+        NotImplementedError: under Keras 2.
+
+    Example:
+        >>> variable = keras.Variable(tf.ones([4, 1]))
+        >>> optimizer = keras.optimizers.SGD(1.0, momentum=0.9)
+        >>> update_rows_only(optimizer, [variable])
+        >>> slices = tf.IndexedSlices(tf.constant([[0.5]]), tf.constant([2]), tf.constant([4, 1]))
+        >>> for _ in range(2):
+        ...     optimizer.apply([slices], [variable])
+        >>> [round(float(value), 3) for value in variable.numpy()[:, 0]]
+        [1.0, 1.0, -0.45, 1.0]
+    """
+    compat.require_keras_3("Updating sampled rows alone")
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if type(optimizer).__name__ in MIXING_OPTIMIZERS:
+        return
+    if optimizer.built:
+        raise ValueError(
+            "The optimizer has made its variables already: give a new one, before its first step."
+        )
+    _RowUpdates.of(optimizer).keys.update(map(optimizer._var_key, variables))
+
+
+def merged_rows(slices):
+    """A sparse gradient without entries that share a row. Shapes are static, for XLA.
+
+    Args:
+        slices: `tf.IndexedSlices` of N rows.
+
+    Returns:
+        `(indices [N], values [N, D], count)`: the first `count` entries are the different rows and
+        their whole gradients; what stands behind them has no meaning.
+
+    Example:
+        >>> slices = tf.IndexedSlices(tf.constant([[1.0], [2.0], [3.0]]), tf.constant([7, 5, 7]))
+        >>> indices, values, count = merged_rows(slices)
+        >>> indices.numpy()[:2].tolist(), values.numpy()[:2, 0].tolist(), int(count)
+        ([5, 7], [2.0, 4.0], 2)
+    """
+    order = tf.argsort(slices.indices, stable=True)
+    ordered = tf.gather(slices.indices, order)
+    starts = tf.cast(ordered[1:] != ordered[:-1], tf.int32)
+    groups = tf.concat([[0], tf.cumsum(starts)], 0)
+    shape = tf.shape(order)
+    indices = tf.tensor_scatter_nd_update(tf.zeros_like(ordered), groups[:, None], ordered)
+    groups_of = tf.scatter_nd(order[:, None], groups, shape)
+    sums = tf.math.unsorted_segment_sum(slices.values, groups_of, shape[0])
+    return indices, sums, groups[-1] + 1
+
+
+class _RowUpdates:
+    """Stands between an optimizer and its variables during the update of some rows."""
+
+    def __init__(self, optimizer):
+        self.keys, self._moments = set(), {}
+        self._rows, self._scope = None, None
+        self._plain = {
+            name: getattr(optimizer, name)
+            for name in ("add_variable_from_reference", "update_step", "_var_key", *_ASSIGNMENTS)
+        }
+        own = optimizer.__dict__
+        own["_circle_tf_rows"] = self
+        own["add_variable_from_reference"] = self._add
+        own["update_step"] = self._update
+        own["_var_key"] = self._key
+        own["assign"] = self._assign
+        own["assign_add"] = lambda variable, value: self._change(variable, value, 1)
+        own["assign_sub"] = lambda variable, value: self._change(variable, value, -1)
+
+    @classmethod
+    def of(cls, optimizer):
+        return optimizer.__dict__.get("_circle_tf_rows") or cls(optimizer)
+
+    def _add(self, reference_variable, name=None, initializer="zeros"):
+        moment = self._plain["add_variable_from_reference"](
+            reference_variable, name=name, initializer=initializer
+        )
+        key = self._key(reference_variable)
+        if key in self.keys:
+            self._moments.setdefault(key, []).append(moment)
+        return moment
+
+    def _key(self, variable):
+        return self._plain["_var_key"](
+            variable.variable if isinstance(variable, _Rows) else variable
+        )
+
+    def _update(self, gradient, variable, learning_rate):
+        key = self._key(variable)
+        if key not in self.keys or not isinstance(gradient, tf.IndexedSlices):
+            return self._plain["update_step"](gradient, variable, learning_rate)
+        moments = self._moments.get(key, [])
+        places = {id(moment): _beside(variable, moment.value) for moment in moments}
+        indices, values, count = merged_rows(gradient)
+        size = max(1, _BLOCK_BYTES // (values.dtype.size * variable.shape[1]))
+        if values.shape[0] is not None:
+            size = min(size, values.shape[0])
+
+        def block(start):
+            # The last block is filled up with its last row, which is then written more than once.
+            entries = tf.minimum(start + tf.range(size), count - 1)
+            rows = tf.gather(indices, entries), tf.gather(values, entries)
+            self._update_block(*rows, variable, places, moments, learning_rate)
+            return (start + size,)
+
+        return tf.while_loop(lambda start: start < count, block, (0,), parallel_iterations=1)
+
+    def _update_block(self, indices, values, variable, places, moments, learning_rate):
+        self._rows = {key: tf.gather(place, indices) for key, place in places.items()}
+        seen = _Rows(variable, tf.gather(variable, indices))
+        try:
+            with keras.StatelessScope() as scope:
+                for moment in moments:
+                    scope.add_update((moment, self._rows[id(moment)]))
+                self._scope = scope
+                self._plain["update_step"](values, seen, learning_rate)
+        finally:
+            rows, self._rows = self._rows, None
+        for key, place in places.items():
+            place.scatter_update(tf.IndexedSlices(rows[key], indices))
+        variable.scatter_update(tf.IndexedSlices(seen.rows, indices))
+
+    def _assign(self, variable, value):
+        if isinstance(variable, _Rows):
+            variable.rows = tf.cast(value, variable.dtype)
+        elif self._rows is not None and id(variable) in self._rows:
+            self._rows[id(variable)] = tf.cast(value, variable.dtype)
+            self._scope.add_update((variable, self._rows[id(variable)]))
+        else:
+            self._plain["assign"](variable, value)
+
+    def _change(self, variable, value, sign):
+        if isinstance(variable, _Rows) or self._rows is not None and id(variable) in self._rows:
+            return self._assign(variable, tf.convert_to_tensor(variable) + sign * value)
+        change = self._plain["assign_add" if sign > 0 else "assign_sub"]
+        return change(variable, value)
+
+
+class _Rows:
+    """What an optimizer sees of a variable: some rows of it, by the variable's name."""
+
+    def __init__(self, variable, rows):
+        self.variable, self.rows = variable, rows
+
+    @property
+    def shape(self):
+        return self.rows.shape
+
+    def __tf_tensor__(self, dtype=None, name=None):
+        return tf.convert_to_tensor(self.rows, dtype=dtype, name=name)
+
+    def __getattr__(self, name):
+        return getattr(self.variable, name)
+
+
+def _beside(variable, moment):
+    """Of a moment's copies on several replicas, the one on the variable's own."""
+    # TensorFlow keeps it with the variable or with its handle.
+    of = variable if hasattr(variable, "_distributed_container") else variable.handle
+    if not hasattr(of, "_distributed_container"):
+        return moment
+    container = of._distributed_container()
+    local = container.distribute_strategy.experimental_local_results
+    place = next(i for i, part in enumerate(local(container)) if part is variable)
+    return local(moment)[place]
