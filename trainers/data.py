@@ -3,16 +3,17 @@ r"""Looks at images, one's own or a published data set, and packs them into TFRe
     python -m trainers.data check --path=FOLDER_OR_SHARDS
     python -m trainers.data check --dataset=market1501 --path=FOLDER
     python -m trainers.data convert --path=FOLDER --output=SHARDS
+    python -m trainers.data convert --dataset=recordio --path=FOLDER --output=SHARDS
 
 `check` of a published data set tells whether the download is complete and laid out as its authors
 do, and what is wrong; of one's own images, how many classes and images there are, their sizes, and
 what is wrong. `convert` writes a folder with one sub-folder per class as TFRecord files with an
-index, which are faster to read from disks that are slow at many small files.
+index, which are faster to read from disks that are slow at many small files; of a published data
+set each part (train, test, query, gallery) into a folder of its own. Interrupted, the same command
+goes on.
 """
 
-import contextlib
 import os
-import shutil
 import sys
 
 from absl import flags
@@ -21,25 +22,35 @@ from trainers import commands, quiet
 
 _PATH = flags.DEFINE_string("path", "", "Folder with a sub-folder per class; check: or TFRecord.")
 _DATASET = flags.DEFINE_string(
-    "dataset", "", "check: a published data set: market1501, msmt17, cub200, cars196, sop, inshop."
+    "dataset",
+    "",
+    "A published data set: market1501, msmt17, cub200, cars196, sop, inshop, recordio; check: also "
+    "lfw, face_bin, ijbc.",
 )
 _OUTPUT = flags.DEFINE_string("output", "", "convert: the folder to make for the shards.")
 _SHARD_MEGABYTES = flags.DEFINE_integer(
     "shard_megabytes", 128, "convert: size of a shard, about.", lower_bound=1
 )
 
+_WORKERS = flags.DEFINE_integer("workers", 4, "convert: shards written at a time.", lower_bound=1)
 
-def convert(path: str, *, output: str, shard_bytes: int = 128 << 20) -> str:
-    """Writes the images of a folder as TFRecord files with indices.
+
+def convert(
+    path: str, *, output: str, dataset: str = "", shard_bytes: int = 128 << 20, workers: int = 4
+) -> str:
+    """Writes images as TFRecord files with indices.
 
     Each record is a `tf.train.Example` with the features `image` (the file's bytes as they are),
-    `label` (int64, the class's place in alphabetical order), `class` (its name) and `path` (the
-    file's, within the folder). The output folder appears when all is written, not before.
+    `label` (int64), `class` (its name), `path` (the file's, within the folder) and, where it is
+    known, `camera` (int64). The output folder appears when all is written, not before; an
+    interrupted conversion goes on when the same is asked for again.
 
     Args:
-        path: folder with a sub-folder for each class.
-        output: folder to make; must not exist.
+        path: folder with a sub-folder for each class; of a published data set, where it is.
+        output: folder to make; must not exist. Of a published data set each part gets a folder.
+        dataset: "", one of `trainers.datasets.LAYOUTS`, or "recordio".
         shard_bytes: size of a shard, about.
+        workers: shards that are written at a time.
 
     Returns:
         What was done, in lines to print.
@@ -47,21 +58,64 @@ def convert(path: str, *, output: str, shard_bytes: int = 128 << 20) -> str:
     Raises:
         DataError: the output exists, or the images cannot be used.
     """
-    from trainers.datasets import base, collection, folder
+    from trainers import packing
+    from trainers.datasets import base
 
     output = os.path.normpath(output)
     if os.path.lexists(output):
         raise base.DataError(f"{output} exists and is not overwritten: remove it or name another.")
+    options = {"shard_bytes": shard_bytes, "workers": workers}
+    with packing.folder_when_complete(output) as partial:
+        if dataset == "recordio":
+            told = _convert_recordio(path, partial, **options)
+        elif dataset:
+            told = _convert_layout(dataset, path, partial, **options)
+        else:
+            told = _convert_folder(path, partial, **options)
+    return "\n".join([*told, f"All is in {output}."])
+
+
+def _convert_folder(path, output, **options):
+    from trainers import packing
+    from trainers.datasets import collection, folder
+
     found = collection.drop_unreadable(folder.collect(path))
-    with _folder_when_complete(output) as partial:
-        shards = _write_shards(found, partial, shard_bytes=shard_bytes)
-    return "\n".join(
-        [
-            *found.notes,
-            f"Wrote {len(found.labels)} images of {len(found.class_names)} classes in {shards} "
-            f"shards to {output}.",
-        ]
-    )
+    shards = packing.pack(packing.of_collection(found), output, **options)
+    return [*found.notes, _wrote(len(found.labels), len(found.class_names), shards)]
+
+
+def _convert_layout(name, path, output, **options):
+    """Each part to its own folder; a class has the same label in all of them."""
+    from trainers import datasets, packing
+    from trainers.datasets import collection, layouts
+
+    layout = datasets.read_layout(name, path)
+    names = sorted({class_name for part in layout.parts.values() for class_name in part.classes})
+    numbers = {class_name: number for number, class_name in enumerate(names)}
+    told = list(layout.problems)
+    for part_name, part in layout.parts.items():
+        found = collection.drop_unreadable(layouts.collection_of(layout, part_name))
+        cameras = None
+        if part.cameras is not None:
+            cameras = dict(zip(part.files, part.cameras, strict=True))
+        images = packing.of_collection(found, numbers=numbers, cameras=cameras)
+        shards = packing.pack(images, os.path.join(output, part_name), **options)
+        wrote = _wrote(len(found.labels), len(found.class_names), shards)
+        told += [*found.notes, f"{part_name}: {wrote}"]
+    return told
+
+
+def _convert_recordio(path, output, **options):
+    from trainers import packing
+    from trainers.datasets.recordio import RecordIO
+
+    with RecordIO(path) as records:
+        shards = packing.pack(packing.of_recordio(records), output, **options)
+        return [f"Wrote {len(records)} images in {shards} shards, as they are: none was decoded."]
+
+
+def _wrote(images, classes, shards):
+    return f"Wrote {images} images of {classes} classes in {shards} shards."
 
 
 def check(path: str) -> str:
@@ -107,7 +161,7 @@ def check_dataset(name: str, path: str) -> str:
     """Tells whether a published data set is complete and laid out right, and what is wrong.
 
     Args:
-        name: one of `trainers.datasets.LAYOUTS`.
+        name: one of `trainers.datasets.LAYOUTS`, or of `trainers.datasets.faces.CHECKS`.
         path: the folder it was unpacked into.
 
     Returns:
@@ -117,8 +171,13 @@ def check_dataset(name: str, path: str) -> str:
         DataError: the name is unknown, or the data set is not there.
     """
     from trainers import datasets
-    from trainers.datasets import layouts
+    from trainers.datasets import base, faces, layouts
 
+    if name in faces.CHECKS:
+        return "\n".join(faces.CHECKS[name](path))
+    if name not in datasets.LAYOUTS:
+        known = ", ".join([*datasets.LAYOUTS, *faces.CHECKS])
+        raise base.DataError(f"Expected a data set of {known}; found {name!r}.")
     return "\n".join(layouts.check(datasets.read_layout(name, path)))
 
 
@@ -159,60 +218,6 @@ def _holds_records(path):
     return os.path.isdir(path) and any("tfrecord" in name for name in os.listdir(path))
 
 
-@contextlib.contextmanager
-def _folder_when_complete(output):
-    """A folder to write into, which gets its name only when all went well."""
-    partial = f"{output}.{os.getpid()}.partial"
-    os.makedirs(partial)
-    try:
-        yield partial
-        os.rename(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _write_shards(found, folder, *, shard_bytes):
-    """Writes shards with their indices; returns how many."""
-    import numpy as np
-    import tensorflow as tf
-    import tqdm
-
-    from circle_tf.records import write_index
-
-    sizes = np.array([os.path.getsize(file) for file in found.examples])
-    count = min(len(sizes), max(1, -(-int(sizes.sum()) // shard_bytes)))
-    # The shard in which the middle of each image comes to lie.
-    shard_of = ((np.cumsum(sizes) - sizes / 2) * count / sizes.sum()).astype(int)
-    with tqdm.tqdm(total=len(sizes), desc="writing images", disable=None) as bar:
-        for shard in range(count):
-            path = os.path.join(folder, f"images-{shard:05d}-of-{count:05d}.tfrecord")
-            with tf.io.TFRecordWriter(path) as writer:
-                for row in np.flatnonzero(shard_of == shard):
-                    writer.write(_example(found, row).SerializeToString())
-                    bar.update()
-            write_index(path)
-    return count
-
-
-def _example(found, row):
-    import tensorflow as tf
-
-    label, file = int(found.labels[row]), found.examples[row]
-    with open(file, "rb") as stream:
-        content = stream.read()
-    texts = {
-        "image": content,
-        "class": os.fsencode(found.class_names[label]),
-        "path": os.fsencode(os.path.relpath(file, found.root)),
-    }
-    feature = {
-        name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[text]))
-        for name, text in texts.items()
-    }
-    feature["label"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
-    return tf.train.Example(features=tf.train.Features(feature=feature))
-
-
 def _main(verb):
     quiet.import_tensorflow()
     if not _PATH.value:
@@ -223,11 +228,21 @@ def _main(verb):
         return
     if not _OUTPUT.value:
         raise commands.ConfigError("Give the folder to make for the shards as --output=FOLDER.")
-    print(convert(_PATH.value, output=_OUTPUT.value, shard_bytes=_SHARD_MEGABYTES.value << 20))
     print(
-        f"Next: python -m trainers.data check --path={_OUTPUT.value}\n"
+        convert(
+            _PATH.value,
+            output=_OUTPUT.value,
+            dataset=_DATASET.value,
+            shard_bytes=_SHARD_MEGABYTES.value << 20,
+            workers=_WORKERS.value,
+        )
+    )
+    parts = _DATASET.value and _DATASET.value != "recordio"
+    shards = os.path.join(_OUTPUT.value, "train") if parts else _OUTPUT.value
+    print(
+        f"Next: python -m trainers.data check --path={shards}\n"
         "      python -m trainers.train --config=configs/tfrecord.py "
-        f"--config.dataset.path={_OUTPUT.value} --workdir=runs/tfrecord"
+        f"--config.dataset.path={shards} --workdir=runs/tfrecord"
     )
 
 

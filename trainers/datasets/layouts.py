@@ -12,7 +12,15 @@ import numpy as np
 from trainers.datasets import base, folder
 from trainers.datasets.collection import Collection, drop_unreadable, inspect
 
-__all__ = ["Layout", "Part", "check", "find_root", "read_lines", "to_dataset"]
+__all__ = [
+    "Layout",
+    "Part",
+    "check",
+    "collection_of",
+    "find_root",
+    "read_lines",
+    "to_dataset",
+]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,7 +127,7 @@ def to_dataset(layout, config):
     sizes = {"image_size": config.get("image_size", 112), "channels": config.get("channels", 3)}
     parts, notes = {}, list(layout.problems)
     for name in layout.parts:
-        parts[name] = _collection(layout, name)
+        parts[name] = collection_of(layout, name)
         if config.get("verify", True):
             parts[name] = drop_unreadable(parts[name])
             notes += parts[name].notes
@@ -160,7 +168,19 @@ def check(layout):
     return [*lines, *(["Wrong or odd:"] if problems else [right]), *(f"  {p}" for p in problems)]
 
 
-def _collection(layout, name):
+def collection_of(layout, name):
+    """The files of one part.
+
+    Args:
+        layout: Layout.
+        name: of the part.
+
+    Returns:
+        collection.Collection.
+
+    Raises:
+        base.DataError: the part is empty.
+    """
     part = layout.parts[name]
     if not part.files:
         raise base.DataError(
@@ -219,7 +239,7 @@ def _faults(layout, name):
     there = sorted(set(part.files) - set(absent))
     if there:
         held = Part(there, ["" for _ in there])
-        found = _collection(dataclasses.replace(layout, parts={name: held}), name)
+        found = collection_of(dataclasses.replace(layout, parts={name: held}), name)
         looks = inspect(found, rows=np.arange(len(there)))
         bad = [(f, look) for f, look in zip(there, looks, strict=True) if isinstance(look, str)]
         lines += [f"{name}: unreadable: {file}: {look}" for file, look in bad[:10]]

@@ -8,6 +8,8 @@ the header. Record 0 is a header alone: its first label is the number of the las
 import os
 import struct
 
+import numpy as np
+
 from trainers.datasets import base
 
 __all__ = ["RecordIO"]
@@ -53,6 +55,12 @@ class RecordIO:
 
     def __len__(self):
         return len(self.numbers)
+
+    def sizes(self) -> np.ndarray:
+        """Bytes that each image's record takes, `[N]` int64, in the order of `numbers`."""
+        starts = np.array([*sorted(self._offsets.values()), os.path.getsize(self._path)])
+        own = np.array([self._offsets[number] for number in self.numbers])
+        return starts[np.searchsorted(starts, own, side="right")] - own
 
     def close(self):
         """Closes the file."""
