@@ -45,7 +45,8 @@ test-addons: ## Run the tests of circle_tf on TensorFlow Addons' stack (Keras 2,
 run-addons: $(VENV)/.installed
 	$(RUN) -m pytest -q -m "not slow" tests/addons_stack tests/circle_tf circle_tf $(ARGS) \
 	  --ignore=circle_tf/keras_hooks.py --ignore=circle_tf/steps.py \
-	  --ignore=circle_tf/passes.py --ignore=circle_tf/cached_gradients.py
+	  --ignore=circle_tf/passes.py --ignore=circle_tf/cached_gradients.py \
+	  --ignore=circle_tf/sharded_gradients.py
 
 bench-peers: ## Make .venv-peers: PyTorch and pytorch-metric-learning, for benchmarks/
 	$(MAKE) .venv-peers/.installed VENV=.venv-peers LOCK=requirements-peers.lock ASKED=$@

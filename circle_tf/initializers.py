@@ -30,7 +30,7 @@ class NormalRows(keras.initializers.RandomNormal):
 
     def __call__(self, shape, dtype=None, **kwargs):
         """`[N, D]` numbers, the same at each call."""
-        dtype = tf.as_dtype(dtype or keras.config.floatx())
+        dtype = tf.as_dtype(dtype or keras.backend.floatx())
         count = int(shape[0])
         block = max(1, _BLOCK_BYTES // (dtype.size * self.dim))
         if count <= block or not isinstance(self.seed, int):

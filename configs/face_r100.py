@@ -11,9 +11,10 @@ depth).
 Cost: 182,000 steps of 512 images; about four days on eight data-centre GPUs (an estimate).
 Data: aligned images as TFRecord, from a folder per person by
     python -m trainers.data convert --path=FOLDER --output=ms1m
-(`train.rec` is read by trainers/datasets/recordio.py).
-Evaluation here is leave-one-out on held-out people; LFW, CFP-FP, AgeDB, IJB-C and MegaFace by the
-functions of docs/protocols.md.
+or, where it is `train.rec` and `train.idx`, with --dataset=recordio.
+Evaluation: leave-one-out on held-out people; LFW, CFP-FP and AgeDB as `.bin` files by
+    python -m trainers.evaluate --workdir=runs/face_r100 --pairs=lfw.bin --pairs=cfp_fp.bin
+IJB-C and MegaFace by the functions of docs/protocols.md.
 Command: python -m trainers.train --config=configs/face_r100.py --workdir=runs/face_r100 \
     --config.dataset.path=ms1m
 """

@@ -1,6 +1,7 @@
 """Evaluates a finished run on classes it has never seen.
 
     python -m trainers.evaluate --workdir=runs/glyphs
+    python -m trainers.evaluate --workdir=runs/face --pairs=lfw.bin --pairs=cfp_fp.bin
 
 Prints a table, and writes it to evaluation.json beside a sheet of queries with what they found.
 """
@@ -10,6 +11,9 @@ from absl import flags
 from trainers import commands, quiet
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+_PAIRS = flags.DEFINE_multi_string(
+    "pairs", [], "Verification sets: .bin files, or folders of LFW with pairs.txt."
+)
 flags.mark_flags_as_required(["workdir"])
 
 
@@ -19,7 +23,7 @@ def main(argv):
     quiet.import_tensorflow()
     from trainers import report
 
-    run = report.evaluate_run(_WORKDIR.value)
+    run = report.evaluate_run(_WORKDIR.value, pairs=_PAIRS.value)
     print(f"Written to {run.evaluation} and {run.plots}.")
     print(
         f"Next: python -m export.publish --workdir={_WORKDIR.value} "

@@ -1,19 +1,22 @@
 """The evaluation of a finished run, for people and as files."""
 
+import os
+
 import keras
 
 from circle_tf import backbones
-from trainers import commands, datasets, evaluation, pictures
+from trainers import commands, datasets, evaluation, face_pairs, pictures
 from trainers import workdir as workdirs
 
 __all__ = ["evaluate_run", "load_model", "table"]
 
 
-def evaluate_run(path):
+def evaluate_run(path, *, pairs=()):
     """Evaluates a finished run, prints the table, writes evaluation.json and a retrieval sheet.
 
     Args:
         path: str, directory of the run.
+        pairs: paths of verification sets, as of `face_pairs.verify`; each is a protocol more.
 
     Returns:
         trainers.workdir.Workdir.
@@ -33,6 +36,7 @@ def evaluate_run(path):
     print(dataset.report)
     model = load_model(files.model)
     results = evaluation.evaluate(model, dataset)
+    results |= {_name_of(pair): face_pairs.verify(model, pair) for pair in pairs}
     print(table(results))
     step = workdirs.read_json(files.run)["step"]
     pictures.draw_retrieval(model, dataset, files=files, step=step)
@@ -81,11 +85,23 @@ def table(results):
         "mINP": "minp",
         "queries": "queries",
     }
+    verified = {
+        "accuracy": "accuracy",
+        "over folds ±": "accuracy_std",
+        "TAR@FAR=.001": "tar_at_far_0.001",
+        "genuine": "genuine",
+        "impostors": "impostors",
+    }
     lines = []
-    for kind in (cameras, columns):
+    for kind in (cameras, columns, verified):
         chosen = {name: r for name, r in results.items() if set(kind.values()) <= set(r)}
         lines += _rows(chosen, kind)
     return "\n".join(lines)
+
+
+def _name_of(path):
+    """The name of a verification set: that of its file or folder."""
+    return os.path.splitext(os.path.basename(os.path.normpath(path)))[0]
 
 
 def _rows(results, columns):
