@@ -3,10 +3,11 @@
 import contextlib
 import functools
 import importlib.util
-import io
 import os
 
 import numpy as np
+
+from export import whole_files
 
 __all__ = ["draw", "save"]
 
@@ -23,16 +24,9 @@ def save(path, rows):
         path: the file, `.png`.
         rows: as for `draw`.
     """
-    content = io.BytesIO()
-    draw(rows).save(content, format="PNG", optimize=True)
-    partial = f"{os.fspath(path)}.{os.getpid()}.partial"
-    try:
-        with open(partial, "wb") as stream:
-            stream.write(content.getvalue())
-        os.replace(partial, path)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
+    sheet = draw(rows)
+    with whole_files.writing(path) as stream:
+        sheet.save(stream, format="PNG", optimize=True)
 
 
 def draw(rows):

@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 
-from export import console, image_files
+from export import console, image_files, whole_files
 
 __all__ = ["Index", "build", "probe"]
 
@@ -98,14 +98,8 @@ class Index:
         Args:
             path: the file, `.npz`.
         """
-        partial = f"{os.fspath(path)}.{os.getpid()}.partial"
-        try:
-            with open(partial, "wb") as stream:
-                np.savez(stream, **dataclasses.asdict(self))
-            os.replace(partial, path)
-        finally:
-            if os.path.exists(partial):
-                os.remove(partial)
+        with whole_files.writing(path) as stream:
+            np.savez(stream, **dataclasses.asdict(self))
 
     @classmethod
     def load(cls, path):
