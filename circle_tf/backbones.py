@@ -10,7 +10,7 @@ import os
 
 import keras
 
-from circle_tf import compat, normalization
+from circle_tf import branches, compat, normalization
 
 __all__ = ["build", "import_keras_cv", "names"]
 
@@ -103,13 +103,14 @@ def build(name, input_shape, *, pooling=None, weights=None):
     cannot differ. Weights start at random, or come from a file: nothing is downloaded.
 
     Args:
-        name: str, one of `names()`: `conv4`, keras-cv's ResNetV2, EfficientNetV2 and MobileNetV3
-            in lower case (`resnet18_v2`), or a function of `keras.applications` (`ResNet50`).
+        name: str, one of `names()`: `conv4`, `mgn` (see `circle_tf.branches`), keras-cv's ResNetV2,
+            EfficientNetV2 and MobileNetV3 in lower case (`resnet18_v2`), or a function of
+            `keras.applications` (`ResNet50`).
         input_shape: `(H, W, C)` of the images, pixels.
         pooling: how feature maps become features: `average`, `max` or `flatten`. Default:
-            `flatten` for `conv4`, `average` for the others.
+            `flatten` for `conv4`, `average` for the others; `mgn` has its own.
         weights: path of a file with the backbone's weights (`.weights.h5`; for keras.applications
-            also the `_notop.h5` files), or None.
+            also the `_notop.h5` files; for `mgn` those of ResNet50), or None.
 
     Returns:
         keras.Model from pixels `[B, H, W, C]` in 0..255 to features `[B, F]`.
@@ -126,6 +127,9 @@ def build(name, input_shape, *, pooling=None, weights=None):
     compat.require_keras_3("backbones.build")
     _check(name, input_shape, pooling, weights)
     inputs = keras.Input(tuple(input_shape), name="pixels")
+    if name == "mgn":
+        features = branches.multi_granularity(inputs, weights=weights)
+        return keras.Model(inputs, features, name=name)
     if name == "conv4":
         maps = _conv4(inputs, weights=weights)
     elif name in _applications():
@@ -143,7 +147,7 @@ def names():
         >>> "conv4" in names() and "resnet18_v2" in names() and "ResNet50" in names()
         True
     """
-    return sorted(["conv4", *_RESNETS, *_EFFICIENTNETS, *_MOBILENETS, *_applications()])
+    return sorted(["conv4", "mgn", *_RESNETS, *_EFFICIENTNETS, *_MOBILENETS, *_applications()])
 
 
 def import_keras_cv():
@@ -175,6 +179,8 @@ def _check(name, input_shape, pooling, weights):
         raise ValueError(
             f"input_shape must be (height, width, channels) in pixels; found {input_shape!r}."
         )
+    if name == "mgn" and pooling is not None:
+        raise ValueError(f"mgn has its own pooling: leave pooling None; found {pooling!r}.")
     if pooling is not None and pooling not in _POOLING:
         raise ValueError(f"pooling must be one of {', '.join(_POOLING)}; found {pooling!r}.")
     if weights is not None and not os.path.isfile(weights):

@@ -9,7 +9,15 @@ needs_keras_3 = pytest.mark.skipif(
 )
 
 # Modules whose examples run on the default stack only.
-DEFAULT_STACK_MODULES = {"backbones", "clones", "compilation", "graphs", "keras_hooks", "models"}
+DEFAULT_STACK_MODULES = {
+    "backbones",
+    "branches",
+    "clones",
+    "compilation",
+    "graphs",
+    "keras_hooks",
+    "models",
+}
 DEFAULT_STACK_MODULES |= {"cached_gradients", "galleries", "normalization", "passes", "servable"}
 DEFAULT_STACK_MODULES |= {
     "row_updates",

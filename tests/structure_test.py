@@ -35,7 +35,16 @@ LEVELS = (
     | {"layers", "losses", "memory", "metrics", "neighbours", "pair_baselines"}
     | {"clustering", "identification", "references", "reidentification", "reranking", "retrieval"}
     | {"signatures", "templates", "verification"},
-    {"backbones", "cached_gradients", "callbacks", "clones", "diagnostics", "graphs", "models"}
+    {
+        "backbones",
+        "branches",
+        "cached_gradients",
+        "callbacks",
+        "clones",
+        "diagnostics",
+        "graphs",
+        "models",
+    }
     | {"passes", "sharded_gradients", "steps"},
     {"plots", "projector", "servable", "serving_parts", "sheets"},
     {"addons.losses.metric_learning", "addons.losses.functions", "addons.losses.classes"},
