@@ -303,9 +303,19 @@ def keep_shards(optimizer):
     """Makes an optimizer keep its moments of sharded variables in the same shards.
 
     Args:
-        optimizer: Keras optimizer that has not made its variables yet.
+        optimizer: Keras optimizer that has not made its variables yet, or was given before.
+
+    Raises:
+        ValueError: it has made its variables.
     """
     inner = inner_optimizer(optimizer)
+    if "_circle_tf_shards" in inner.__dict__:
+        return
+    if inner.built:
+        raise ValueError(
+            "The optimizer has made its variables before compile, without knowing of the shards of "
+            "CircleHead. Give compile a new optimizer."
+        )
     plain = inner.add_variable_from_reference
 
     def add(reference_variable, name=None, initializer="zeros"):
@@ -316,6 +326,7 @@ def keep_shards(optimizer):
         return shards.shard(moment, whole_rows=reference_variable.whole_rows)
 
     inner.__dict__["add_variable_from_reference"] = add
+    inner.__dict__["_circle_tf_shards"] = True
 
 
 @contextlib.contextmanager

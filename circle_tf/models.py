@@ -255,11 +255,6 @@ class EmbeddingModel(keras.Model):
             self.optimizer, self.trainable_variables, accumulated=self._micro_batches > 1
         )
         if any(map(shards.is_sharded, self.trainable_variables)):
-            if self.optimizer.built:
-                raise ValueError(
-                    "The optimizer has made its variables before compile, without knowing of the "
-                    "shards of CircleHead. Give compile a new optimizer."
-                )
             _hooks().keep_shards(self.optimizer)
 
     def _count_across_replicas(self):

@@ -44,11 +44,15 @@ def update_rows_only(optimizer, variables):
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if type(optimizer).__name__ in MIXING_OPTIMIZERS:
         return
+    keys = {optimizer._var_key(variable) for variable in variables}
+    known = optimizer.__dict__.get("_circle_tf_rows")
+    if known is not None and keys <= known.keys:
+        return
     if optimizer.built:
         raise ValueError(
             "The optimizer has made its variables already: give a new one, before its first step."
         )
-    _RowUpdates.of(optimizer).keys.update(map(optimizer._var_key, variables))
+    (known or _RowUpdates(optimizer)).keys.update(keys)
 
 
 def merged_rows(slices):
@@ -96,10 +100,6 @@ class _RowUpdates:
         own["assign"] = self._assign
         own["assign_add"] = lambda variable, value: self._change(variable, value, 1)
         own["assign_sub"] = lambda variable, value: self._change(variable, value, -1)
-
-    @classmethod
-    def of(cls, optimizer):
-        return optimizer.__dict__.get("_circle_tf_rows") or cls(optimizer)
 
     def _add(self, reference_variable, name=None, initializer="zeros"):
         moment = self._plain["add_variable_from_reference"](

@@ -101,6 +101,13 @@ def test_refuses_an_optimizer_that_has_its_variables():
         row_updates.update_rows_only(optimizer, [variable])
 
 
+def test_a_prepared_optimizer_may_be_given_again():
+    model = model_of(tf.distribute.get_strategy(), rate=0.1)
+    changed_rows(model, steps=1)
+    model.compile(model.optimizer)
+    assert len(changed_rows(model, steps=1)) <= 28
+
+
 def model_of(strategy, *, rate, **options):
     with strategy.scope():
         keras.utils.set_random_seed(0)
