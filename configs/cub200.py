@@ -14,31 +14,9 @@ Command: python -m trainers.train --config=configs/cub200.py --workdir=runs/cub2
     --config.dataset.path=CUB_200_2011
 """
 
-from configs import base
+from configs import paper
 
 
 def get_config():
     """100 kinds of birds, tested on 100 others."""
-    config = base.get_config()
-    config.dataset.name = "cub200"
-    config.dataset.image_size = 224
-    config.dataset.channels = 3
-    config.batch.classes_per_batch = 16
-    config.batch.examples_per_class = 5
-    config.model.backbone = "InceptionV3"
-    config.model.embedding_dim = 512
-    config.loss.name = "circle"
-    config.loss.margin = 0.4
-    config.loss.gamma = 80.0
-    config.augment.flip = "horizontal"
-    config.augment.translation = 0.1
-    config.augment.zoom = 0.15
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 1e-4
-    config.optimizer.weight_decay = 1e-4
-    config.optimizer.warmup_steps = 500
-    config.precision = "mixed_bfloat16"
-    config.steps = 10000
-    config.eval_every = 1000
-    config.checkpoint_every = 1000
-    return config
+    return paper.retrieval("cub200", steps=10_000)

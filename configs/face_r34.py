@@ -18,32 +18,9 @@ Command: python -m trainers.train --config=configs/face_r34.py --workdir=runs/fa
     --config.dataset.path=ms1m
 """
 
-from configs import base
+from configs import paper
 
 
 def get_config():
     """79.9 thousand people, a class weight for each."""
-    config = base.get_config()
-    config.dataset.name = "tfrecord"
-    config.dataset.image_size = 112
-    config.dataset.channels = 3
-    config.dataset.test_fraction = 0.005
-    config.batch.classes_per_batch = 128
-    config.batch.examples_per_class = 4
-    config.model.backbone = "resnet34_v2"
-    config.model.embedding_dim = 512
-    config.loss.name = "class_circle"
-    config.loss.margin = 0.25
-    config.loss.gamma = 256.0
-    config.augment.flip = "horizontal"
-    config.optimizer.name = "sgd"
-    config.optimizer.learning_rate = 0.1
-    config.optimizer.schedule = "steps"
-    config.optimizer.weight_decay = 5e-4
-    config.precision = "mixed_bfloat16"
-    config.strategy = "mirrored"
-    config.deterministic = False
-    config.steps = 182_000
-    config.eval_every = 5000
-    config.checkpoint_every = 5000
-    return config
+    return paper.faces("resnet34_v2")

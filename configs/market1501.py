@@ -15,31 +15,9 @@ Command: python -m trainers.train --config=configs/market1501.py --workdir=runs/
     --config.dataset.path=Market-1501-v15.09.15
 """
 
-from configs import base
+from configs import paper
 
 
 def get_config():
     """751 people by six cameras, tested on 750 others."""
-    config = base.get_config()
-    config.dataset.name = "market1501"
-    config.dataset.image_size = 192
-    config.dataset.channels = 3
-    config.batch.classes_per_batch = 16
-    config.batch.examples_per_class = 4
-    config.model.backbone = "ResNet50"
-    config.model.embedding_dim = 512
-    config.loss.name = "class_circle"
-    config.loss.margin = 0.25
-    config.loss.gamma = 128.0
-    config.augment.flip = "horizontal"
-    config.augment.translation = 0.05
-    config.augment.cutout = 0.3
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 3.5e-4
-    config.optimizer.weight_decay = 5e-4
-    config.optimizer.warmup_steps = 1000
-    config.precision = "mixed_bfloat16"
-    config.steps = 24000
-    config.eval_every = 1000
-    config.checkpoint_every = 1000
-    return config
+    return paper.re_identification("market1501", steps=24_000)

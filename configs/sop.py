@@ -14,31 +14,9 @@ Command: python -m trainers.train --config=configs/sop.py --workdir=runs/sop \
     --config.dataset.path=Stanford_Online_Products
 """
 
-from configs import base
+from configs import paper
 
 
 def get_config():
     """11,318 products, tested on 11,316 others."""
-    config = base.get_config()
-    config.dataset.name = "sop"
-    config.dataset.image_size = 224
-    config.dataset.channels = 3
-    config.batch.classes_per_batch = 16
-    config.batch.examples_per_class = 5
-    config.model.backbone = "InceptionV3"
-    config.model.embedding_dim = 512
-    config.loss.name = "circle"
-    config.loss.margin = 0.4
-    config.loss.gamma = 80.0
-    config.augment.flip = "horizontal"
-    config.augment.translation = 0.1
-    config.augment.zoom = 0.15
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 1e-4
-    config.optimizer.weight_decay = 1e-4
-    config.optimizer.warmup_steps = 500
-    config.precision = "mixed_bfloat16"
-    config.steps = 60000
-    config.eval_every = 1000
-    config.checkpoint_every = 1000
-    return config
+    return paper.retrieval("sop", steps=60_000)

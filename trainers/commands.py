@@ -96,6 +96,8 @@ def _parse_flags(args):
 
 def _unknown_field(message, args):
     """One line for ml_collections' error text, which is a repr within a repr."""
+    if "get_config" in message:
+        return "The file of --config has no function get_config: it is no recipe."
     found = re.search(r"'(\w+)\\?'", message.replace("\\", ""))
     name = found[1] if found else message
     flag = next((arg for arg in args if name in re.split(r"[.=]", arg)[1:]), f"--config.{name}")

@@ -10,7 +10,9 @@ import configs
 from configs import base
 
 FOLDER = pathlib.Path(configs.__file__).parent
-RECIPES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "base"))
+RECIPES = sorted(
+    path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "base", "paper")
+)
 
 
 def fields(config, prefix=""):

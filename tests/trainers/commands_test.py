@@ -58,3 +58,9 @@ def test_required_flags(arguments, flag):
     status, message = train(*arguments)
     assert status == 2 and message.startswith("error: ") and f"--{flag}" in message
     assert "\n" not in message
+
+
+def test_a_file_that_is_no_recipe():
+    status, printed = train("--config=configs/paper.py", "--workdir=runs/none")
+    assert status == 2
+    assert printed == "error: The file of --config has no function get_config: it is no recipe."
