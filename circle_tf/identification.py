@@ -40,7 +40,7 @@ def distractor_identification(probes, probe_ids, distractors, *, ks=(1, 10), chu
         {'rank_1': 0.0, 'rank_2': 1.0, 'pairs': 2}
     """
     rows, others = as_rows(probes, name="probes"), as_rows(distractors, name="distractors")
-    ids = _ids(probe_ids, rows, name="probe_ids")
+    ids = pairs.ids_of_rows(probe_ids, rows, name="probe_ids")
     ks = [checks.whole_number(k, "ks", least=1) for k in ks]
     rows, others = _grids(rows, others, names=("probes", "distractors"))
     before = []
@@ -97,8 +97,8 @@ def detection_and_identification_rate(
     """
     rows, others = as_rows(probes, name="probes"), as_rows(gallery, name="gallery")
     ids, of_gallery = (
-        _ids(probe_ids, rows, name="probe_ids"),
-        _ids(gallery_ids, others, name="gallery_ids"),
+        pairs.ids_of_rows(probe_ids, rows, name="probe_ids"),
+        pairs.ids_of_rows(gallery_ids, others, name="gallery_ids"),
     )
     k = checks.whole_number(k, "k", least=1)
     for far in fars:
@@ -144,10 +144,3 @@ def _scores(rows, others, chunk_size):
     size = checks.whole_number(size, "chunk_size", least=1)
     for start in range(0, len(rows), size):
         yield from enumerate(rows[start : start + size] @ others.T, start)
-
-
-def _ids(values, rows, *, name):
-    found = pairs.to_ids(values).numpy()
-    if len(found) != len(rows):
-        raise ValueError(f"{name} must hold one id per row: {len(rows)} rows, {len(found)}.")
-    return found

@@ -11,6 +11,7 @@ __all__ = [
     "class_masks",
     "float_labels_are_exact",
     "ids_in_range",
+    "ids_of_rows",
     "to_ids",
 ]
 
@@ -55,6 +56,30 @@ def to_ids(labels, *, one_hot=False):
     if labels.dtype == tf.uint64:
         return tf.bitcast(labels, tf.int64)
     return tf.cast(labels, tf.int64)
+
+
+def ids_of_rows(values, rows, *, name):
+    """Ids that were given beside rows, one for each.
+
+    Args:
+        values: integer labels as `to_ids` takes them.
+        rows: `[N, D]`.
+        name: str, what the ids are called.
+
+    Returns:
+        int64 `[N]` of NumPy.
+
+    Raises:
+        ValueError: another number of them.
+
+    Example:
+        >>> ids_of_rows([3, 4], [[0.0], [1.0]], name="labels").tolist()
+        [3, 4]
+    """
+    ids = to_ids(values).numpy()
+    if len(ids) != len(rows):
+        raise ValueError(f"{name} must hold one id per row: {len(rows)} rows, {len(ids)} ids.")
+    return ids
 
 
 def float_labels_are_exact(labels):

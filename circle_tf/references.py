@@ -30,11 +30,11 @@ def check_labels(queries, labels, *, gallery=None, gallery_labels=None):
     """
     if (gallery is None) != (gallery_labels is None):
         raise ValueError("gallery and gallery_labels must be given together, or neither.")
-    query_ids = _as_ids(labels, queries, name="labels")
+    query_ids = pairs.ids_of_rows(labels, queries, name="labels")
     if gallery is None:
         gallery_ids, references = query_ids, _counts(query_ids, query_ids) - 1
     else:
-        gallery_ids = _as_ids(gallery_labels, gallery, name="gallery_labels")
+        gallery_ids = pairs.ids_of_rows(gallery_labels, gallery, name="gallery_labels")
         references = _counts(query_ids, gallery_ids)
     if not references.any():
         raise ValueError(_no_match_message(query_ids, gallery_ids, gallery is None))
@@ -46,13 +46,6 @@ def _counts(query_ids, gallery_ids):
     classes, counts = np.unique(gallery_ids, return_counts=True)
     places = np.minimum(np.searchsorted(classes, query_ids), len(classes) - 1)
     return np.where(classes[places] == query_ids, counts[places], 0)
-
-
-def _as_ids(labels, rows, *, name):
-    ids = pairs.to_ids(labels).numpy()
-    if len(ids) != len(rows):
-        raise ValueError(f"{name} must hold one id per row: {len(rows)} rows, {len(ids)} labels.")
-    return ids
 
 
 def _no_match_message(query_ids, gallery_ids, leave_one_out):

@@ -284,7 +284,9 @@ def _prepare(queries, query_ids, gallery, gallery_ids, query_cameras, gallery_ca
     if query_cameras is not None:
         columns["query_cameras"] = (query_cameras, queries)
         columns["gallery_cameras"] = (gallery_cameras, gallery)
-    found = {name: _column(values, rows, name=name) for name, (values, rows) in columns.items()}
+    found = {
+        name: pairs.ids_of_rows(values, rows, name=name) for name, (values, rows) in columns.items()
+    }
     if np.any(found["query_ids"] == JUNK):
         row = int(np.argmax(found["query_ids"] == JUNK))
         raise ValueError(f"Query {row} is junk (id {JUNK}): leave it out of the queries.")
@@ -293,13 +295,6 @@ def _prepare(queries, query_ids, gallery, gallery_ids, query_cameras, gallery_ca
     cameras = found.get("query_cameras"), found.get("gallery_cameras")
     ids = found["query_ids"], found["gallery_ids"]
     return _Task(queries, gallery, *ids, *cameras, distances)
-
-
-def _column(values, rows, *, name):
-    found = pairs.to_ids(values).numpy()
-    if len(found) != len(rows):
-        raise ValueError(f"{name} must hold one number per row: {len(rows)} rows, {len(found)}.")
-    return found
 
 
 def _check_distances(distances, *, shape):

@@ -36,12 +36,12 @@ def template_embeddings(embeddings, templates, media):
         ([5], [[0.707..., 0.707...]])
     """
     rows = as_rows(embeddings, name="embeddings")
-    columns = {"templates": pairs.to_ids(templates).numpy(), "media": pairs.to_ids(media).numpy()}
-    for name, values in columns.items():
-        if len(values) != len(rows):
-            raise ValueError(f"{name} must hold one id per row: {len(rows)} rows, {len(values)}.")
+    columns = [
+        pairs.ids_of_rows(templates, rows, name="templates"),
+        pairs.ids_of_rows(media, rows, name="media"),
+    ]
     unit = exact_search.on_grid(rows, name="embeddings") * 2.0**-26
-    keys, places = np.unique(np.stack(list(columns.values()), axis=1), axis=0, return_inverse=True)
+    keys, places = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
     of_media = _sums(unit, places.reshape(-1), len(keys))
     of_media /= np.bincount(places.reshape(-1))[:, None]
     ids, places = np.unique(keys[:, 0], return_inverse=True)

@@ -115,7 +115,7 @@ def test_distances_take_the_place_of_cosines():
     ("change", "message"),
     [
         ({"gallery": np.ones((60, 4))}, "must have the same dimension; found 5 and 4"),
-        ({"query_ids": [1]}, "query_ids must hold one number per row: 12 rows, 1"),
+        ({"query_ids": [1]}, "query_ids must hold one id per row: 12 rows, 1 ids"),
         ({"gallery_cameras": None}, "must be given together, or neither"),
         ({"query_ids": [-1] * 12}, "Query 0 is junk"),
         ({"gallery_ids": [99] * 60}, "No query has a match: no identity of a query"),

@@ -200,7 +200,7 @@ class TestBadInput:
             metric(np.eye(3), [1, 2, 3], gallery=np.eye(3), gallery_labels=[4, 5, 6])
 
     def test_lengths_differ(self, metric):
-        with pytest.raises(ValueError, match="labels must hold one id per row: 3 rows, 2 labels"):
+        with pytest.raises(ValueError, match="labels must hold one id per row: 3 rows, 2 ids"):
             metric(np.eye(3), [1, 1])
         with pytest.raises(ValueError, match="gallery_labels must hold one id per row"):
             metric(np.eye(3), [1, 1, 2], gallery=np.eye(3), gallery_labels=[1])
