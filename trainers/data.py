@@ -32,7 +32,7 @@ _SHARD_MEGABYTES = flags.DEFINE_integer(
     "shard_megabytes", 128, "convert: size of a shard, about.", lower_bound=1
 )
 
-_WORKERS = flags.DEFINE_integer("workers", 4, "convert: shards written at a time.", lower_bound=1)
+_PARALLEL = flags.DEFINE_integer("parallel", 4, "convert: shards written at a time.", lower_bound=1)
 
 
 def convert(
@@ -234,7 +234,7 @@ def _main(verb):
             output=_OUTPUT.value,
             dataset=_DATASET.value,
             shard_bytes=_SHARD_MEGABYTES.value << 20,
-            workers=_WORKERS.value,
+            workers=_PARALLEL.value,
         )
     )
     parts = _DATASET.value and _DATASET.value != "recordio"
