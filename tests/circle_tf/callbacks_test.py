@@ -159,7 +159,7 @@ def test_the_weights_end_as_without_the_callback():
 @pytest.mark.parametrize(
     ("labels", "kwargs", "message"),
     [
-        (HELD_OUT_IDS[:4], {}, "15 rows, 4 labels"),
+        (HELD_OUT_IDS[:4], {}, "15 rows, 4 ids"),
         (np.arange(15), {}, "No query has a match"),
         (HELD_OUT_IDS, {"gallery": HELD_OUT}, "must be given together"),
         (HELD_OUT_IDS, {"ks": (1, 15)}, "k must be from 1 to 14"),
