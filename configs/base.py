@@ -90,7 +90,8 @@ def _dataset():
         "image_feature": "image",  # tfrecord: names of the features that hold the image file,
         "label_feature": "label",  # the label, and (if there is one) the name of the class
         "class_feature": "class",
-        "image_size": 32,  # side in pixels
+        "image_size": 32,  # side in pixels; with an image_width above 0 the height
+        "image_width": 0,
         "channels": 1,  # 1 grey, 3 colour
         "seed": 0,  # glyphs: which characters train, and the look of each
     }

@@ -4,7 +4,7 @@ Paper (Sun et al., CVPR 2020): ResNet50 + Circle, rank-1 76.3, mAP 50.2; class-l
 gamma 128. MGN + Circle: 76.9/52.1, for which --config.model.backbone=mgn is a net of its style
 (three branches, eight parts), with one loss on all its features. Not run here.
 Our choice, as the paper does not say: 512-D, batch (P 16 x K 4), learning rate, optimizer, length
-of the run, augmentation, 192 x 192 pixels where others take 256 x 128; weights start at random
+of the run, augmentation, 256 x 128 pixels as most of the field takes; weights start at random
 unless --config.model.weights=FILE names ImageNet's, without which these figures cannot be reached.
 
 Cost: 60,000 steps of 64 images; about 8 hours on one data-centre GPU (an estimate), days on a CPU.

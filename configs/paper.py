@@ -48,7 +48,8 @@ def re_identification(name, *, steps):
         >>> re_identification("market1501", steps=10).loss.gamma
         128.0
     """
-    config = _config(name, image_size=192, batch=(16, 4), every=1000, steps=steps)
+    config = _config(name, image_size=256, batch=(16, 4), every=1000, steps=steps)
+    config.dataset.image_width = 128
     config.model.backbone = "ResNet50"
     config.loss.name, config.loss.margin, config.loss.gamma = "class_circle", 0.25, 128.0
     config.augment.translation = 0.05

@@ -66,11 +66,9 @@ def _read_lfw(path):
 
 def _embed(model, pictures, *, where):
     """Unit embeddings `[N, D]` of pictures and their mirror images."""
-    height, width, channels = model.input_shape[1:]
-    decode = images.image_decoder(image_size=height, channels=channels)
-    if height != width:
-        raise base.DataError(f"Expected a model of square images; found {height} x {width}.")
-    pixels = tf.TensorSpec([None, height, width, channels], tf.float32)
+    shape = model.input_shape[1:]
+    decode = images.image_decoder(shape)
+    pixels = tf.TensorSpec([None, *shape], tf.float32)
     call = tf.function(lambda batch: model(batch, training=False), input_signature=[pixels])
     found = []
     for start in tqdm.trange(0, len(pictures), _BATCH, desc=os.path.basename(where), disable=None):

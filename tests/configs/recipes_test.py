@@ -20,7 +20,7 @@ PAPER = {  # Recipe: loss, margin, gamma, embedding, as the paper states them.
     "face_r100": ("class_circle", 0.25, 256, 512),
 }
 # Their own nets take a minute each to build; these two stand for keras.applications and keras-cv.
-OWN_NET = {"market1501": 32, "face_r34": 32}
+OWN_NET = ("market1501", "face_r34")
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +72,8 @@ def _data(name, folder):
 def test_two_steps(name, tmp_path):
     config = _recipe(name)
     config.dataset.path = _data(name, tmp_path / "data")
-    config.dataset.image_size = OWN_NET.get(name, 32)
+    config.dataset.image_size = 64 if config.dataset.image_width else 32
+    config.dataset.image_width //= 4
     config.dataset.test_fraction = 0.4
     if name not in OWN_NET:
         config.model.backbone = "conv4"

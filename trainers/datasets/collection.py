@@ -54,9 +54,9 @@ class Collection:
             fingerprints=self.fingerprints[rows],
         )
 
-    def split(self, *, image_size: int, channels: int) -> base.Split:
-        """The examples with what decodes them."""
-        decode = images.image_decoder(image_size=image_size, channels=channels)
+    def split(self, image_shape) -> base.Split:
+        """The examples with what decodes them to `(H, W, C)`."""
+        decode = images.image_decoder(image_shape)
         content = self.content
         return base.Split(
             self.examples, self.labels, self.class_names, lambda data: decode(content(data))
@@ -70,8 +70,8 @@ def to_dataset(name: str, collection: Collection, tests: Collection | None, conf
         name: name of the data set.
         collection: what to train on, and where `tests` is None to test on too.
         tests: what to test on, or None to hold classes of `collection` out.
-        config: `image_size` (side in pixels, default 112), `channels` (default 3),
-            `test_fraction` (share of the classes to hold out, default 0.2), `verify` (default
+        config: the fields of `images.image_shape`, `test_fraction` (share of the classes to hold
+            out, default 0.2), `verify` (default
             True: decode every image once before training starts).
 
     Returns:
@@ -80,7 +80,7 @@ def to_dataset(name: str, collection: Collection, tests: Collection | None, conf
     Raises:
         DataError: no image can be read, or there are too few classes.
     """
-    sizes = {"image_size": config.get("image_size", 112), "channels": config.get("channels", 3)}
+    shape = images.image_shape(config)
     parts = [part for part in (collection, tests) if part is not None]
     if config.get("verify", True):
         parts = [drop_unreadable(part) for part in parts]
@@ -92,11 +92,11 @@ def to_dataset(name: str, collection: Collection, tests: Collection | None, conf
     notes += _class_notes(train, test)
     return base.Dataset(
         name=name,
-        train=train.split(**sizes),
-        test=test.split(**sizes),
+        train=train.split(shape),
+        test=test.split(shape),
         queries=None,
         gallery=None,
-        image_shape=(sizes["image_size"], sizes["image_size"], sizes["channels"]),
+        image_shape=shape,
         report="\n".join(
             [f"{name}: {_describe(train)} to train on, {_describe(test)} to test on."] + notes
         ),

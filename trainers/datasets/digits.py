@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from trainers.datasets import base
+from trainers.datasets import base, images
 
 __all__ = ["load"]
 
@@ -22,17 +22,17 @@ def load(config) -> base.Dataset:
     """
     from sklearn import datasets
 
-    size, channels = config.get("image_size", 8), config.get("channels", 1)
+    shape = size, _, channels = images.square_shape(config, size=8)
     scans = datasets.load_digits()
-    images = scans.images[..., None].astype(np.float32) * (255 / 16)
-    if size != images.shape[1]:
-        images = tf.image.resize(images, (size, size), method="bilinear", antialias=True).numpy()
-    images = np.repeat(np.rint(images).clip(0, 255).astype(np.uint8), channels, axis=-1)
+    pictures = scans.images[..., None].astype(np.float32) * (255 / 16)
+    if size != pictures.shape[1]:
+        pictures = tf.image.resize(pictures, shape[:2], method="bilinear", antialias=True).numpy()
+    pictures = np.repeat(np.rint(pictures).clip(0, 255).astype(np.uint8), channels, axis=-1)
 
     def split(classes):
         rows = np.isin(scans.target, classes)
         labels = base.relabel(scans.target[rows], classes=classes)
-        return base.Split(images[rows], labels, tuple(str(digit) for digit in classes))
+        return base.Split(pictures[rows], labels, tuple(str(digit) for digit in classes))
 
     train, test = split(np.setdiff1d(np.arange(10), UNSEEN)), split(UNSEEN)
     return base.Dataset(
@@ -41,6 +41,6 @@ def load(config) -> base.Dataset:
         test=test,
         queries=None,
         gallery=None,
-        image_shape=(size, size, channels),
+        image_shape=shape,
         report=f"digits: {len(train)} scans of 0-4 to train on, {len(test)} of 5-9 unseen.",
     )

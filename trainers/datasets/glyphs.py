@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from circle_tf import sampling
-from trainers.datasets import base
+from trainers.datasets import base, images
 
 __all__ = ["FACES", "GALLERY_FACE", "QUERY_FACES", "character_classes", "load", "render"]
 
@@ -55,18 +55,18 @@ def load(config) -> base.Dataset:
     Returns:
         The data set; `queries` and `gallery` are the one-shot protocol.
     """
-    size, channels = config.get("image_size", 32), config.get("channels", 1)
+    shape = size, _, channels = images.square_shape(config, size=32)
     seed = config.get("seed", 0)
     names = tuple(members[0] for members in character_classes())
     order = _stream(seed, 0, len(names)).argsort(kind="stable")
     seen, unseen = np.sort(order[: len(names) // 2]), np.sort(order[len(names) // 2 :])
-    images = render(names, image_size=size, seed=seed)
-    images = np.repeat(images, channels, axis=-1)
+    pictures = render(names, image_size=size, seed=seed)
+    pictures = np.repeat(pictures, channels, axis=-1)
     queries = [FACES.index(face) for face in QUERY_FACES]
     others = [face for face in range(len(FACES)) if face not in queries]
 
     def split(classes, faces):
-        picked = images[np.ix_(classes, faces)].reshape(-1, *images.shape[2:])
+        picked = pictures[np.ix_(classes, faces)].reshape(-1, *pictures.shape[2:])
         labels = np.repeat(np.arange(len(classes)), len(faces))
         return base.Split(picked, labels, tuple(names[c] for c in classes))
 
@@ -76,7 +76,7 @@ def load(config) -> base.Dataset:
         test=split(unseen, range(len(FACES))),
         queries=split(unseen, queries),
         gallery=split(unseen, [FACES.index(GALLERY_FACE)]),
-        image_shape=(size, size, channels),
+        image_shape=shape,
         report=f"glyphs: {len(seen)} characters in {len(others)} faces to train on, "
         f"{len(unseen)} unseen characters in {len(FACES)} faces; queries in "
         f"{' and '.join(QUERY_FACES)}, gallery in {GALLERY_FACE}.",
@@ -135,8 +135,8 @@ def render(characters, *, image_size: int, seed: int) -> np.ndarray:
     Returns:
         Images `[characters, faces, image_size, image_size, 1]` uint8.
     """
-    images = np.zeros([len(characters), len(FACES), image_size, image_size, 1], np.uint8)
-    jitter = _stream(seed, 1, images.shape[0] * images.shape[1] * 4)
+    pictures = np.zeros([len(characters), len(FACES), image_size, image_size, 1], np.uint8)
+    jitter = _stream(seed, 1, pictures.shape[0] * pictures.shape[1] * 4)
     jitter = jitter.reshape(len(characters), len(FACES), 4) * 2 - 1
     side = image_size * SUPERSAMPLING
     for face, name in enumerate(FACES):
@@ -146,8 +146,8 @@ def render(characters, *, image_size: int, seed: int) -> np.ndarray:
         )
         for row, character in enumerate(characters):
             picture = _draw(character, font=font, side=side, jitter=jitter[row, face])
-            images[row, face, :, :, 0] = picture
-    return images
+            pictures[row, face, :, :, 0] = picture
+    return pictures
 
 
 def _draw(character, *, font, side, jitter):

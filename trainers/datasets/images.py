@@ -1,22 +1,65 @@
 """From the bytes of people's image files to pixels of one size."""
 
-from circle_tf import decoding
-from circle_tf.decoding import decode
+from circle_tf.decoding import decode, image_decoder
+from trainers.datasets import base
 
-__all__ = ["SUFFIXES", "decode", "image_decoder"]
+__all__ = ["SUFFIXES", "decode", "image_decoder", "image_shape", "square_shape"]
 
 # What TensorFlow decodes.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".jxl")
 
 
-def image_decoder(*, image_size: int, channels: int):
-    """Makes the `decode` of a split.
+def image_shape(config, *, size=112, channels=3):
+    """The shape that a recipe asks for.
 
     Args:
-        image_size: side in pixels; images of other sizes are resized to this square.
-        channels: 1 for grey, 3 for colour.
+        config: `image_size`, in pixels the side of a square, or the height where `image_width` is
+            above 0; `channels`, 1 for grey, 3 for colour.
+        size: `image_size` where the recipe has none.
+        channels: where the recipe has none.
 
     Returns:
-        `fn(bytes of a file) -> [image_size, image_size, channels] uint8`.
+        `(H, W, C)`.
+
+    Raises:
+        base.DataError: a side below 1.
+
+    Example:
+        >>> image_shape({"image_size": 256, "image_width": 128})
+        (256, 128, 3)
     """
-    return decoding.image_decoder((image_size, image_size, channels))
+    height = config.get("image_size", size)
+    width = config.get("image_width", 0) or height
+    if min(height, width) < 1:
+        raise base.DataError(
+            "Expected dataset.image_size of 1 or more, and dataset.image_width of 0 (a square) or "
+            f"more; found {height} and {width}."
+        )
+    return height, width, config.get("channels", channels)
+
+
+def square_shape(config, *, size, channels=1):
+    """The shape that a recipe asks for, of a data set whose pictures are square.
+
+    Args:
+        config: as of `image_shape`.
+        size: as of `image_shape`.
+        channels: as of `image_shape`.
+
+    Returns:
+        `(H, H, C)`.
+
+    Raises:
+        base.DataError: `image_width` is another one than the height.
+
+    Example:
+        >>> square_shape({}, size=8)
+        (8, 8, 1)
+    """
+    height, width, channels = image_shape(config, size=size, channels=channels)
+    if height != width:
+        raise base.DataError(
+            f"{config.get('name', 'This data set')} is of square pictures: leave "
+            f"dataset.image_width 0; found {height} x {width}."
+        )
+    return height, width, channels

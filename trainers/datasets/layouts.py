@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 
-from trainers.datasets import base, folder
+from trainers.datasets import base, folder, images
 from trainers.datasets.collection import Collection, drop_unreadable, inspect
 
 __all__ = [
@@ -114,8 +114,8 @@ def to_dataset(layout, config):
 
     Args:
         layout: Layout.
-        config: `image_size` (side in pixels, default 112), `channels` (default 3), `verify`
-            (default True: decode every image once before training starts).
+        config: the fields of `images.image_shape`, and `verify` (default True: decode every image
+            once before training starts).
 
     Returns:
         base.Dataset; queries and gallery where the protocol has them, with cameras if it knows
@@ -124,23 +124,23 @@ def to_dataset(layout, config):
     Raises:
         base.DataError: a part is empty, or none of its images can be read.
     """
-    sizes = {"image_size": config.get("image_size", 112), "channels": config.get("channels", 3)}
+    shape = images.image_shape(config)
     parts, notes = {}, list(layout.problems)
     for name in layout.parts:
         parts[name] = collection_of(layout, name)
         if config.get("verify", True):
             parts[name] = drop_unreadable(parts[name])
             notes += parts[name].notes
-    splits = {name: part.split(**sizes) for name, part in parts.items()}
-    queries, gallery = _looked_up(layout, parts, sizes) if "query" in parts else (None, None)
+    splits = {name: part.split(shape) for name, part in parts.items()}
+    queries, gallery = _looked_up(layout, parts, shape) if "query" in parts else (None, None)
     described = [f"{len(s)} images of {len(s.class_names)} {name}" for name, s in splits.items()]
     return base.Dataset(
         name=layout.name,
         train=splits["train"],
-        test=splits["test"] if "test" in splits else _known(layout, parts).split(**sizes),
+        test=splits["test"] if "test" in splits else _known(layout, parts).split(shape),
         queries=queries,
         gallery=gallery,
-        image_shape=(sizes["image_size"], sizes["image_size"], sizes["channels"]),
+        image_shape=shape,
         report="\n".join([f"{layout.name}: {'; '.join(described)}.", *notes]),
     )
 
@@ -207,14 +207,14 @@ def _known(layout, parts):
     return gallery.take(np.flatnonzero(is_known[gallery.labels]))
 
 
-def _looked_up(layout, parts, sizes):
+def _looked_up(layout, parts, shape):
     """Queries and gallery, whose labels count the same classes."""
     pair = [parts["query"], parts["gallery"]]
     names = np.unique(np.concatenate([part.class_names for part in pair]))
     splits = []
     for name, part in zip(("query", "gallery"), pair, strict=True):
         labels = np.searchsorted(names, np.array(part.class_names)[part.labels])
-        split = dataclasses.replace(part, labels=labels, class_names=tuple(names)).split(**sizes)
+        split = dataclasses.replace(part, labels=labels, class_names=tuple(names)).split(shape)
         splits.append(dataclasses.replace(split, cameras=_cameras(layout.parts[name], part.names)))
     return splits
 

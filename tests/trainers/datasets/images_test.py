@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from trainers.datasets import images
+from trainers import datasets
+from trainers.datasets import base, images
 
 
 def _encoded(pixels, kind, **options):
@@ -74,7 +75,7 @@ def test_truncated_image(pixels):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_decoder_gives_one_static_shape(pixels, channels):
-    decode = images.image_decoder(image_size=20, channels=channels)
+    decode = images.image_decoder((20, 20, channels))
     traced = tf.function(decode).get_concrete_function(tf.TensorSpec([], tf.string))
     assert traced.structured_outputs.shape == (20, 20, channels)
     content = tf.constant(_encoded(Image.fromarray(pixels), "png"))
@@ -85,12 +86,31 @@ def test_decoder_gives_one_static_shape(pixels, channels):
 def test_size_that_fits_leaves_the_pixels_alone(pixels):
     square = np.ascontiguousarray(pixels[:, :7])
     content = tf.constant(_encoded(Image.fromarray(square), "png"))
-    decode = images.image_decoder(image_size=7, channels=3)
+    decode = images.image_decoder((7, 7, 3))
     np.testing.assert_array_equal(decode(content), square)
-    grey = images.image_decoder(image_size=7, channels=1)(content).numpy()[..., 0]
+    grey = images.image_decoder((7, 7, 1))(content).numpy()[..., 0]
     np.testing.assert_allclose(grey, np.asarray(Image.fromarray(square).convert("L")), atol=1)
 
 
 def test_white_stays_white_in_grey():
     content = tf.constant(_encoded(Image.new("RGB", (6, 6), "white"), "png"))
-    assert (images.image_decoder(image_size=4, channels=1)(content).numpy() == 255).all()
+    assert (images.image_decoder((4, 4, 1))(content).numpy() == 255).all()
+
+
+def test_shape_of_a_recipe():
+    assert images.image_shape({}) == (112, 112, 3)
+    assert images.image_shape({"image_size": 8, "image_width": 0, "channels": 1}) == (8, 8, 1)
+    assert images.image_shape({"image_size": 8, "image_width": 4}) == (8, 4, 3)
+    with pytest.raises(base.DataError, match="image_size of 1 or more.* found 8 and -1"):
+        images.image_shape({"image_size": 8, "image_width": -1})
+
+
+@pytest.mark.parametrize("name", ["digits", "glyphs"])
+def test_square_pictures_stay_square(name):
+    with pytest.raises(base.DataError, match=f"{name} is of square pictures.*found 8 x 4"):
+        datasets.load({"name": name, "image_size": 8, "image_width": 4})
+
+
+def test_an_image_is_fitted_to_height_and_width(pixels):
+    content = tf.constant(_encoded(Image.fromarray(pixels), "png"))
+    assert images.image_decoder((6, 3, 3))(content).shape == (6, 3, 3)

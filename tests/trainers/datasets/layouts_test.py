@@ -117,7 +117,9 @@ def test_market_leaves_junk_out_and_keeps_distractors_in_the_gallery(tmp_path):
         "bounding_box_train: left out 1 files whose names are not like 0002_c1s1_000451_03.jpg: "
         "copy of 2.jpg."
     ]
-    found = datasets.load({"name": "market1501", "path": str(tmp_path), "image_size": 8})
+    sides = {"image_size": 8, "image_width": 4}
+    found = datasets.load({"name": "market1501", "path": str(tmp_path), **sides})
+    assert found.image_shape == found.gallery.images([0]).shape[1:] == (8, 4, 3)
     assert found.gallery.cameras.tolist() == gallery.cameras
     assert found.test.class_names == ("0001", "0005")
 

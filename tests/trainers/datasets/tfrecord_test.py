@@ -51,7 +51,7 @@ def test_classes_are_named_divided_and_labelled_from_zero(root):
 
 
 def test_images_belong_to_their_labels(root):
-    found = tfrecord.collect(str(root)).split(image_size=9, channels=3)
+    found = tfrecord.collect(str(root)).split((9, 9, 3))
     assert len(found.images([4])) == 1
     for example, label in zip(found.examples.fetch(range(10)), found.labels, strict=True):
         parsed = tf.train.Example.FromString(example).features.feature
