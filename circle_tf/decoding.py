@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-__all__ = ["decode", "image_decoder"]
+__all__ = ["as_channels", "as_pixels", "decode", "image_decoder"]
 
 
 def decode(content: tf.Tensor) -> tf.Tensor:
@@ -50,22 +50,63 @@ def image_decoder(image_shape):
         [[[7]]]
     """
     height, width, channels = image_shape
+    _check_channels(channels)
+
+    def decode_and_resize(content):
+        image = as_channels(decode(content), channels)
+        # Antialias: a photograph made small without it is all noise.
+        image = tf.image.resize(image, [height, width], antialias=True)
+        return as_pixels(image, image_shape)
+
+    return decode_and_resize
+
+
+def as_channels(image, channels):
+    """Colour as it is, or grey as television has it.
+
+    Args:
+        image: `[H, W, 3]`.
+        channels: 1 or 3.
+
+    Returns:
+        `[H, W, channels]` float32.
+
+    Raises:
+        ValueError: another number of channels.
+
+    Example:
+        >>> as_channels(tf.fill([1, 1, 3], 100), 1).numpy().round(3).tolist()
+        [[[100.0]]]
+    """
+    _check_channels(channels)
+    image = tf.cast(image, tf.float32)
+    return image if channels == 3 else tf.tensordot(image, [[0.299], [0.587], [0.114]], axes=1)
+
+
+def as_pixels(image, image_shape):
+    """Rounded into 0..255.
+
+    Args:
+        image: `[H, W, C]` float.
+        image_shape: `(H, W, C)`, which the result says statically.
+
+    Returns:
+        `[H, W, C]` uint8.
+
+    Example:
+        >>> as_pixels(tf.constant([[[256.0], [0.6]]]), (1, 2, 1)).numpy().tolist()
+        [[[255], [1]]]
+    """
+    image = tf.ensure_shape(image, image_shape)
+    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+
+
+def _check_channels(channels):
     if channels not in (1, 3):
         raise ValueError(
             f"Image files are decoded to 1 channel (grey) or 3 (colour); found {channels}. Take "
             "pixels as input."
         )
-
-    def decode_and_resize(content):
-        image = tf.cast(decode(content), tf.float32)
-        if channels == 1:
-            image = tf.tensordot(image, [[0.299], [0.587], [0.114]], axes=1)
-        # Antialias: a photograph made small without it is all noise.
-        image = tf.image.resize(image, [height, width], antialias=True)
-        image = tf.ensure_shape(image, [height, width, channels])
-        return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
-
-    return decode_and_resize
 
 
 def _decode_bmp(content):

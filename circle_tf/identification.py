@@ -8,9 +8,12 @@ from circle_tf.neighbours import as_rows
 __all__ = ["detection_and_identification_rate", "distractor_identification"]
 
 _CHUNK_BYTES = 2**28
+_MERGED_AT = 2**16  # scores
 
 
-def distractor_identification(probes, probe_ids, distractors, *, ks=(1, 10), chunk_size=None):
+def distractor_identification(
+    probes, probe_ids, distractors, *, ks=(1, 10), fars=(), chunk_size=None
+):
     """Rank-k identification among distractors, the protocol of MegaFace's first challenge.
 
     Each probe is looked up once for each other image of its identity: in a gallery of that image
@@ -21,15 +24,19 @@ def distractor_identification(probes, probe_ids, distractors, *, ks=(1, 10), chu
         probe_ids: `[Q]` integer identities.
         distractors: `[N, D]` embeddings of other identities.
         ks: ints of 1 or more.
+        fars: floats 0 to 1, for MegaFace's verification: its impostors are all pairs of a probe
+            and a distractor. So many of the highest scores are held as the largest rate lets pass.
         chunk_size: int, probes at a time; None chooses by memory (about 256 MB).
 
     Returns:
         dict: `rank_{k}` for each k, float 0 to 1, the share of pairs of probe and mate that have
-        fewer than k distractors before the mate; and `pairs`, int, how many there are.
+        fewer than k distractors before the mate; `tar_at_far_{far}` for each, the share of those
+        pairs that score above the lowest threshold at which FAR does not exceed what is asked; and
+        `pairs`, int, how many there are.
 
     Raises:
         ValueError: shapes or lengths that do not fit, NaN or inf in a row, no identity with two
-            probes.
+            probes, a rate out of range.
 
     References:
         Kemelmacher-Shlizerman et al., "The MegaFace Benchmark", CVPR 2016.
@@ -43,17 +50,22 @@ def distractor_identification(probes, probe_ids, distractors, *, ks=(1, 10), chu
     ids = pairs.ids_of_rows(probe_ids, rows, name="probe_ids")
     ks = [checks.whole_number(k, "ks", least=1) for k in ks]
     rows, others = _grids(rows, others, names=("probes", "distractors"))
-    before = []
+    passing = {far: _passing(far, len(rows) * len(others)) for far in _check_fars(fars)}
+    impostors = _Highest(1 + max(passing.values(), default=-1))
+    before, genuine = [], []
     for row, scores in _scores(rows, others, chunk_size):
         mates = np.flatnonzero(ids == ids[row])
-        mates = mates[mates != row]
+        own = rows[mates[mates != row]] @ rows[row]
         ordered = np.sort(scores)
-        found = len(ordered) - np.searchsorted(ordered, rows[mates] @ rows[row], side="left")
-        before.append(found)
-    before = np.concatenate(before)
+        before.append(len(ordered) - np.searchsorted(ordered, own, side="left"))
+        genuine.append(own)
+        impostors.add(ordered)
+    before, genuine = np.concatenate(before), np.concatenate(genuine)
     if not before.size:
         raise ValueError("No probe has a mate: each of the probes is the only one of its identity.")
     rates = {f"rank_{k}": float(np.mean(before < k)) for k in ks}
+    for far, passed in passing.items():
+        rates[f"tar_at_far_{far:g}"] = float(np.mean(genuine > impostors.at(passed)))
     return {**rates, "pairs": int(before.size)}
 
 
@@ -101,9 +113,7 @@ def detection_and_identification_rate(
         pairs.ids_of_rows(gallery_ids, others, name="gallery_ids"),
     )
     k = checks.whole_number(k, "k", least=1)
-    for far in fars:
-        if not 0 <= far <= 1:
-            raise ValueError(f"fars must be 0 to 1; found {far}.")
+    fars = _check_fars(fars)
     grids = _grids(rows, others, names=("probes", "gallery"))
     known = np.isin(ids, of_gallery)
     if not known.any() or known.all():
@@ -119,11 +129,50 @@ def detection_and_identification_rate(
     strangers = np.sort(best[~known])[::-1]
     report = {f"rank_{k}": float(np.mean(is_found[known]))}
     for far in fars:
-        passed = int(np.floor(far * len(strangers) * (1 + 1e-12)))
+        passed = _passing(far, len(strangers))
         threshold = strangers[passed] if passed < len(strangers) else -np.inf
         rate = np.mean(is_found[known] & (best[known] > threshold))
         report[f"dir_at_far_{far:g}"] = float(rate)
     return {**report, "known": int(known.sum()), "strangers": int((~known).sum())}
+
+
+def _check_fars(fars):
+    for far in fars:
+        if not 0 <= far <= 1:
+            raise ValueError(f"fars must be 0 to 1; found {far}.")
+    return list(fars)
+
+
+def _passing(far, count):
+    """How many of so many may pass at a rate; a product that rounds down is meant in full."""
+    return int(np.floor(far * count * (1 + 1e-12)))
+
+
+class _Highest:
+    """The highest of many scores that come a row at a time."""
+
+    def __init__(self, count):
+        self._count, self._held, self._new, self._waiting = count, np.empty(0), [], 0
+
+    def add(self, rising):
+        """Scores of a row, rising."""
+        if not self._count:
+            return
+        floor = self._held[0] if len(self._held) == self._count else -np.inf
+        first = np.searchsorted(rising, floor, side="right")
+        self._new.append(rising[max(first, len(rising) - self._count) :])
+        self._waiting += len(self._new[-1])
+        if self._waiting > max(self._count, _MERGED_AT):
+            self._merge()
+
+    def at(self, place):
+        """The score with so many before it; -inf where there is none."""
+        self._merge()
+        return self._held[-1 - place] if place < len(self._held) else -np.inf
+
+    def _merge(self):
+        scores = np.sort(np.concatenate([self._held, *self._new]))
+        self._held, self._new, self._waiting = scores[-self._count :], [], 0
 
 
 def _grids(rows, others, *, names):

@@ -73,12 +73,10 @@ def template_report(ids, rows, first, second, same, *, fars=(1e-5, 1e-4, 1e-3), 
         1.0
     """
     ids, rows = np.asarray(ids), as_rows(rows, name="rows")
-    sides = [
-        rows[_places(ids, values, name)] for name, values in (("first", first), ("second", second))
-    ]
+    sides = [_places(ids, values, name) for name, values in (("first", first), ("second", second))]
     scores = np.concatenate(
         [
-            pair_similarities(*(side[start : start + _CHUNK] for side in sides))
+            pair_similarities(*(rows[side[start : start + _CHUNK]] for side in sides))
             for start in range(0, len(sides[0]), _CHUNK)
         ]
     )

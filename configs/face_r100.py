@@ -14,7 +14,7 @@ Data: aligned images as TFRecord, from a folder per person by
 or, where it is `train.rec` and `train.idx`, with --dataset=recordio.
 Evaluation: leave-one-out on held-out people; LFW, CFP-FP and AgeDB as `.bin` files by
     python -m trainers.evaluate --workdir=runs/face_r100 --pairs=lfw.bin --pairs=cfp_fp.bin
-IJB-C and MegaFace by the functions of docs/protocols.md.
+IJB-C by --ijbc=FOLDER, MegaFace by --probes=facescrub --distractors=megaface (docs/protocols.md).
 Command: python -m trainers.train --config=configs/face_r100.py --workdir=runs/face_r100 \
     --config.dataset.path=ms1m
 """

@@ -2,6 +2,8 @@
 
     python -m trainers.evaluate --workdir=runs/glyphs
     python -m trainers.evaluate --workdir=runs/face --pairs=lfw.bin --pairs=cfp_fp.bin
+    python -m trainers.evaluate --workdir=runs/face --ijbc=IJBC
+    python -m trainers.evaluate --workdir=runs/face --probes=facescrub --distractors=megaface
 
 Prints a table, and writes it to evaluation.json beside a sheet of queries with what they found.
 """
@@ -14,6 +16,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _PAIRS = flags.DEFINE_multi_string(
     "pairs", [], "Verification sets: .bin files, or folders of LFW with pairs.txt."
 )
+_IJBC = flags.DEFINE_string("ijbc", "", "Folder of IJB-C: verification of templates.")
+_PROBES = flags.DEFINE_string("probes", "", "Folder per person, to identify among distractors.")
+_DISTRACTORS = flags.DEFINE_string("distractors", "", "Folder of pictures of others.")
 flags.mark_flags_as_required(["workdir"])
 
 
@@ -21,9 +26,15 @@ def main(argv):
     """Evaluates, and says what to do next."""
     del argv
     quiet.import_tensorflow()
-    from trainers import report
+    from trainers import face_protocols, report
 
-    run = report.evaluate_run(_WORKDIR.value, pairs=_PAIRS.value)
+    protocols = face_protocols.asked_for(
+        pairs=_PAIRS.value,
+        ijbc=_IJBC.value,
+        probes=_PROBES.value,
+        distractors=_DISTRACTORS.value,
+    )
+    run = report.evaluate_run(_WORKDIR.value, protocols=protocols)
     print(f"Written to {run.evaluation} and {run.plots}.")
     print(
         f"Next: python -m export.publish --workdir={_WORKDIR.value} "

@@ -1,22 +1,21 @@
 """The evaluation of a finished run, for people and as files."""
 
-import os
-
 import keras
 
 from circle_tf import backbones
-from trainers import commands, datasets, evaluation, face_pairs, pictures
+from trainers import commands, datasets, evaluation, pictures
 from trainers import workdir as workdirs
 
 __all__ = ["evaluate_run", "load_model", "table"]
 
 
-def evaluate_run(path, *, pairs=()):
+def evaluate_run(path, *, protocols=None):
     """Evaluates a finished run, prints the table, writes evaluation.json and a retrieval sheet.
 
     Args:
         path: str, directory of the run.
-        pairs: paths of verification sets, as of `face_pairs.verify`; each is a protocol more.
+        protocols: dict of name to `fn(model) -> dict of numbers`, as of
+            `face_protocols.asked_for`: these are told as well.
 
     Returns:
         trainers.workdir.Workdir.
@@ -36,7 +35,7 @@ def evaluate_run(path, *, pairs=()):
     print(dataset.report)
     model = load_model(files.model)
     results = evaluation.evaluate(model, dataset)
-    results |= {_name_of(pair): face_pairs.verify(model, pair) for pair in pairs}
+    results |= {name: judge(model) for name, judge in (protocols or {}).items()}
     print(table(results))
     step = workdirs.read_json(files.run)["step"]
     pictures.draw_retrieval(model, dataset, files=files, step=step)
@@ -92,16 +91,25 @@ def table(results):
         "genuine": "genuine",
         "impostors": "impostors",
     }
+    templates = {
+        "TAR@FAR=1e-5": "tar_at_far_1e-05",
+        "1e-4": "tar_at_far_0.0001",
+        "1e-3": "tar_at_far_0.001",
+        "templates": "templates",
+        "pairs": "pairs",
+    }
+    identified = {
+        "rank-1": "rank_1",
+        "rank-10": "rank_10",
+        "TAR@FAR=1e-6": "tar_at_far_1e-06",
+        "pairs": "pairs",
+        "distractors": "distractors",
+    }
     lines = []
-    for kind in (cameras, columns, verified):
+    for kind in (cameras, columns, verified, templates, identified):
         chosen = {name: r for name, r in results.items() if set(kind.values()) <= set(r)}
         lines += _rows(chosen, kind)
     return "\n".join(lines)
-
-
-def _name_of(path):
-    """The name of a verification set: that of its file or folder."""
-    return os.path.splitext(os.path.basename(os.path.normpath(path)))[0]
 
 
 def _rows(results, columns):

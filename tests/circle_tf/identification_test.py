@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from circle_tf import identification
+from circle_tf import identification, verification
 from circle_tf.identification import detection_and_identification_rate, distractor_identification
 
 
@@ -30,6 +30,20 @@ def test_distractors_before_the_mate(ties, chunk_size):
         "rank_5": pytest.approx(np.mean(np.array(before) < 5)),
         "pairs": len(before),
     }
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("far", [0.0, 0.004, 0.1, 1.0])
+def test_verification_among_distractors_is_that_of_all_pairs(ties, far, monkeypatch):
+    monkeypatch.setattr(identification, "_MERGED_AT", 40)
+    probes, others = _rows(15, 0, ties=ties), _rows(30, 1, ties=ties)
+    ids = np.arange(15) % 4
+    genuine = (ids[:, None] == ids) & ~np.eye(15, dtype=bool)
+    scores = np.concatenate([(probes @ probes.T)[genuine], (probes @ others.T).ravel()]).round(9)
+    same = np.arange(len(scores)) < genuine.sum()
+    found = distractor_identification(probes, ids, others, fars=(far, 0.5))
+    for rate in (far, 0.5):
+        assert found[f"tar_at_far_{rate:g}"] == verification.tar_at_far(scores, same, rate)
 
 
 def _open_set(probes, ids, gallery, of_gallery, far, k):

@@ -10,7 +10,7 @@ from circle_tf import backbones
 from tests import layouts as fixtures
 from tests.pictures import picture
 from tests.trainers.report_test import finished_run
-from trainers import face_pairs, report, workdir
+from trainers import face_pairs, face_protocols, report, workdir
 from trainers.datasets import base
 
 
@@ -72,7 +72,8 @@ def test_evaluation_of_a_run_tells_the_pairs_too(tmp_path, capsys):
     files = finished_run(tmp_path / "run")
     backbones.build("conv4", (8, 8, 1)).save(files.model)
     write_bin(tmp_path / "agedb_30.bin")
-    report.evaluate_run(files.path, pairs=[str(tmp_path / "agedb_30.bin")])
+    protocols = face_protocols.asked_for(pairs=[str(tmp_path / "agedb_30.bin")])
+    report.evaluate_run(files.path, protocols=protocols)
     found = workdir.read_json(files.evaluation)["agedb_30"]
     lines = capsys.readouterr().out.splitlines()
     (line,) = [line for line in lines if line.startswith("agedb-30")]

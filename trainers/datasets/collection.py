@@ -71,8 +71,8 @@ def to_dataset(name: str, collection: Collection, tests: Collection | None, conf
         collection: what to train on, and where `tests` is None to test on too.
         tests: what to test on, or None to hold classes of `collection` out.
         config: the fields of `images.image_shape`, `test_fraction` (share of the classes to hold
-            out, default 0.2), `verify` (default
-            True: decode every image once before training starts).
+            out, default 0.2), `verify` (default True: decode every image once before training
+            starts).
 
     Returns:
         The data set; without queries and gallery.

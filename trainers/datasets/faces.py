@@ -47,7 +47,6 @@ def _check_bin(path):
 
 def _check_ijbc(path):
     found = ijbc.read(path)
-    root = layouts.find_root(path, ["IJBC", "ijb-c"], holds="meta", name="ijbc")
     counts = {
         "images": len(found.files),
         "templates": len(np.unique(found.templates)),
@@ -58,7 +57,7 @@ def _check_ijbc(path):
         for kind, wanted in _IJBC.items()
         if counts[kind] != wanted
     ]
-    folder = os.path.join(root, "loose_crop")
+    folder = found.folder
     absent = [name for name in found.files if not os.path.isfile(os.path.join(folder, name))]
     if absent:
         some = base.sentence_list(absent, limit=3)
@@ -68,7 +67,7 @@ def _check_ijbc(path):
         with open(os.path.join(folder, name), "rb") as stream:
             contents[f"loose_crop/{name}"] = stream.read()
     lines = [f"  {kind:<9} {count:>10,}" for kind, count in counts.items()]
-    return _report(f"ijbc in {root}:", lines, problems + _faults(contents))
+    return _report(f"ijbc in {os.path.dirname(folder)}:", lines, problems + _faults(contents))
 
 
 def _check_recordio(path):

@@ -8,7 +8,7 @@ import numpy as np
 from trainers.datasets import base, images
 from trainers.datasets.collection import Collection, to_dataset
 
-__all__ = ["collect", "fingerprint", "load"]
+__all__ = ["collect", "fingerprint", "images_below", "load"]
 
 
 def load(config) -> base.Dataset:
@@ -88,6 +88,18 @@ def _collection(path, found, notes):
         content=lambda content: content,
         notes=tuple(notes),
     )
+
+
+def images_below(path):
+    """The images in a folder and in those below it.
+
+    Args:
+        path: folder.
+
+    Returns:
+        List of paths, sorted; empty where there is none.
+    """
+    return sorted(file for file in _files_below(path) if _suffix(file) in images.SUFFIXES)
 
 
 def fingerprint(file):

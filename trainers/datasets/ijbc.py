@@ -17,6 +17,7 @@ class Protocol:
     """Which image is in which template, and which templates are compared.
 
     Args:
+        folder: where the images are.
         files: list of `[N]` names of images.
         templates: `[N]` int64.
         media: `[N]` int64.
@@ -26,7 +27,8 @@ class Protocol:
         same: `[P]` bool.
     """
 
-    def __init__(self, files, templates, media, points, first, second, same):
+    def __init__(self, folder, files, templates, media, points, first, second, same):
+        self.folder = folder
         self.files, self.templates, self.media, self.points = files, templates, media, points
         self.first, self.second, self.same = first, second, same
 
@@ -46,7 +48,6 @@ def read(path: str) -> Protocol:
     root = layouts.find_root(path, ["IJBC", "ijb-c"], holds="meta", name=_NAME)
     rows = _numbers(root, _TEMPLATES, names=1, columns=2)
     points = _numbers(root, _POINTS, names=1, columns=11)
-    pairs = _numbers(root, _PAIRS, names=0, columns=3)
     files = [name for name, _ in rows]
     if files != [name for name, _ in points]:
         raise base.DataError(
@@ -54,7 +55,7 @@ def read(path: str) -> Protocol:
             f"found {len(rows)} and {len(points)} lines."
         )
     ids = np.array([values for _, values in rows], np.int64).reshape(-1, 2)
-    table = np.array([values for _, values in pairs], np.int64).reshape(-1, 3)
+    table = _pairs(root)
     lonely = np.setdiff1d(table[:, :2], ids[:, 0])
     if lonely.size:
         raise base.DataError(
@@ -62,7 +63,26 @@ def read(path: str) -> Protocol:
             f"{base.sentence_list(lonely.tolist(), limit=3)}."
         )
     places = np.array([values[:10] for _, values in points]).reshape(-1, 5, 2)
-    return Protocol(files, ids[:, 0], ids[:, 1], places, table[:, 0], table[:, 1], table[:, 2] == 1)
+    folder, same = os.path.join(root, "loose_crop"), table[:, 2] == 1
+    return Protocol(folder, files, ids[:, 0], ids[:, 1], places, table[:, 0], table[:, 1], same)
+
+
+def _pairs(root):
+    """`[P, 3]`: two templates, and 1 if they are of one person. There are 15 million of them."""
+    path = os.path.join(root, "meta", _PAIRS)
+    if not os.path.isfile(path):
+        layouts.read_lines(root, os.path.join("meta", _PAIRS), name=_NAME)  # Says so.
+    try:
+        table = np.loadtxt(path, np.int64, ndmin=2)
+    except ValueError as error:
+        raise base.DataError(
+            f"{_NAME}: {_PAIRS} must have three whole numbers in each line: {error}."
+        ) from error
+    if table.shape[1] != 3:
+        raise base.DataError(
+            f"{_NAME}: {_PAIRS} must have three whole numbers in each line; found {table.shape[1]}."
+        )
+    return table
 
 
 def _numbers(root, file, *, names, columns):

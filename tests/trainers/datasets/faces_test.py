@@ -95,7 +95,13 @@ def test_ijbc_lists(tmp_path):
     ("file", "content", "message"),
     [
         ("ijbc_template_pair_label.txt", "1 9 1\n", "compares 1 templates that .* not have: 9"),
-        ("ijbc_template_pair_label.txt", "1 x 1\n", "line 1 of .* has not 0 name and 3 numbers"),
+        (
+            "ijbc_template_pair_label.txt",
+            "1 x 1\n",
+            "must have three whole numbers in each line: .*x",
+        ),
+        ("ijbc_template_pair_label.txt", "1 2\n", "three whole numbers in each line; found 2"),
+        ("ijbc_face_tid_mid.txt", "1.jpg 1\n", "line 1 of .* has not 1 name and 2 numbers"),
         ("ijbc_face_tid_mid.txt", "1.jpg 1 10\n", "must list the same images in the same order"),
     ],
 )
