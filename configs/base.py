@@ -35,7 +35,8 @@ def get_config():
                 "embedding_dim": 128,
             },
             "loss": {
-                # circle, class_circle; to compare with: keras_circle, cross_entropy, and those of
+                # circle, class_circle, circle_head (class_circle in less memory, for many classes);
+                # to compare with: keras_circle, cross_entropy, and those of
                 # circle_tf.baselines: unified, contrastive, triplet_semihard, triplet_hard,
                 # triplet_all, lifted_structure, n_pairs, multi_similarity (its base is margin, its
                 # beta is gamma), norm_face, am_softmax, arc_face, proxy_anchor
@@ -46,6 +47,10 @@ def get_config():
                 # circle: above 0, so many embeddings of earlier batches are keys as well
                 "memory_size": 0,
                 "memory_start_step": 0,  # steps in which the memory fills before it is used
+                # circle_head: room for the scores of the classes; above it, blocks of classes
+                "max_bytes": placeholder(int),
+                "sample_rate": placeholder(float),  # below 1: so many of the classes at each step
+                "shards": "",  # replicas: each holds its share of the classes
             },
             # above 0: hold the activations of so many images (of each replica) at a time, to train
             # on batches that memory has no room for; costs a second forward pass

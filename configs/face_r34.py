@@ -11,6 +11,8 @@ Cost: 182,000 steps of 512 images; about two days on eight data-centre GPUs (an 
 Data: aligned images as TFRecord, from a folder per person by
     python -m trainers.data convert --path=FOLDER --output=ms1m
 or, where it is `train.rec` and `train.idx`, with --dataset=recordio.
+More people than memory holds: --config.loss.name=circle_head --config.loss.shards=replicas
+    --config.loss.sample_rate=0.1 (docs/distributed.md).
 Evaluation: leave-one-out on held-out people; LFW, CFP-FP and AgeDB as `.bin` files by
     python -m trainers.evaluate --workdir=runs/face_r34 --pairs=lfw.bin --pairs=cfp_fp.bin
 IJB-C by --ijbc=FOLDER, MegaFace by --probes=facescrub --distractors=megaface (docs/protocols.md).

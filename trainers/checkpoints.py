@@ -13,6 +13,7 @@ import warnings
 import tensorflow as tf
 
 import circle_tf
+from circle_tf import shards
 from circle_tf.files import replacing
 
 __all__ = ["Checkpoints"]
@@ -168,13 +169,16 @@ def _make_variables(model):
     if strategy.num_replicas_in_sync > 1:
         from circle_tf import keras_hooks  # Tries the hooks out: only where replicas train.
 
-        shape = [2, *model.input_shape[1:]]
-        specs = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec([2], tf.int64))
+        inputs = [tf.TensorSpec([2, *x.shape[1:]], x.dtype) for x in model.inputs]
+        ids = tf.TensorSpec([2], tf.int64)
+        specs = (inputs[0], ids) if len(inputs) == 1 else (tuple(inputs),)
         with strategy.scope():
             keras_hooks.build_from(model, specs)
             model.optimizer.build(model.trainable_variables)
         return
     model.optimizer.build(model.trainable_variables)
+    if model.loss is None:  # A layer is the loss, and there are no metrics.
+        return
     model.compute_metrics(
         x=None, y=tf.zeros([2], tf.int64), y_pred=tf.zeros([2, model.output_shape[-1]])
     )
@@ -192,5 +196,8 @@ def _accumulator_variables(model):
 
 
 def _raw(variables):
-    """The tf.Variables under Keras' variables, which tf.train.Checkpoint does not take."""
-    return [variable.value for variable in variables]
+    """The tf.Variables under Keras' variables, which tf.train.Checkpoint does not take.
+
+    Of variables whose rows are spread over replicas it takes the whole.
+    """
+    return [v if shards.is_sharded(v) else v.value for v in variables]

@@ -38,11 +38,14 @@ class Models:
     Args:
         embedding: raw pixels `[B, H, W, C]` in 0..255 to unit embeddings `[B, D]` float32.
         training: the compiled model that `fit` trains. With pair-wise losses it ends in the
-            embeddings, with class-level losses in cosines or logits `[B, num_classes]`.
+            embeddings, with class-level losses in cosines or logits `[B, num_classes]`; with the
+            head it takes the ids `[B]` as a second input and ends in losses `[B]`.
+        margin: float, of the loss, or None where it has none.
     """
 
     embedding: keras.Model
     training: keras.Model
+    margin: float | None
 
 
 def build(config, *, image_shape, num_classes, steps):
@@ -70,6 +73,7 @@ def build(config, *, image_shape, num_classes, steps):
         raise commands.ConfigError(
             f"loss.memory_size is for the loss circle; found {config.loss.name!r}."
         )
+    _check_head_fields(config.loss)
     with commands.config_errors():
         backbone = backbones.build(
             config.model.backbone,
@@ -82,18 +86,31 @@ def build(config, *, image_shape, num_classes, steps):
             backbone.output, dim=config.model.embedding_dim, classes=num_classes, loss=config.loss
         )
     embedding = circle_tf.EmbeddingModel(backbone.input, ends.embeddings, name="embedding_model")
-    training = circle_tf.EmbeddingModel(backbone.input, ends.outputs, name="training_model")
+    inputs = [backbone.input, *ends.more_inputs]
+    inputs = inputs if ends.more_inputs else inputs[0]
+    training = circle_tf.EmbeddingModel(inputs, ends.outputs, name="training_model")
     with commands.config_errors():
         training.compile(
             optimizer=optimizers.build(config.optimizer, steps=_updates(config, steps)),
             loss=ends.loss,
-            metrics=ends.metrics,
+            metrics=ends.metrics or None,  # An empty list Keras would want to build.
             jit_compile=runtime.jit_compile(config),
             # 0 is off; what is neither that nor a size is for compile to refuse.
             cached_gradient_batch=config.cached_gradient_batch or None,
             gradient_accumulation=config.gradient_accumulation,
         )
-    return Models(embedding, training)
+    return Models(embedding, training, ends.margin)
+
+
+def _check_head_fields(loss):
+    """What the head alone can do is not to be asked of another loss."""
+    if loss.name == "circle_head":
+        return
+    for name in ("max_bytes", "sample_rate", "shards"):
+        if loss[name]:
+            raise commands.ConfigError(
+                f"loss.{name} is for the loss circle_head; found {loss.name!r}."
+            )
 
 
 def _updates(config, steps):
@@ -107,8 +124,15 @@ class _Ends:
 
     embeddings: keras.KerasTensor
     outputs: keras.KerasTensor
-    loss: keras.losses.Loss
+    loss: keras.losses.Loss | None
     metrics: list
+    more_inputs: tuple = ()
+    head: keras.layers.Layer | None = None
+
+    @property
+    def margin(self):
+        """Of the loss or of the head that is the loss."""
+        return getattr(self.loss or self.head, "margin", None)
 
 
 def _objective(name):
@@ -116,6 +140,7 @@ def _objective(name):
     objectives = {
         "circle": _circle,
         "class_circle": _class_circle,
+        "circle_head": _circle_head,
         "keras_circle": _keras_circle,
         "cross_entropy": _cross_entropy,
         **dict.fromkeys(_PAIR_BASELINES, _pair_baseline),
@@ -152,6 +177,22 @@ def _class_circle(features, *, dim, classes, loss):
     loss = circle_tf.ClassCircleLoss(**_given(loss))
     monitors = circle_tf.metrics.monitors(margin=loss.margin, labels="class")
     return _Ends(embeddings, cosines, loss, monitors)
+
+
+def _circle_head(features, *, dim, classes, loss):
+    """As `_class_circle`, in a layer that needs not hold the cosines to all classes."""
+    ids = keras.Input((), dtype="int64", name="ids")
+    embeddings = circle_tf.UnitEmbedding(dim, name="embedding")(features)
+    own = {name: loss[name] for name in ("max_bytes", "sample_rate") if loss[name] is not None}
+    head = circle_tf.CircleHead(
+        classes,
+        as_model_loss=True,
+        shards=loss.shards or None,
+        name="classes",
+        **own,
+        **_given(loss),
+    )
+    return _Ends(embeddings, head((embeddings, ids)), None, [], (ids,), head)
 
 
 def _keras_circle(features, *, dim, classes, loss):

@@ -5,7 +5,7 @@ import numpy as np
 from circle_tf.files import replacing
 from trainers import evaluation
 
-__all__ = ["save_class_weights", "save_examples"]
+__all__ = ["class_weights_of", "save_class_weights", "save_examples"]
 
 _MOST_BYTES = 64 << 20
 
@@ -30,17 +30,30 @@ def save_examples(path, dataset, *, examples, seed):
         np.savez_compressed(file, **content)
 
 
-def save_class_weights(path, model, *, class_names):
-    """Writes the class weights of a class-level run, which its embedding model does not hold.
+def class_weights_of(model):
+    """The class weights of a class-level run, which its embedding model does not hold.
+
+    Where they are spread over the replicas of several workers every worker must call it.
+
+    Args:
+        model: the model that trained.
+
+    Returns:
+        `[C, D]`, or None without class weights.
+    """
+    found = [layer for layer in model.layers if hasattr(layer, "class_weights")]
+    return np.asarray(found[0].class_weights) if found else None
+
+
+def save_class_weights(path, weights, *, class_names):
+    """Writes class weights.
 
     Args:
         path: the file, `.npz` with `class_weights` `[C, D]` and `class_names` `[C]`.
-        model: the model that trained; without class weights nothing is written.
+        weights: as of `class_weights_of`; of None nothing is written.
         class_names: names of the classes.
     """
-    found = [layer for layer in model.layers if hasattr(layer, "class_weights")]
-    if not found:
+    if weights is None:
         return
-    weights = np.asarray(found[0].class_weights)
     with replacing(path) as partial, open(partial, "wb") as file:
         np.savez(file, class_weights=weights, class_names=np.array(class_names, str))

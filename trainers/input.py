@@ -8,7 +8,7 @@ from trainers import commands, data_service
 __all__ = ["batches"]
 
 
-def batches(config, split, *, strategy, start_step, num_steps):
+def batches(config, split, *, strategy, start_step, num_steps, ids_as_input=False):
     """What `fit` reads: the batches of some steps, the same under every strategy.
 
     The rows of a step's batch are split contiguously over workers and then over their replicas, in
@@ -20,16 +20,23 @@ def batches(config, split, *, strategy, start_step, num_steps):
         strategy: tf.distribute.Strategy.
         start_step: int, the first step.
         num_steps: int.
+        ids_as_input: whether the model takes the ids as its second input, and no targets.
 
     Returns:
-        tf.data.Dataset, or what the strategy distributes, of (images, ids).
+        tf.data.Dataset, or what the strategy distributes, of (images, ids), or with `ids_as_input`
+        of ((images, ids),).
 
     Raises:
         commands.ConfigError: batches smaller than the number of replicas.
     """
     size = config.batch.classes_per_batch * config.batch.examples_per_class
     make = data_service.batches if config.data_service else data_service.own_batches
-    part = functools.partial(make, config, split, start_step=start_step, num_steps=num_steps)
+    given = functools.partial(make, config, split, start_step=start_step, num_steps=num_steps)
+
+    def part(**which):
+        found = given(**which)
+        return found.map(lambda images, ids: ((images, ids),)) if ids_as_input else found
+
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
         return part(part=(0, 1))

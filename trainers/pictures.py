@@ -24,13 +24,13 @@ class BeforeAndAfter:
         model: the embedding model before training; its embeddings are kept.
         dataset: trainers.datasets.Dataset.
         files: trainers.workdir.Workdir.
-        loss: the loss, whose margin is drawn.
+        margin: float, the loss's, whose boundary is drawn; None for the paper's usual one.
         seed: int, which examples are shown.
     """
 
-    def __init__(self, model, dataset, *, files, loss, seed):
+    def __init__(self, model, dataset, *, files, margin, seed):
         self._files, self._split = files, dataset.test
-        self._margin = getattr(loss, "margin", _USUAL_MARGIN)
+        self._margin = _USUAL_MARGIN if margin is None else margin
         self._rows = evaluation.choose_classes(dataset.test, examples=_POINTS, seed=seed)
         self._before = evaluation.embed(model, self._split, self._rows)
 

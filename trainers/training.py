@@ -77,23 +77,26 @@ def _train(run, *, config_name):
     """Trains on every worker; draws and saves on the chief."""
     config, dataset, models, files = run.config, run.dataset, run.models, run.files
     if not run.is_chief:
-        return _fit(run)
+        _fit(run)
+        held_out.class_weights_of(models.training)
+        return
     files.claim(config)
     drawing = pictures.BeforeAndAfter(
-        models.embedding, dataset, files=files, loss=models.training.loss, seed=config.seed
+        models.embedding, dataset, files=files, margin=models.margin, seed=config.seed
     )
     _fit(run)
+    weights = held_out.class_weights_of(models.training)
     drawing.draw(models.embedding, step=run.steps)
-    _keep_data(run)
+    _keep_data(run, weights)
     _finish(config_name, models=models, files=files, steps=run.steps)
 
 
-def _keep_data(run):
+def _keep_data(run, class_weights):
     """What publishing needs of the data and of the class weights."""
     config, dataset, files = run.config, run.dataset, run.files
     held_out.save_examples(files.held_out, dataset, examples=config.eval_examples, seed=config.seed)
     held_out.save_class_weights(
-        files.class_weights, run.models.training, class_names=dataset.train.class_names
+        files.class_weights, class_weights, class_names=dataset.train.class_names
     )
 
 
@@ -170,6 +173,7 @@ def _fit(run):
                     config,
                     run.dataset.train,
                     strategy=models.training.distribute_strategy,
+                    ids_as_input=len(models.training.inputs) > 1,
                     start_step=step,
                     num_steps=span.steps,
                 ),

@@ -1,6 +1,7 @@
 """The server answers as TF Serving does, case by case; --target asks a real one instead."""
 
 import base64
+import time
 
 import grpc
 import numpy as np
@@ -584,6 +585,14 @@ def test_reload_without_models(target):
     _refused(target.models.HandleReloadConfigRequest, request, INVALID, "ModelConfigList")
 
 
+def _await_absence(target, model):
+    """A reload waits for models that come, and not for those that go."""
+    end = time.monotonic() + 30
+    while target.get(f"/v1/models/{model}/metadata").status_code != 404:
+        assert time.monotonic() < end, f"{model} is still served."
+        time.sleep(0.05)
+
+
 def test_reload_moves_labels_and_adds_models(target):
     def change(models):
         models[0].version_labels["stable"] = 2
@@ -599,6 +608,6 @@ def test_reload_moves_labels_and_adds_models(target):
     finally:
         request = _reload_request(target.folder, lambda models: None)
         target.models.HandleReloadConfigRequest(request, timeout=30)
-    assert target.get("/v1/models/more/metadata").status_code == 404
+    _await_absence(target, "more")
     found = target.prediction.Predict(_predict_request(_spec(label="stable")), timeout=30)
     assert found.model_spec.version.value == 1

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 import circle_tf
 from configs import digits
-from trainers import commands, experiment
+from trainers import commands, experiment, held_out
 
 LOSSES = ["circle", "class_circle", "keras_circle", "cross_entropy"]
 LOSSES += [*experiment._PAIR_BASELINES, *experiment._CLASS_BASELINES]
@@ -45,6 +45,22 @@ def test_every_loss_trains_the_embeddings(name):
     assert abs(models.embedding(pixels()).numpy() - before).max() > 1e-3
     monitors = {"s_p", "s_n", "valid_anchors", "weight_p", "weight_n"}
     assert set(history) == {"loss"} | ({"accuracy"} if name == "cross_entropy" else monitors)
+
+
+def test_the_head_trains_as_classifier_and_loss_do():
+    histories, found = [], []
+    for name in ("class_circle", "circle_head"):
+        models = build(recipe(name=name, margin=0.25, gamma=32.0))
+        ids_as_input = len(models.training.inputs) > 1
+        data = ((pixels(), IDS),) if ids_as_input else (pixels(), IDS)
+        data = tf.data.Dataset.from_tensors(data).repeat()
+        fitted = models.training.fit(data, epochs=2, steps_per_epoch=5, shuffle=False, verbose=0)
+        histories.append(fitted.history["loss"])
+        found.append([models.embedding(pixels()), held_out.class_weights_of(models.training)])
+        assert models.margin == 0.25
+    np.testing.assert_allclose(*histories, rtol=1e-4)
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +142,11 @@ def cached(size):
         (recipe(memory_size=-1), "memory_size must be a whole number of 1 or more; found -1"),
         (recipe(memory_size=9, memory_start_step=-1), "start_step must be .*found -1"),
         (recipe(memory_start_step=9), "wants a loss.memory_size above 0"),
+        (recipe(name="class_circle", sample_rate=0.5), "sample_rate is for the loss circle_head"),
+        (recipe(name="circle", shards="replicas"), "shards is for the loss circle_head; found 'ci"),
+        (recipe(name="circle_head", shards="devices"), "shards must be None or .replicas."),
+        (recipe(name="circle_head", sample_rate=1.5), "sample_rate must be a number above 0"),
+        (recipe(name="circle_head", max_bytes=0), "max_bytes must be .*found 0"),
         (recipe(name="class_circle", memory_size=9), "for the loss circle; found 'class_circle'"),
         (cached(-2), "cached_gradient_batch must be .*found -2"),
         (accumulating(0), "gradient_accumulation must be .*found 0"),
