@@ -4,9 +4,9 @@
     python -m benchmarks.head_benchmark --classes=1000000 --dim=512 --rows=512 --rounds=1 --nopeers
 
 Forward and backward, float32, without the optimizer. The floor is logits, and the gradients by
-embeddings and class weights from them, compiled by XLA. Held, streamed and a sample of 0.1 of the
-classes stand in one table with a plain PyTorch circle-softmax and pytorch-metric-learning's
-ArcFace, which need `make bench-peers`.
+embeddings and class weights from them, compiled by XLA. Held and streamed, both with products of
+float32 and of bfloat16, and a sample of 0.1 of the classes stand in one table with a plain PyTorch
+circle-softmax and pytorch-metric-learning's ArcFace, which need `make bench-peers`.
 """
 
 import contextlib
@@ -58,13 +58,17 @@ def step_of(unit, ids, weights, **options):
 def timers_of(unit, ids, weights):
     """Our ways, by name."""
     cosines = 4 * len(unit) * len(weights)
+    streamed = {"max_bytes": min(_STREAMED_BYTES, cosines - 1)}
+    low = {"product_dtype": "bfloat16"}
     steps = {
         "three products": floor_of(unit, weights),
-        "streamed": step_of(unit, ids, weights, max_bytes=min(_STREAMED_BYTES, cosines - 1)),
+        "streamed": step_of(unit, ids, weights, **streamed),
+        "streamed, bfloat16 products": step_of(unit, ids, weights, **streamed, **low),
         "sample_rate=0.1": step_of(unit, ids, weights, sample_rate=0.1),
     }
     if cosines <= 2**30:
         steps["held"] = step_of(unit, ids, weights, max_bytes=2**30)
+        steps["held, bfloat16 products"] = step_of(unit, ids, weights, max_bytes=2**30, **low)
     return {name: timing.stopwatch(step) for name, step in steps.items()}
 
 

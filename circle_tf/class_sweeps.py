@@ -36,15 +36,17 @@ class Layout(NamedTuple):
     block: int | None
     kept: bool
     in_place: bool
+    product_dtype: str | None = None  # None: of the inputs.
 
 
-def layout_of(unit, num_classes, max_bytes):
+def layout_of(unit, num_classes, max_bytes, product_dtype=None):
     """How the classes are cut for a batch.
 
     Args:
         unit: `[B, D]`.
         num_classes: int C, or None where it is unknown when traced.
         max_bytes: int, budget for cosines.
+        product_dtype: None, or name of the dtype to which the factors of products are rounded.
 
     Returns:
         `Layout`.
@@ -54,7 +56,7 @@ def layout_of(unit, num_classes, max_bytes):
     """
     batch, in_place = unit.shape[0], not compilation.within_xla()
     if num_classes is None:
-        return Layout(None, None, True, in_place)
+        return Layout(None, None, True, in_place, product_dtype)
     row_bytes = unit.dtype.size * max(1, batch or 1024)
     fewest = min(num_classes, _FEWEST_CLASSES)
     if row_bytes * fewest > max_bytes:
@@ -66,7 +68,7 @@ def layout_of(unit, num_classes, max_bytes):
     kept = batch is not None and row_bytes * num_classes <= max_bytes
     if kept:
         block = max(block, -(-num_classes // _MOST_KEPT))
-    return Layout(num_classes, min(block, num_classes), kept, in_place)
+    return Layout(num_classes, min(block, num_classes), kept, in_place, product_dtype)
 
 
 @tf.function(autograph=False)
@@ -142,11 +144,12 @@ def backward(unit, weights, ids, live, options, layout, scales, inverse, kept, u
         if layout.kept:
             cosines = next(kept)
         else:
-            cosines = _scaled(tf.matmul(unit, rows, transpose_b=True), lengths)
+            cosines = _scaled(_product(unit, rows, layout, transpose_b=True), lengths)
         there = None if live is None else _slice(live, start, size)
         slopes, along = _slopes(cosines, lengths, scales, ids - _long(start), there, options)
-        of_unit = tf.add_n([of_unit, tf.matmul(slopes, rows)])
-        found = _across(tf.matmul(slopes, unit, transpose_a=True), rows, lengths, along)
+        of_unit = tf.add_n([of_unit, _product(slopes, rows, layout)])
+        found = _product(slopes, unit, layout, transpose_a=True)
+        found = _across(found, rows, lengths, along)
         return of_unit, _write(of_weights, start, size, found, layout)
 
     return _each_block(
@@ -163,7 +166,7 @@ def _sweep(unit, weights, ids, live, state, options, layout):
 
     def visit(start, size, state, inverse):
         rows = _slice(weights, start, size)
-        products = tf.matmul(unit, rows, transpose_b=True)
+        products = _product(unit, rows, layout, transpose_b=True)
         lengths = _inverse_lengths(rows)
         there = None if live is None else _slice(live, start, size)
         cosines, state = _add_negatives(
@@ -199,6 +202,13 @@ def _each_block(visit, layout, total, values):
     if rest:
         values = visit(whole * layout.block, rest, *values)
     return tuple(values)
+
+
+def _product(a, b, layout, **transposed):
+    if layout.product_dtype is None:
+        return tf.matmul(a, b, **transposed)
+    a, b = tf.cast(a, layout.product_dtype), tf.cast(b, layout.product_dtype)
+    return tf.cast(tf.matmul(a, b, **transposed), tf.float32)
 
 
 def _long(start):

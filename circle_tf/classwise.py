@@ -23,6 +23,7 @@ def class_losses(
     detach_weights=True,
     max_bytes=DEFAULT_MAX_BYTES,
     live=None,
+    product_dtype=None,
 ):
     """Circle loss of each example against class weights of any length.
 
@@ -39,6 +40,7 @@ def class_losses(
             are computed twice, a block at a time (so too where B is unknown when traced). Where C
             is unknown then, it does not count.
         live: None, or bool `[C]`: classes that count; own classes must be among them.
+        product_dtype: None, or "bfloat16"; see `CircleHead`.
 
     Returns:
         `[B]` losses in nats.
@@ -60,7 +62,9 @@ def class_losses(
     circle.check_hyperparameters(margin=margin, gamma=gamma)
     options = tiles.Options(float(margin), float(gamma), bool(detach_weights))
     unit, class_weights = tf.convert_to_tensor(unit), tf.convert_to_tensor(class_weights)
-    layout = class_sweeps.layout_of(unit, class_weights.shape[0], check_max_bytes(max_bytes))
+    layout = class_sweeps.layout_of(
+        unit, class_weights.shape[0], check_max_bytes(max_bytes), product_dtype
+    )
 
     @tf.custom_gradient
     def attach(unit, class_weights):

@@ -48,6 +48,12 @@ class CircleHead(layers.LossLayer):
             device. Build and train the head within an `EmbeddingModel` under the strategy; on one
             replica it makes no difference. Saved is the whole matrix, for any number of replicas;
             see docs/distributed.md.
+        product_dtype: None, or "bfloat16": the products take embeddings and class weights rounded
+            to bfloat16, as from a bfloat16 copy of the weights, which is never held; the weights
+            themselves and their optimizer state stay float32. The cosine to the own class is
+            computed in float32; other cosines and the gradients are right to about 1 in 250, their
+            sums over classes better (docs/benchmarks.md). Faster where the processor multiplies
+            bfloat16.
         **kwargs: `name`, `dtype`.
 
     Call arguments:
@@ -87,6 +93,7 @@ class CircleHead(layers.LossLayer):
         sample_rate=1.0,
         seed=0,
         shards=None,
+        product_dtype=None,
         **kwargs,
     ):
         super().__init__(
@@ -101,6 +108,7 @@ class CircleHead(layers.LossLayer):
         self.max_bytes = classwise.check_max_bytes(max_bytes)
         self.sample_rate, self.seed = _check_rate(sample_rate), int(seed)
         self.shards = _check_shards(shards)
+        self.product_dtype = _check_product_dtype(product_dtype)
 
     def build(self, input_shape):
         """Makes the class weights `[C, D]`."""
@@ -179,8 +187,13 @@ class CircleHead(layers.LossLayer):
             ids,
             live=live,
             max_bytes=self.max_bytes,
+            product_dtype=self._product_dtype_for(unit),
             **self.hyperparameters(),
         )
+
+    def _product_dtype_for(self, unit):
+        """None where it is that of float64 embeddings, whose user wants no rounding at all."""
+        return None if unit.dtype == tf.float64 else self.product_dtype
 
     def _classes(self, ids, part, everyone, *, sampled):
         """`(class weights, own classes counted among them, which of them count)`."""
@@ -204,7 +217,7 @@ class CircleHead(layers.LossLayer):
 
     def get_config(self):
         """The constructor's arguments."""
-        names = ("num_classes", "max_bytes", "sample_rate", "seed", "shards")
+        names = ("num_classes", "max_bytes", "sample_rate", "seed", "shards", "product_dtype")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
@@ -213,6 +226,12 @@ def _check_rate(rate):
     if not is_number or not 0 < rate <= 1:
         raise ValueError(f"sample_rate must be a number above 0, at most 1; found {rate!r}.")
     return float(rate)
+
+
+def _check_product_dtype(dtype):
+    if dtype not in (None, "bfloat16"):
+        raise ValueError(f'product_dtype must be None or "bfloat16"; found {dtype!r}.')
+    return None if dtype is None else "bfloat16"  # TensorFlow's dtype is equal to its name.
 
 
 def _check_shards(shards):

@@ -21,6 +21,7 @@ def sharded_class_losses(
     detach_weights=True,
     max_bytes=classwise.DEFAULT_MAX_BYTES,
     live=None,
+    product_dtype=None,
 ):
     """Circle loss of this replica's examples against the classes of all replicas.
 
@@ -37,6 +38,7 @@ def sharded_class_losses(
         detach_weights: see `circle_loss`.
         max_bytes: int, budget of this replica for the cosines `[N, c]`; see `class_losses`.
         live: None, or bool `[c]`: classes that count.
+        product_dtype: None, or "bfloat16"; see `CircleHead`.
 
     Returns:
         `[n]` losses in nats.
@@ -58,7 +60,9 @@ def sharded_class_losses(
     circle.check_hyperparameters(margin=margin, gamma=gamma)
     options = tiles.Options(float(margin), float(gamma), bool(detach_weights))
     everyone, offset = replicas.gather_rows(unit)
-    layout = class_sweeps.layout_of(everyone, part.shape[0], classwise.check_max_bytes(max_bytes))
+    layout = class_sweeps.layout_of(
+        everyone, part.shape[0], classwise.check_max_bytes(max_bytes), product_dtype
+    )
 
     @tf.custom_gradient
     def attach(everyone, part):

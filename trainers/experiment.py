@@ -29,6 +29,8 @@ _CLASS_BASELINES = {
     "arc_face": (baselines.ArcFaceLoss, {}),
     "proxy_anchor": (baselines.ProxyAnchorLoss, {}),
 }
+# Those that keep the head's default where the recipe has None.
+_HEAD_FIELDS = ("max_bytes", "sample_rate", "product_dtype")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,7 +108,7 @@ def _check_head_fields(loss):
     """What the head alone can do is not to be asked of another loss."""
     if loss.name == "circle_head":
         return
-    for name in ("max_bytes", "sample_rate", "shards"):
+    for name in (*_HEAD_FIELDS, "shards"):
         if loss[name]:
             raise commands.ConfigError(
                 f"loss.{name} is for the loss circle_head; found {loss.name!r}."
@@ -183,7 +185,7 @@ def _circle_head(features, *, dim, classes, loss):
     """As `_class_circle`, in a layer that needs not hold the cosines to all classes."""
     ids = keras.Input((), dtype="int64", name="ids")
     embeddings = circle_tf.UnitEmbedding(dim, name="embedding")(features)
-    own = {name: loss[name] for name in ("max_bytes", "sample_rate") if loss[name] is not None}
+    own = {name: loss[name] for name in _HEAD_FIELDS if loss[name] is not None}
     head = circle_tf.CircleHead(
         classes,
         as_model_loss=True,

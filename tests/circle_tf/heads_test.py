@@ -46,6 +46,53 @@ def test_same_losses_and_gradients_as_classifier_and_loss(policy, jit):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
 
 
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("max_bytes", [2**20, 64 * 48 * 4])
+def test_bfloat16_products_are_those_of_float32_rounded(jit, max_bytes):
+    rng = np.random.default_rng(0)
+    start, ids = rng.normal(size=(300, 32)).astype(np.float32), rng.integers(0, 300, 48)
+    rows = start[ids] + 0.7 * rng.normal(size=(48, 32)).astype(np.float32)
+
+    def gradients(product_dtype):
+        head = circle_tf.CircleHead(300, max_bytes=max_bytes, product_dtype=product_dtype)
+        head.build((rows.shape, ids.shape))
+        head.class_weights.assign(start)
+
+        @tf.function(jit_compile=jit)
+        def compute(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                values = head((x, tf.constant(ids)))
+            return values, *tape.gradient(values, [x, *stacks.tensors([head.class_weights])])
+
+        assert head.class_weights.numpy().dtype == np.float32
+        return [value.numpy() for value in compute(tf.constant(rows))]
+
+    exact, rounded = gradients(None), gradients("bfloat16")
+    for a, b in zip(exact, rounded, strict=True):
+        assert b.dtype == np.float32
+        assert 1e-4 < np.linalg.norm(a - b) / np.linalg.norm(a) < 0.05
+    for a, b in zip(exact[1:], rounded[1:], strict=True):
+        assert (a * b).sum() > 0.999 * np.linalg.norm(a) * np.linalg.norm(b)
+
+
+def test_bfloat16_products_leave_float64_alone():
+    rows, ids = rows_and_ids()
+    heads = [circle_tf.CircleHead(9, dtype="float64", product_dtype=d) for d in (None, "bfloat16")]
+    for head in heads:
+        head.build((rows.shape, ids.shape))
+    heads[1].set_weights(heads[0].get_weights())
+    values = [head((rows.astype(np.float64), ids)) for head in heads]
+    assert values[0].dtype == tf.float64
+    np.testing.assert_array_equal(*values)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", True])
+def test_refuses_other_dtypes_of_products(dtype):
+    with pytest.raises(ValueError, match='product_dtype must be None or "bfloat16"; found'):
+        circle_tf.CircleHead(9, product_dtype=dtype)
+
+
 def test_adds_the_mean_to_the_models_losses():
     rows, ids = rows_and_ids()
     head, classifier = two_heads(as_model_loss=True)

@@ -122,6 +122,12 @@ def test_a_sample_over_replicas_is_the_sample_of_one_device():
     assert_same(fit(runs[0])["loss"], fit(model_of(1, classes=40, optimizer=sgd))["loss"], atol=9)
 
 
+def test_bfloat16_products_over_replicas_are_those_of_one_device():
+    runs = [model_of(n, product_dtype="bfloat16", optimizer=sgd) for n in (1, 2)]
+    assert_same(fit(runs[0])["loss"], fit(runs[1])["loss"], rtol=1e-3)
+    assert_same(numbers(runs[0]), numbers(runs[1]), atol=1e-3)
+
+
 def sgd():
     return keras.optimizers.SGD(0.05)
 

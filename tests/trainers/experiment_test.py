@@ -146,6 +146,7 @@ def cached(size):
         (recipe(name="circle", shards="replicas"), "shards is for the loss circle_head; found 'ci"),
         (recipe(name="circle_head", shards="devices"), "shards must be None or .replicas."),
         (recipe(name="circle_head", sample_rate=1.5), "sample_rate must be a number above 0"),
+        (recipe(name="circle_head", product_dtype="half"), "product_dtype must be None or"),
         (recipe(name="circle_head", max_bytes=0), "max_bytes must be .*found 0"),
         (recipe(name="class_circle", memory_size=9), "for the loss circle; found 'class_circle'"),
         (cached(-2), "cached_gradient_batch must be .*found -2"),
