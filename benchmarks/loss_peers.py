@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import torch
-from pytorch_metric_learning import losses, reducers
+from pytorch_metric_learning import distances, losses, miners, reducers
 
 from benchmarks import peers, timing
 from benchmarks.data import noisy_classes
@@ -35,6 +35,50 @@ def circle_value(inputs, *, case="", margin=0.25, gamma=80.0):
     """`{"loss": float, "gradient": [B, D]}`, the mean over anchors: to check what is timed."""
     loss, gradient = _step(inputs, case=case, margin=margin, gamma=gamma)()
     return {"loss": loss.item(), "gradient": gradient.tolist()}
+
+
+def loss_value(inputs, *, name):
+    """`{"loss": float, "gradient": [B, D]}` of a loss, the mean over anchors or pairs.
+
+    Args:
+        inputs: arrays `embeddings` `[B, D]`, `labels` `[B]`, `weights` `[C, D]`, float64.
+        name: as in `benchmarks.loss_agreement`.
+    """
+    rows, labels, weights = (
+        torch.from_numpy(inputs[key]) for key in ("embeddings", "labels", "weights")
+    )
+    rows.requires_grad_()
+    loss, miner = _losses(weights)[name]
+    value = loss(rows, labels, miner(rows, labels) if miner else None)
+    value.backward()
+    return {"loss": value.item(), "gradient": rows.grad.tolist()}
+
+
+def _losses(weights):
+    """`(loss, miner or None)` by name."""
+    mean, apart = {"reducer": reducers.MeanReducer()}, distances.LpDistance()
+    classes, dim = weights.shape
+    of_classes = {
+        "am_softmax": losses.CosFaceLoss(classes, dim, margin=0.35, scale=64),
+        "arc_face": losses.ArcFaceLoss(classes, dim, margin=np.degrees(0.5), scale=64),
+        "norm_face": losses.NormalizedSoftmaxLoss(classes, dim, temperature=1 / 16),
+    }
+    for loss in of_classes.values():
+        loss.W.data = weights.T.contiguous()
+    of_classes["proxy_anchor"] = losses.ProxyAnchorLoss(classes, dim, margin=0.1, alpha=32)
+    of_classes["proxy_anchor"].proxies.data = weights
+    hard = losses.TripletMarginLoss(margin=0.2, distance=apart, **mean)
+    soft = losses.TripletMarginLoss(margin=0, smooth_loss=True, distance=apart, **mean)
+    lifted = losses.LiftedStructureLoss(neg_margin=1, distance=apart, **mean)
+    similar = losses.MultiSimilarityLoss(alpha=2, beta=50, base=0.5, **mean)
+    return {
+        **{name: (loss, None) for name, loss in of_classes.items()},
+        "circle": (losses.CircleLoss(m=0.25, gamma=80, **mean), None),
+        "triplet_hard": (hard, miners.BatchHardMiner(distance=apart)),
+        "triplet_all_soft": (soft, None),
+        "lifted_structure": (lifted, None),
+        "multi_similarity": (similar, miners.MultiSimilarityMiner(epsilon=0.1)),
+    }
 
 
 def versions(_):
@@ -78,6 +122,7 @@ def _by_hand():
 
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1].endswith(".npz"):
-        peers.serve({"circle": circle, "circle_value": circle_value, "versions": versions})
+        own = {"circle": circle, "circle_value": circle_value, "loss_value": loss_value}
+        peers.serve({**own, "versions": versions})
     else:
         _by_hand()
