@@ -10,7 +10,7 @@ import os
 
 import keras
 
-from circle_tf import branches, compat, normalization
+from circle_tf import branches, compat, iresnet, normalization
 
 __all__ = ["build", "import_keras_cv", "names"]
 
@@ -99,16 +99,17 @@ def build(name, input_shape, *, pooling=None, weights=None):
     """A backbone as a Keras model from raw pixels to features.
 
     The model scales pixels itself, as its kind of net wants them (0..1 for `conv4` and keras-cv,
-    the application's own `preprocess_input` for keras.applications), so that training and serving
-    cannot differ. Weights start at random, or come from a file: nothing is downloaded.
+    -1..1 for `iresnet`, the application's own `preprocess_input` for keras.applications), so that
+    training and serving cannot differ. Weights start at random, or come from a file: nothing is
+    downloaded.
 
     Args:
-        name: str, one of `names()`: `conv4`, `mgn` (see `circle_tf.branches`), keras-cv's ResNetV2,
-            EfficientNetV2 and MobileNetV3 in lower case (`resnet18_v2`), or a function of
-            `keras.applications` (`ResNet50`).
+        name: str, one of `names()`: `conv4`, `mgn` (see `circle_tf.branches`), `iresnet34` and
+            its like (see `circle_tf.iresnet`), keras-cv's ResNetV2, EfficientNetV2 and MobileNetV3
+            in lower case (`resnet18_v2`), or a function of `keras.applications` (`ResNet50`).
         input_shape: `(H, W, C)` of the images, pixels.
         pooling: how feature maps become features: `average`, `max` or `flatten`. Default:
-            `flatten` for `conv4`, `average` for the others; `mgn` has its own.
+            `flatten` for `conv4` and `iresnet`, `average` for the others; `mgn` has its own.
         weights: path of a file with the backbone's weights (`.weights.h5`; for keras.applications
             also the `_notop.h5` files; for `mgn` those of ResNet50), or None.
 
@@ -130,13 +131,14 @@ def build(name, input_shape, *, pooling=None, weights=None):
     if name == "mgn":
         features = branches.multi_granularity(inputs, weights=weights)
         return keras.Model(inputs, features, name=name)
-    if name == "conv4":
-        maps = _conv4(inputs, weights=weights)
+    if name == "conv4" or name in iresnet.BLOCKS:
+        maps = _own(inputs, name, weights=weights)
     elif name in _applications():
         maps = _application(inputs, name, weights=weights)
     else:
         maps = _keras_cv(inputs, name, weights=weights)
-    pooling = pooling or ("flatten" if name == "conv4" else "average")
+    flat = name == "conv4" or name in iresnet.BLOCKS
+    pooling = pooling or ("flatten" if flat else "average")
     return keras.Model(inputs, _POOLING[pooling](name="features")(maps), name=name)
 
 
@@ -147,7 +149,8 @@ def names():
         >>> "conv4" in names() and "resnet18_v2" in names() and "ResNet50" in names()
         True
     """
-    return sorted(["conv4", "mgn", *_RESNETS, *_EFFICIENTNETS, *_MOBILENETS, *_applications()])
+    of_keras_cv = (*_RESNETS, *_EFFICIENTNETS, *_MOBILENETS)
+    return sorted(["conv4", "mgn", *iresnet.BLOCKS, *of_keras_cv, *_applications()])
 
 
 def import_keras_cv():
@@ -190,7 +193,14 @@ def _check(name, input_shape, pooling, weights):
         )
 
 
-def _conv4(inputs, *, weights):
+def _own(inputs, name, *, weights):
+    maps = _conv4(inputs) if name == "conv4" else iresnet.iresnet(inputs, name)
+    if weights is not None:
+        keras.Model(inputs, maps).load_weights(weights)
+    return maps
+
+
+def _conv4(inputs):
     """Four times 3 x 3 convolution, batch norm, 2 x 2 max-pool, ReLU."""
     maps = keras.layers.Rescaling(1 / 255)(inputs)
     for filters in _CONV4_FILTERS:
@@ -202,8 +212,6 @@ def _conv4(inputs, *, weights):
         # as before it, for a quarter of the work.
         maps = keras.layers.MaxPooling2D(padding="same")(maps)
         maps = keras.layers.ReLU()(maps)
-    if weights is not None:
-        keras.Model(inputs, maps).load_weights(weights)
     return maps
 
 

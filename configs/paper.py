@@ -71,7 +71,7 @@ def faces(backbone):
         ml_collections.ConfigDict.
 
     Example:
-        >>> faces("resnet34_v2").steps
+        >>> faces("iresnet34").steps
         182000
     """
     config = _config("tfrecord", image_size=112, batch=(128, 4), every=5000, steps=182_000)

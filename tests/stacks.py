@@ -15,6 +15,7 @@ DEFAULT_STACK_MODULES = {
     "clones",
     "compilation",
     "graphs",
+    "iresnet",
     "keras_hooks",
     "models",
 }

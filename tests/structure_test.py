@@ -43,6 +43,7 @@ LEVELS = (
         "clones",
         "diagnostics",
         "graphs",
+        "iresnet",
         "models",
     }
     | {"passes", "sharded_gradients", "steps"},
