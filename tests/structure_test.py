@@ -33,6 +33,7 @@ LEVELS = (
     | {"reductions", "sampling", "sharded_classes", "similarities", "sweeps", "tiles"},
     {"baselines", "class_baselines", "distance_losses", "galleries", "heads", "label_losses"}
     | {"layers", "losses", "memory", "metrics", "neighbours", "pair_baselines"}
+    | {"distance_baselines", "pair_loss"}
     | {"clustering", "identification", "references", "reidentification", "reranking", "retrieval"}
     | {"signatures", "templates", "verification"},
     {
