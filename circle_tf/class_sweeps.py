@@ -4,71 +4,20 @@ Blocks are kept between the sweeps where the layout says so, and computed again 
 weights are normalised within the products, so that no normalised copy of them exists.
 """
 
-from typing import NamedTuple
-
 import tensorflow as tf
 
-from circle_tf import compilation, replicas, tiles
+from circle_tf import class_blocks, replicas, tiles
 
 __all__ = [
-    "Layout",
     "backward",
     "first_order",
     "forward",
     "forward_part",
-    "layout_of",
     "merged",
     "own_state",
 ]
 
-# Bytes of a block (smaller ones slow the products down), most blocks that are kept, fewest classes
-# of a block.
-_BLOCK_BYTES = 2**25
-_MOST_KEPT = 64
-_FEWEST_CLASSES = 64
 _ZERO_ROW = 1e-30  # As in `numerics.safe_normalize`.
-
-
-class Layout(NamedTuple):
-    """How the classes are cut: Python values only, so that each layout has its own graph."""
-
-    num_classes: int | None  # None: known when run, all in one block.
-    block: int | None
-    kept: bool
-    in_place: bool
-    product_dtype: str | None = None  # None: of the inputs.
-
-
-def layout_of(unit, num_classes, max_bytes, product_dtype=None):
-    """How the classes are cut for a batch.
-
-    Args:
-        unit: `[B, D]`.
-        num_classes: int C, or None where it is unknown when traced.
-        max_bytes: int, budget for cosines.
-        product_dtype: None, or name of the dtype to which the factors of products are rounded.
-
-    Returns:
-        `Layout`.
-
-    Raises:
-        ValueError: a budget that cannot hold a block.
-    """
-    batch, in_place = unit.shape[0], not compilation.within_xla()
-    if num_classes is None:
-        return Layout(None, None, True, in_place, product_dtype)
-    row_bytes = unit.dtype.size * max(1, batch or 1024)
-    fewest = min(num_classes, _FEWEST_CLASSES)
-    if row_bytes * fewest > max_bytes:
-        raise ValueError(
-            f"max_bytes={max_bytes} cannot hold the cosines of a batch of {batch or 'unknown size'}"
-            f" to {fewest} classes: give {row_bytes * fewest} or more, or make the batch smaller."
-        )
-    block = max(fewest, min(_BLOCK_BYTES, max_bytes) // row_bytes)
-    kept = batch is not None and row_bytes * num_classes <= max_bytes
-    if kept:
-        block = max(block, -(-num_classes // _MOST_KEPT))
-    return Layout(num_classes, min(block, num_classes), kept, in_place, product_dtype)
 
 
 @tf.function(autograph=False)
@@ -81,7 +30,7 @@ def forward(unit, weights, ids, live, options, layout):
         ids: int64 `[B]`, own classes.
         live: None, or bool `[C]`, the classes that count.
         options: `tiles.Options`.
-        layout: `Layout`.
+        layout: `class_blocks.Layout`.
 
     Returns:
         `(losses [B], scales [4, B], inverse lengths of the class weights [C], kept cosines)`: all
@@ -109,7 +58,7 @@ def forward_part(unit, weights, ids, live, options, layout):
         `(cosines to the own classes [B], 0 where they are elsewhere; farthest negatives and sums of
         exponentials [2, B]; inverse lengths [C], kept cosines)`.
     """
-    here = (ids >= 0) & (ids < _long(_length(weights)))
+    here = (ids >= 0) & (ids < _long(class_blocks.length_of(weights)))
     cosines = _own_cosines(unit, weights, ids)
     own = tf.where(here, cosines, tf.zeros_like(cosines))
     state = tf.zeros([4, tf.shape(unit)[0]], unit.dtype)
@@ -140,23 +89,26 @@ def backward(unit, weights, ids, live, options, layout, scales, inverse, kept, u
     kept = iter(kept)
 
     def visit(start, size, of_unit, of_weights):
-        rows, lengths = _slice(weights, start, size), _slice(inverse, start, size)
+        rows, lengths = (
+            class_blocks.rows_from(weights, start, size),
+            class_blocks.rows_from(inverse, start, size),
+        )
         if layout.kept:
             cosines = next(kept)
         else:
-            cosines = _scaled(_product(unit, rows, layout, transpose_b=True), lengths)
-        there = None if live is None else _slice(live, start, size)
+            cosines = _scaled(class_blocks.product(unit, rows, layout, transpose_b=True), lengths)
+        there = None if live is None else class_blocks.rows_from(live, start, size)
         slopes, along = _slopes(cosines, lengths, scales, ids - _long(start), there, options)
-        of_unit = tf.add_n([of_unit, _product(slopes, rows, layout)])
-        found = _product(slopes, unit, layout, transpose_a=True)
+        of_unit = tf.add_n([of_unit, class_blocks.product(slopes, rows, layout)])
+        found = class_blocks.product(slopes, unit, layout, transpose_a=True)
         found = _across(found, rows, lengths, along)
-        return of_unit, _write(of_weights, start, size, found, layout)
+        return of_unit, class_blocks.written(of_weights, start, size, found, layout)
 
-    return _each_block(
+    return class_blocks.each_block(
         visit,
         layout,
-        _length(weights),
-        (tf.zeros_like(unit), _empty(tf.shape(weights), weights.dtype)),
+        class_blocks.length_of(weights),
+        (tf.zeros_like(unit), class_blocks.empty(tf.shape(weights), weights.dtype)),
     )
 
 
@@ -165,84 +117,26 @@ def _sweep(unit, weights, ids, live, state, options, layout):
     kept = []
 
     def visit(start, size, state, inverse):
-        rows = _slice(weights, start, size)
-        products = _product(unit, rows, layout, transpose_b=True)
+        rows = class_blocks.rows_from(weights, start, size)
+        products = class_blocks.product(unit, rows, layout, transpose_b=True)
         lengths = _inverse_lengths(rows)
-        there = None if live is None else _slice(live, start, size)
+        there = None if live is None else class_blocks.rows_from(live, start, size)
         cosines, state = _add_negatives(
             products, lengths, state, ids - _long(start), there, options
         )
         if layout.kept:
             kept.append(cosines)
-        return state, _write(inverse, start, size, lengths, layout)
+        return state, class_blocks.written(inverse, start, size, lengths, layout)
 
-    inverse = _empty([_length(weights)], unit.dtype)
-    state, inverse = _each_block(visit, layout, _length(weights), (state, inverse))
+    inverse = class_blocks.empty([class_blocks.length_of(weights)], unit.dtype)
+    state, inverse = class_blocks.each_block(
+        visit, layout, class_blocks.length_of(weights), (state, inverse)
+    )
     return state, inverse, kept
-
-
-def _each_block(visit, layout, total, values):
-    """`visit(start, size, *values)` over all blocks, in order; the last one may be shorter."""
-    if layout.num_classes is None:
-        return visit(0, total, *values)
-    whole, rest = divmod(total, layout.block)
-    if layout.kept or whole == 1:
-        for index in range(whole):
-            # In turn: all blocks' gradients at once would be as large as the weights.
-            with tf.control_dependencies(values[-1:]):
-                values = visit(index * layout.block, layout.block, *values)
-    else:
-        # One at a time: blocks side by side would hold more than the budget.
-        _, *values = tf.while_loop(
-            lambda index, *_: index < whole,
-            lambda index, *now: (index + 1, *visit(index * layout.block, layout.block, *now)),
-            (tf.constant(0), *values),
-            parallel_iterations=1,
-        )
-    if rest:
-        values = visit(whole * layout.block, rest, *values)
-    return tuple(values)
-
-
-def _product(a, b, layout, **transposed):
-    if layout.product_dtype is None:
-        return tf.matmul(a, b, **transposed)
-    a, b = tf.cast(a, layout.product_dtype), tf.cast(b, layout.product_dtype)
-    return tf.cast(tf.matmul(a, b, **transposed), tf.float32)
 
 
 def _long(start):
     return tf.cast(start, tf.int64)
-
-
-def _slice(values, start, size):
-    # Along the first axis TensorFlow's slice is a view.
-    begin = [start] + [0] * (values.shape.rank - 1)
-    return tf.slice(values, begin, [size, *values.shape[1:]])
-
-
-def _write(total, start, size, rows, layout):
-    """`total` with `rows` in it, in place: nobody else holds it."""
-    places = start + tf.range(size)
-    if not layout.in_place:
-        return tf.tensor_scatter_nd_update(total, places[:, None], rows)
-
-    # An eighth of the scatter's time, and no copy when a loop begins; XLA has no such operation.
-    # TensorFlow asks for its derivative too, although `first_order` refuses it.
-    @tf.custom_gradient
-    def write(total, rows):
-        return tf.raw_ops.InplaceUpdate(x=total, i=places, v=rows), lambda _: (None, None)
-
-    return write(total, rows)
-
-
-def _empty(shape, dtype):
-    # Zeros of known shape would be folded into a constant, which is copied at each run.
-    return tf.raw_ops.Empty(shape=shape, dtype=dtype)
-
-
-def _length(weights):
-    return tf.shape(weights)[0] if weights.shape[0] is None else weights.shape[0]
 
 
 @replicas.compiled
@@ -257,7 +151,7 @@ def _inverse_lengths(rows):
 
 
 def _own_cosines(unit, weights, ids):
-    own = tf.gather(weights, tf.clip_by_value(ids, 0, _long(_length(weights)) - 1))
+    own = tf.gather(weights, tf.clip_by_value(ids, 0, _long(class_blocks.length_of(weights)) - 1))
     return _cosines(unit, own)
 
 

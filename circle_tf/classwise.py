@@ -6,7 +6,7 @@ a block of classes at a time (`class_sweeps`).
 
 import tensorflow as tf
 
-from circle_tf import checks, circle, class_sweeps, tiles
+from circle_tf import checks, circle, class_blocks, class_sweeps, tiles
 
 __all__ = ["DEFAULT_MAX_BYTES", "check_max_bytes", "class_losses"]
 
@@ -62,7 +62,7 @@ def class_losses(
     circle.check_hyperparameters(margin=margin, gamma=gamma)
     options = tiles.Options(float(margin), float(gamma), bool(detach_weights))
     unit, class_weights = tf.convert_to_tensor(unit), tf.convert_to_tensor(class_weights)
-    layout = class_sweeps.layout_of(
+    layout = class_blocks.layout_of(
         unit, class_weights.shape[0], check_max_bytes(max_bytes), product_dtype
     )
 

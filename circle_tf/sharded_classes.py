@@ -6,7 +6,7 @@ embeddings and a few numbers per example, never class weights or their gradient.
 
 import tensorflow as tf
 
-from circle_tf import circle, class_sweeps, classwise, replicas, tiles
+from circle_tf import circle, class_blocks, class_sweeps, classwise, replicas, tiles
 
 __all__ = ["sharded_class_losses"]
 
@@ -60,7 +60,7 @@ def sharded_class_losses(
     circle.check_hyperparameters(margin=margin, gamma=gamma)
     options = tiles.Options(float(margin), float(gamma), bool(detach_weights))
     everyone, offset = replicas.gather_rows(unit)
-    layout = class_sweeps.layout_of(
+    layout = class_blocks.layout_of(
         everyone, part.shape[0], classwise.check_max_bytes(max_bytes), product_dtype
     )
 

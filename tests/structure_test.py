@@ -23,6 +23,7 @@ LEVELS = (
         "batches",
         "blockwise",
         "circle",
+        "class_blocks",
         "class_sweeps",
         "classwise",
         "examples",
