@@ -8,7 +8,8 @@ of the run, augmentation, 256 x 128 pixels as most of the field takes; weights s
 unless --config.model.weights=FILE names ImageNet's, without which these figures cannot be reached.
 
 Cost: 24,000 steps of 64 images; about 3 hours on one data-centre GPU (an estimate), days on a CPU.
-Evaluation: CMC, mAP and mINP by cameras, as the protocol has it (docs/protocols.md).
+Evaluation: CMC, mAP and mINP by cameras, as the protocol has it (docs/protocols.md); with --rerank
+of trainers.evaluate after k-reciprocal re-ranking too.
 Data: the authors' archive Market-1501-v15.09.15; look at it with
     python -m trainers.data check --dataset=market1501 --path=Market-1501-v15.09.15
 Command: python -m trainers.train --config=configs/market1501.py --workdir=runs/market1501 \

@@ -1,6 +1,7 @@
 """Evaluates a finished run on classes it has never seen.
 
     python -m trainers.evaluate --workdir=runs/glyphs
+    python -m trainers.evaluate --workdir=runs/market1501 --rerank
     python -m trainers.evaluate --workdir=runs/face --pairs=lfw.bin --pairs=cfp_fp.bin
     python -m trainers.evaluate --workdir=runs/face --ijbc=IJBC
     python -m trainers.evaluate --workdir=runs/face --probes=facescrub --distractors=megaface
@@ -13,6 +14,7 @@ from absl import flags
 from trainers import commands, quiet
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+_RERANK = flags.DEFINE_bool("rerank", False, "Re-identification: rank anew as well.")
 _PAIRS = flags.DEFINE_multi_string(
     "pairs", [], "Verification sets: .bin files, or folders of LFW with pairs.txt."
 )
@@ -34,7 +36,7 @@ def main(argv):
         probes=_PROBES.value,
         distractors=_DISTRACTORS.value,
     )
-    run = report.evaluate_run(_WORKDIR.value, protocols=protocols)
+    run = report.evaluate_run(_WORKDIR.value, protocols=protocols, rerank=_RERANK.value)
     print(f"Written to {run.evaluation} and {run.plots}.")
     print(
         f"Next: python -m export.publish --workdir={_WORKDIR.value} "

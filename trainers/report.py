@@ -9,13 +9,14 @@ from trainers import workdir as workdirs
 __all__ = ["evaluate_run", "load_model", "table"]
 
 
-def evaluate_run(path, *, protocols=None):
+def evaluate_run(path, *, protocols=None, rerank=False):
     """Evaluates a finished run, prints the table, writes evaluation.json and a retrieval sheet.
 
     Args:
         path: str, directory of the run.
         protocols: dict of name to `fn(model) -> dict of numbers`, as of
             `face_protocols.asked_for`: these are told as well.
+        rerank: see `evaluation.evaluate`.
 
     Returns:
         trainers.workdir.Workdir.
@@ -34,7 +35,7 @@ def evaluate_run(path, *, protocols=None):
     dataset = datasets.load(config.dataset)
     print(dataset.report)
     model = load_model(files.model)
-    results = evaluation.evaluate(model, dataset)
+    results = evaluation.evaluate(model, dataset, rerank=rerank)
     results |= {name: judge(model) for name, judge in (protocols or {}).items()}
     print(table(results))
     step = workdirs.read_json(files.run)["step"]

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from circle_tf import retrieval
+from circle_tf import reidentification, reranking, retrieval
 from configs import digits
-from trainers import datasets, evaluation
+from trainers import commands, datasets, evaluation
 from trainers.datasets import Dataset, Split
 
 
@@ -68,6 +68,34 @@ def test_one_shot_looks_queries_up_in_the_gallery():
     results = evaluation.evaluate(model(), dataset(queries=queries, gallery=gallery))
     assert list(results) == ["one_shot", "leave_one_out"]
     assert results["one_shot"]["recall_at_1"] == 0.5 and results["one_shot"]["queries"] == 2
+
+
+def test_re_identification_by_cameras_and_ranked_anew():
+    random = np.random.default_rng(0)
+    labels, cameras = np.arange(40) % 3, np.arange(40) % 4
+    images = np.clip(random.normal([[90, 10], [50, 50], [10, 90]], 22, (40, 3, 2)), 1, 255)
+    images = images[np.arange(40), labels]
+    parts = [split(images[p], labels[p], cameras=cameras[p]) for p in (slice(12), slice(12, 40))]
+    data = dataset(queries=parts[0], gallery=parts[1])
+    found = evaluation.evaluate(model(), data, rerank=True)
+    assert list(found) == ["re_identification", "re_ranked", "leave_one_out"]
+    assert found["re_identification"] == evaluation.evaluate(model(), data)["re_identification"]
+    rows = [evaluation.embed(model(), part) for part in parts]
+    cameras = {"query_cameras": parts[0].cameras, "gallery_cameras": parts[1].cameras}
+    expected = reidentification.reidentification_report(
+        rows[0],
+        parts[0].labels,
+        rows[1],
+        parts[1].labels,
+        distances=reranking.k_reciprocal_distances(*rows, k1=20, k2=6),
+        **cameras,
+    )
+    assert found["re_ranked"] == expected != found["re_identification"]
+
+
+def test_ranking_anew_wants_cameras():
+    with pytest.raises(commands.ConfigError, match="made up has no cameras"):
+        evaluation.evaluate(model(), dataset(), rerank=True)
 
 
 def many(counts):
