@@ -10,6 +10,7 @@ from circle_tf.callbacks import RetrievalCallback
 from trainers import commands
 
 __all__ = [
+    "caller",
     "choose_classes",
     "during_training",
     "embed",
@@ -91,15 +92,29 @@ def embed(model, split, rows=None):
         ndarray float32 `[len(rows), D]`.
     """
     rows = np.arange(len(split)) if rows is None else np.asarray(rows)
-    pixels = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
-    call = tf.function(lambda images: model(images, training=False), input_signature=[pixels])
+    call = caller(model)
     chunks = [np.zeros([0, model.output_shape[-1]], np.float32)]
     for start in range(0, len(rows), _CHUNK):
         images = split.images(rows[start : start + _CHUNK])
         for first in range(0, len(images), _BATCH):
-            batch = tf.cast(images[first : first + _BATCH], tf.float32)
-            chunks.append(call(batch).numpy())
+            chunks.append(call(images[first : first + _BATCH]))
     return np.concatenate(chunks)
+
+
+def caller(model):
+    """The model as a function of arrays, in this process alone, traced once.
+
+    Args:
+        model: keras.Model from pixels `[B, H, W, C]` to embeddings `[B, D]`.
+
+    Returns:
+        `fn(pixels [B, H, W, C] of any dtype) -> ndarray [B, D]`.
+    """
+    pixels = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
+    call = tf.function(lambda images: model(images, training=False), input_signature=[pixels])
+    # Several of these are no retracing, of which TensorFlow would warn.
+    call = call.get_concrete_function()
+    return lambda images: call(tf.cast(images, tf.float32)).numpy()
 
 
 def choose_classes(split, *, examples, seed=0):
@@ -153,13 +168,9 @@ class _Local:
     """Predicts in this process alone, which under several workers only the chief does."""
 
     def __init__(self, model):
-        pixels = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
-        self._call = tf.function(
-            lambda images: model(images, training=False), input_signature=[pixels]
-        )
+        self._call = caller(model)
 
     def predict(self, images, *, batch_size, verbose):
         del verbose
         starts = range(0, len(images), batch_size)
-        parts = [tf.cast(images[start : start + batch_size], tf.float32) for start in starts]
-        return np.concatenate([self._call(part).numpy() for part in parts])
+        return np.concatenate([self._call(images[start : start + batch_size]) for start in starts])

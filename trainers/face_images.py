@@ -8,7 +8,7 @@ import tensorflow as tf
 import tqdm
 
 from circle_tf import decoding, verification
-from trainers import alignment
+from trainers import alignment, evaluation
 from trainers.datasets import base
 
 __all__ = ["Pictures", "embed"]
@@ -50,14 +50,13 @@ def embed(model, pictures, *, title, check):
     decode, inputs = _decoder(pictures, shape)
     batches = tf.data.Dataset.from_tensor_slices(inputs)
     batches = batches.map(decode, tf.data.AUTOTUNE, deterministic=True).batch(_BATCH).prefetch(2)
-    pixels = tf.TensorSpec([None, *shape], tf.float32)
-    call = tf.function(lambda batch: model(batch, training=False), input_signature=[pixels])
+    call = evaluation.caller(model)
     found = [np.zeros([0, model.output_shape[-1]], np.float32)]
     count = len(pictures.names)
     with tqdm.tqdm(total=count, desc=title, unit="image", disable=None) as bar:
         try:
             for batch in batches.as_numpy_iterator():
-                found.append(verification.flip_test_embeddings(_embedder(call), batch))
+                found.append(verification.flip_test_embeddings(call, batch))
                 bar.update(len(batch))
         except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
             name = _unreadable(decode, inputs, pictures.names, start=bar.n)
@@ -65,10 +64,6 @@ def embed(model, pictures, *, title, check):
                 f"{name} cannot be read: {str(error).splitlines()[0]}. Look: {check}"
             ) from error
     return np.concatenate(found)
-
-
-def _embedder(call):
-    return lambda batch: call(tf.cast(batch, tf.float32)).numpy()
 
 
 def _decoder(pictures, shape):
