@@ -5,12 +5,13 @@ layers is asked for.
 """
 
 import difflib
+import functools
 import importlib
 import os
 
 import keras
 
-from circle_tf import branches, compat, iresnet, normalization
+from circle_tf import bn_inception, branches, compat, iresnet, normalization
 
 __all__ = ["build", "import_keras_cv", "names"]
 
@@ -88,6 +89,13 @@ _APPLICATION_MODULES = (
     "xception",
 )
 
+# Feature maps of our own nets.
+_OWN = {
+    "conv4": lambda inputs: _conv4(inputs),
+    "bn_inception": bn_inception.bn_inception,
+    **{name: functools.partial(iresnet.iresnet, name=name) for name in iresnet.BLOCKS},
+}
+
 _POOLING = {
     "average": keras.layers.GlobalAveragePooling2D,
     "max": keras.layers.GlobalMaxPooling2D,
@@ -104,9 +112,10 @@ def build(name, input_shape, *, pooling=None, weights=None):
     downloaded.
 
     Args:
-        name: str, one of `names()`: `conv4`, `mgn` (see `circle_tf.branches`), `iresnet34` and
-            its like (see `circle_tf.iresnet`), keras-cv's ResNetV2, EfficientNetV2 and MobileNetV3
-            in lower case (`resnet18_v2`), or a function of `keras.applications` (`ResNet50`).
+        name: str, one of `names()`: `conv4`, `bn_inception`, `mgn` (see `circle_tf.branches`),
+            `iresnet34` and its like (see `circle_tf.iresnet`), keras-cv's ResNetV2, EfficientNetV2
+            and MobileNetV3 in lower case (`resnet18_v2`), or a function of `keras.applications`
+            (`ResNet50`).
         input_shape: `(H, W, C)` of the images, pixels.
         pooling: how feature maps become features: `average`, `max` or `flatten`. Default:
             `flatten` for `conv4` and `iresnet`, `average` for the others; `mgn` has its own.
@@ -131,7 +140,7 @@ def build(name, input_shape, *, pooling=None, weights=None):
     if name == "mgn":
         features = branches.multi_granularity(inputs, weights=weights)
         return keras.Model(inputs, features, name=name)
-    if name == "conv4" or name in iresnet.BLOCKS:
+    if name in _OWN:
         maps = _own(inputs, name, weights=weights)
     elif name in _applications():
         maps = _application(inputs, name, weights=weights)
@@ -150,7 +159,7 @@ def names():
         True
     """
     of_keras_cv = (*_RESNETS, *_EFFICIENTNETS, *_MOBILENETS)
-    return sorted(["conv4", "mgn", *iresnet.BLOCKS, *of_keras_cv, *_applications()])
+    return sorted(["mgn", *_OWN, *of_keras_cv, *_applications()])
 
 
 def import_keras_cv():
@@ -194,7 +203,7 @@ def _check(name, input_shape, pooling, weights):
 
 
 def _own(inputs, name, *, weights):
-    maps = _conv4(inputs) if name == "conv4" else iresnet.iresnet(inputs, name)
+    maps = _OWN[name](inputs)
     if weights is not None:
         keras.Model(inputs, maps).load_weights(weights)
     return maps

@@ -23,7 +23,7 @@ def retrieval(name, *, steps):
         0.4
     """
     config = _config(name, image_size=224, batch=(16, 5), every=1000, steps=steps)
-    config.model.backbone = "InceptionV3"
+    config.model.backbone = "bn_inception"
     config.loss.name, config.loss.margin, config.loss.gamma = "circle", 0.4, 80.0
     config.augment.translation = 0.1
     config.augment.zoom = 0.15

@@ -3,9 +3,9 @@
 Paper (Sun et al., CVPR 2020): R@1/10/100/1000 78.3/90.5/96.1/98.6, with BN-Inception, 512-D, m 0.4,
 gamma 80, P 16 x K 5. Not run here.
 Our choice, as the paper does not say: learning rate, optimizer, length of the run, augmentation,
-224 x 224 pixels; and InceptionV3 in place of BN-Inception, which is not among
-`circle_tf.backbones`, from random weights (the paper starts from ImageNet's: give a file of
-keras.applications as --config.model.weights=FILE, without which its numbers cannot be reached).
+224 x 224 pixels; and random weights. The paper starts from ImageNet's, without which its numbers
+cannot be reached, and nobody publishes them for Keras: convert them to --config.model.weights=FILE,
+or take a net that has them, as --config.model.backbone=InceptionV3 with its `notop` file.
 
 Cost: 60,000 steps of 80 images; about 12 hours on one data-centre GPU (an estimate), days on a CPU.
 Data: the authors' archive Stanford_Online_Products; look at it with

@@ -11,6 +11,7 @@ needs_keras_3 = pytest.mark.skipif(
 # Modules whose examples run on the default stack only.
 DEFAULT_STACK_MODULES = {
     "backbones",
+    "bn_inception",
     "branches",
     "clones",
     "compilation",

@@ -39,6 +39,7 @@ LEVELS = (
     | {"signatures", "templates", "verification"},
     {
         "backbones",
+        "bn_inception",
         "branches",
         "cached_gradients",
         "callbacks",
