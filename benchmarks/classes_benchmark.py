@@ -25,9 +25,12 @@ from benchmarks import timing
 from benchmarks.data import noisy_classes
 
 _CLASSES = flags.DEFINE_multi_integer("classes", [10_000, 100_000, 1_000_000], "Classes C.")
-_WAYS = flags.DEFINE_multi_string("way", ["dense", "sample_rate=0.1"], "What a step looks at.")
+_WAYS = flags.DEFINE_multi_string(
+    "way", ["dense", "fused", "sample_rate=0.1"], "What a step looks at; fused: fused_update=True."
+)
 _OPTIMIZER = flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "SGD has a momentum of 0.9.")
 _MAX_BYTES = flags.DEFINE_integer("max_bytes", 2**28, "Budget for cosines, as of CircleHead.")
+_PRODUCT_DTYPE = flags.DEFINE_enum("product_dtype", None, ["bfloat16"], "As of CircleHead.")
 _DIM = flags.DEFINE_integer("dim", 512, "Numbers per embedding D.", lower_bound=1)
 _ROWS = flags.DEFINE_integer("rows", 512, "Batch B.", lower_bound=2)
 _STEPS = flags.DEFINE_integer("steps", 5, "Steps timed, after two.", lower_bound=1)
@@ -37,8 +40,14 @@ _MOMENTS = {"sgd": 1, "adam": 2}
 
 def training_step(classes, way):
     """A function that does one step and returns its loss."""
-    rate = float(way.removeprefix("sample_rate=")) if way != "dense" else 1.0
-    head = circle_tf.CircleHead(classes, sample_rate=rate, max_bytes=_MAX_BYTES.value)
+    name, _, rate = way.partition("=")
+    head = circle_tf.CircleHead(
+        classes,
+        sample_rate=float(rate or 1),
+        fused_update=name == "fused",
+        max_bytes=_MAX_BYTES.value,
+        product_dtype=_PRODUCT_DTYPE.value,
+    )
     embeddings, _ = noisy_classes(rows=_ROWS.value, dim=_DIM.value, per_class=4)
     rows = tf.constant(embeddings)
     ids = tf.constant(np.random.default_rng(0).integers(0, classes, _ROWS.value))
@@ -85,6 +94,8 @@ def run_case(classes, way):
     command = [sys.executable, "-m", "benchmarks.classes_benchmark", "--case"]
     command += [f"--classes={classes}", f"--way={way}", f"--optimizer={_OPTIMIZER.value}"]
     command += [f"--{flag.name}={flag.value}" for flag in (_DIM, _ROWS, _STEPS, _MAX_BYTES)]
+    if _PRODUCT_DTYPE.value:
+        command.append(f"--product_dtype={_PRODUCT_DTYPE.value}")
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 

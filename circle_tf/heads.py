@@ -1,5 +1,6 @@
 """The class-level head: class weights and loss in one layer."""
 
+import functools
 import numbers
 
 import keras
@@ -8,8 +9,10 @@ import tensorflow as tf
 from circle_tf import (
     batches,
     class_sampling,
+    class_updates,
     classwise,
     compat,
+    compilation,
     label_losses,
     layers,
     numerics,
@@ -54,6 +57,11 @@ class CircleHead(layers.LossLayer):
             computed in float32; other cosines and the gradients are right to about 1 in 250, their
             sums over classes better (docs/benchmarks.md). Faster where the processor multiplies
             bfloat16.
+        fused_update: let the optimizer update the class weights a block at a time, each as soon as
+            its gradient is computed, so that the gradient, as large as the weights, never is whole.
+            For one replica, `EmbeddingModel` (or `prepare_optimizer`), and an optimizer that
+            neither clips gradients nor scales losses. The numbers are those of an update from the
+            whole gradient, which is what happens in eager mode, under XLA and for float64.
         **kwargs: `name`, `dtype`.
 
     Call arguments:
@@ -94,6 +102,7 @@ class CircleHead(layers.LossLayer):
         seed=0,
         shards=None,
         product_dtype=None,
+        fused_update=False,
         **kwargs,
     ):
         super().__init__(
@@ -109,6 +118,8 @@ class CircleHead(layers.LossLayer):
         self.sample_rate, self.seed = _check_rate(sample_rate), int(seed)
         self.shards = _check_shards(shards)
         self.product_dtype = _check_product_dtype(product_dtype)
+        self.fused_update = self._check_fused(fused_update)
+        self._row_updates = None
 
     def build(self, input_shape):
         """Makes the class weights `[C, D]`."""
@@ -140,12 +151,12 @@ class CircleHead(layers.LossLayer):
         unit = numerics.safe_normalize(label_losses.as_embeddings(embeddings))
         own = pairs.check_class_ids(pairs.to_ids(ids), self.num_classes)
         batches.check_lengths(own, unit, "embeddings")
-        values = self._values(unit, own, sampled=training and self.samples)
+        values = self._values(unit, own, training=training)
         seen = pairs.ids_in_range(own, self.num_classes) & pairs.float_labels_are_exact(ids)
         return label_losses.nan_unless(seen, values), tf.ones_like(own, tf.bool)
 
     def prepare_optimizer(self, optimizer):
-        """Lets an optimizer update only the class weights that a training step has sampled.
+        """Lets an optimizer update class weights by rows: those sampled, or block by block.
 
         `EmbeddingModel.compile` calls it; call it yourself in a loop of your own, or else Keras
         reads and writes all of them, and their moments, at each step. See `circle_tf.row_updates`
@@ -155,10 +166,12 @@ class CircleHead(layers.LossLayer):
             optimizer: Keras optimizer that has not made its variables yet.
 
         Raises:
-            ValueError: it has.
+            ValueError: it has, or it is not one for `fused_update`.
         """
-        if self.samples:
-            row_updates.update_rows_only(optimizer, [self.class_weights])
+        if self.fused_update:
+            row_updates.check_deferrable(optimizer)
+        if self.samples or self.fused_update:
+            self._row_updates = row_updates.update_rows_only(optimizer, [self.class_weights])
 
     @property
     def samples(self):
@@ -170,7 +183,18 @@ class CircleHead(layers.LossLayer):
         """Whether a call exchanges something between replicas."""
         return self.samples or self.shards is not None or super().crosses_replicas
 
-    def _values(self, unit, own, *, sampled):
+    def _values(self, unit, own, *, training):
+        sampled = training and self.samples
+        if training and self._fuses(unit):
+            return class_updates.deferring_class_losses(
+                unit,
+                compat.tf_variable(self.class_weights),
+                own,
+                functools.partial(self._row_updates.defer, self.class_weights),
+                max_bytes=self.max_bytes,
+                product_dtype=self.product_dtype,
+                **self.hyperparameters(),
+            )
         if self.shards is not None:
             part = sharding.part_of(self.class_weights)
             ids = replicas.gather_rows(own)[0] - part.first
@@ -190,6 +214,30 @@ class CircleHead(layers.LossLayer):
             product_dtype=self._product_dtype_for(unit),
             **self.hyperparameters(),
         )
+
+    def _fuses(self, unit):
+        """Whether the update of the step being traced is fused."""
+        if not self.fused_update or self._row_updates is None:
+            return False
+        if replicas.replica_context() is not None:
+            raise NotImplementedError(
+                "CircleHead(fused_update=True) trains on one replica. On several give "
+                'shards="replicas", whereby each holds the gradient of its own classes only.'
+            )
+        whole = tf.executing_eagerly() or compilation.within_xla()
+        return not whole and unit.dtype == self.class_weights.dtype
+
+    def _check_fused(self, fused):
+        if not isinstance(fused, bool):
+            raise ValueError(f"fused_update must be True or False; found {fused!r}.")
+        if fused and (self.sample_rate < 1 or self.shards is not None):
+            raise ValueError(
+                "fused_update is for a head that trains on all classes on one replica: leave out "
+                "sample_rate and shards, or fused_update."
+            )
+        if fused:
+            compat.require_keras_3("CircleHead(fused_update=True)")
+        return fused
 
     def _product_dtype_for(self, unit):
         """None where it is that of float64 embeddings, whose user wants no rounding at all."""
@@ -218,6 +266,7 @@ class CircleHead(layers.LossLayer):
     def get_config(self):
         """The constructor's arguments."""
         names = ("num_classes", "max_bytes", "sample_rate", "seed", "shards", "product_dtype")
+        names += ("fused_update",)
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 

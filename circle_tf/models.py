@@ -106,6 +106,7 @@ class EmbeddingModel(keras.Model):
             self._keep_shards()
         for layer in _layers_below(self):
             if hasattr(layer, "prepare_optimizer") and self.optimizer is not None:
+                self._check_fused(layer)
                 layer.prepare_optimizer(self.optimizer)
 
     @property
@@ -235,6 +236,13 @@ class EmbeddingModel(keras.Model):
 
         cached_gradients.check_layers(self)
         return checks.whole_number(size, "cached_gradient_batch", least=1)
+
+    def _check_fused(self, layer):
+        if getattr(layer, "fused_update", False) and (self._several or self._micro_batches > 1):
+            raise NotImplementedError(
+                f"The layer {layer.name!r} has fused_update=True, which is for one replica, "
+                "without gradient_accumulation."
+            )
 
     def _make_memory(self):
         losses = [loss for loss in tf.nest.flatten(self.loss) if hasattr(loss, "memory")]

@@ -6,7 +6,15 @@ embeddings and a few numbers per example, never class weights or their gradient.
 
 import tensorflow as tf
 
-from circle_tf import circle, class_blocks, class_sweeps, classwise, replicas, tiles
+from circle_tf import (
+    circle,
+    class_blocks,
+    class_sweeps,
+    class_tiles,
+    classwise,
+    replicas,
+    tiles,
+)
 
 __all__ = ["sharded_class_losses"]
 
@@ -86,7 +94,7 @@ def _joined(own, negatives, options):
     """`(losses [N], scales [4, N])` from what each replica's classes have added."""
     (own,) = replicas.total_all([own])
     parts, _ = replicas.gather_rows(negatives[None])
-    state = class_sweeps.own_state(own, options)
-    state = tf.concat([class_sweeps.merged(parts, options), state[2:]], 0)
+    state = class_tiles.own_state(own, options)
+    state = tf.concat([class_tiles.merged(parts, options), state[2:]], 0)
     losses, _, scales = tiles.finish(state, options)
     return losses, scales

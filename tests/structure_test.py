@@ -25,6 +25,8 @@ LEVELS = (
         "circle",
         "class_blocks",
         "class_sweeps",
+        "class_tiles",
+        "class_updates",
         "classwise",
         "examples",
         "keras_hooks",

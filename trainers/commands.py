@@ -23,10 +23,10 @@ class ConfigError(ValueError):
 
 @contextlib.contextmanager
 def config_errors():
-    """Turns the ValueError or TypeError of a library that refuses a value into a ConfigError."""
+    """Turns the error of a library that refuses a value, or a combination, into a ConfigError."""
     try:
         yield
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, NotImplementedError) as error:
         raise ConfigError(str(error)) from error
 
 

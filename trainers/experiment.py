@@ -30,7 +30,7 @@ _CLASS_BASELINES = {
     "proxy_anchor": (baselines.ProxyAnchorLoss, {}),
 }
 # Those that keep the head's default where the recipe has None.
-_HEAD_FIELDS = ("max_bytes", "sample_rate", "product_dtype")
+_HEAD_FIELDS = ("max_bytes", "sample_rate", "product_dtype", "fused_update")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

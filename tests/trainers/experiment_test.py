@@ -47,10 +47,11 @@ def test_every_loss_trains_the_embeddings(name):
     assert set(history) == {"loss"} | ({"accuracy"} if name == "cross_entropy" else monitors)
 
 
-def test_the_head_trains_as_classifier_and_loss_do():
+@pytest.mark.parametrize("options", [{}, {"fused_update": True}], ids=["plain", "fused"])
+def test_the_head_trains_as_classifier_and_loss_do(options):
     histories, found = [], []
-    for name in ("class_circle", "circle_head"):
-        models = build(recipe(name=name, margin=0.25, gamma=32.0))
+    for name, more in (("class_circle", {}), ("circle_head", options)):
+        models = build(recipe(name=name, margin=0.25, gamma=32.0, **more))
         ids_as_input = len(models.training.inputs) > 1
         data = ((pixels(), IDS),) if ids_as_input else (pixels(), IDS)
         data = tf.data.Dataset.from_tensors(data).repeat()
@@ -148,6 +149,8 @@ def cached(size):
         (recipe(name="circle_head", sample_rate=1.5), "sample_rate must be a number above 0"),
         (recipe(name="circle_head", product_dtype="half"), "product_dtype must be None or"),
         (recipe(name="circle_head", max_bytes=0), "max_bytes must be .*found 0"),
+        (recipe(name="class_circle", fused_update=True), "fused_update is for the loss circle_he"),
+        (recipe(name="circle_head", fused_update=True, shards="replicas"), "leave out sample_rate"),
         (recipe(name="class_circle", memory_size=9), "for the loss circle; found 'class_circle'"),
         (cached(-2), "cached_gradient_batch must be .*found -2"),
         (accumulating(0), "gradient_accumulation must be .*found 0"),

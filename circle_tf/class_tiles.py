@@ -1,0 +1,240 @@
+"""What one block of classes adds: to the examples' logsumexps, and to the gradients.
+
+The elementwise work around the matrix products, compiled by XLA into single passes; `tiles` is the
+same for pairs, and says what `t` and a state are. A block is K rows of the raw class weights; its
+products are of `[B, D]` unit embeddings with these, and `lengths` makes cosines of them.
+"""
+
+import tensorflow as tf
+
+from circle_tf import replicas
+
+__all__ = [
+    "across",
+    "add_negatives",
+    "add_negatives_and_slopes",
+    "cosines_to",
+    "inverse_lengths",
+    "merged",
+    "own_slopes",
+    "own_state",
+    "scaled",
+    "slopes",
+]
+
+_ZERO_ROW = 1e-30  # As in `numerics.safe_normalize`.
+
+
+@replicas.compiled
+def inverse_lengths(rows):
+    """What makes class weights units.
+
+    Args:
+        rows: `[K, D]`.
+
+    Returns:
+        `[K]`, 0 for rows of zeros.
+    """
+    return _inverse_lengths(rows)
+
+
+@replicas.compiled
+def cosines_to(unit, own):
+    """Cosine of each example to its own class.
+
+    Args:
+        unit: `[B, D]` unit rows.
+        own: `[B, D]`, raw weights of their own classes.
+
+    Returns:
+        `[B]`.
+    """
+    return tf.reduce_sum(unit * (own * _inverse_lengths(own)[:, None]), axis=1)
+
+
+@replicas.compiled
+def own_state(cosines, options):
+    """State (see `tiles.update`) of examples that have seen their own class only.
+
+    Args:
+        cosines: `[B]`, to the own classes.
+        options: `tiles.Options`.
+
+    Returns:
+        `[4, B]`.
+    """
+    far = tf.abs(tf.minimum(cosines - 1, options.margin))
+    return tf.stack([tf.zeros_like(far), tf.zeros_like(far), far, tf.ones_like(far)])
+
+
+@replicas.compiled
+def merged(parts, options):
+    """One logsumexp of negatives from those of several parts of the classes.
+
+    Args:
+        parts: `[R, 2, B]`, the first two lines of a state.
+        options: `tiles.Options`.
+
+    Returns:
+        `[2, B]`.
+    """
+    far = tf.reduce_max(parts[:, 0], axis=0)
+    total = tf.reduce_sum(parts[:, 1] * tf.exp(_shifted(parts[:, 0], far, options)), axis=0)
+    return tf.stack([far, total])
+
+
+@replicas.compiled
+def add_negatives(products, lengths, state, ids, live, options):
+    """The state after one more block.
+
+    Args:
+        products: `[B, K]`.
+        lengths: `[K]`, from `inverse_lengths`.
+        state: `[4, B]`.
+        ids: int64 `[B]`, own classes, counted from the first of the block.
+        live: None, or bool `[K]`, the classes that count.
+        options: `tiles.Options`.
+
+    Returns:
+        `(cosines [B, K], state [4, B])`.
+    """
+    cosines = products * lengths
+    _, _, _, state = _added(cosines, state, ids, live, options)
+    return cosines, state
+
+
+@replicas.compiled
+def add_negatives_and_slopes(products, lengths, state, ids, options):
+    """The state after one more block, and the slopes of the losses as far as they are known by now.
+
+    Args:
+        products: as for `add_negatives`.
+        lengths: as for `add_negatives`.
+        state: as for `add_negatives`.
+        ids: as for `add_negatives`.
+        options: as for `add_negatives`.
+
+    Returns:
+        `(slopes [B, K] by the products, shrinkage [B], state [4, B])`: slopes lack a factor of each
+        example, `gamma` times the second line of its scales, and all earlier ones are to be
+        multiplied by the shrinkage.
+    """
+    t, terms, shrinkage, state = _added(products * lengths, state, ids, None, options)
+    return terms * _by_other(t, options) * lengths, shrinkage, state
+
+
+@replicas.compiled
+def own_slopes(cosines, scales, options):
+    """The slope of each loss by the cosine to the own class.
+
+    Args:
+        cosines: `[B]`.
+        scales: `[4, B]`, from `tiles.finish`.
+        options: `tiles.Options`.
+
+    Returns:
+        `[B]`.
+    """
+    return options.gamma * scales[3] * _by_own(cosines, options)
+
+
+@replicas.compiled
+def scaled(products, lengths):
+    """Cosines.
+
+    Args:
+        products: `[B, K]`.
+        lengths: `[K]`.
+
+    Returns:
+        `[B, K]`.
+    """
+    return products * lengths
+
+
+@replicas.compiled
+def slopes(cosines, lengths, scales, ids, live, options):
+    """The gradient of the upstream-weighted losses by the products of a block.
+
+    Args:
+        cosines: `[B, K]`.
+        lengths: `[K]`.
+        scales: `[4, B]`, from `tiles.weighted`.
+        ids: as for `add_negatives`.
+        live: as for `add_negatives`.
+        options: `tiles.Options`.
+
+    Returns:
+        `(slopes [B, K], along [K])`: `along` is what goes along each weight.
+    """
+    far, weight, _, weight_own = (line[:, None] for line in tf.unstack(scales))
+    t = tf.maximum(cosines, -options.margin)
+    by_other = _by_other(t, options) * weight * tf.exp(_shifted(t, far, options))
+    if live is not None:
+        by_other = tf.where(live, by_other, tf.zeros_like(by_other))
+    by_own = weight_own * _by_own(cosines, options)
+    found = options.gamma * tf.where(_own(cosines, ids), by_own, by_other)
+    return found * lengths, tf.reduce_sum(found * cosines, axis=0)
+
+
+@replicas.compiled
+def across(found, rows, lengths, along):
+    """The gradient by the raw weights: what goes along a weight does not turn it.
+
+    Args:
+        found: `[K, D]`, slopes times embeddings.
+        rows: `[K, D]`, the raw weights.
+        lengths: `[K]`.
+        along: `[K]`, from `slopes`.
+
+    Returns:
+        `[K, D]`.
+    """
+    return found - (rows * lengths[:, None]) * (along * lengths)[:, None]
+
+
+def _inverse_lengths(rows):
+    largest = tf.reduce_max(tf.abs(rows), axis=1)
+    # NaN is no zero row: its loss is to be NaN as well.
+    is_zero = largest < _ZERO_ROW
+    safe = tf.where(is_zero, tf.ones_like(largest), largest)
+    square = tf.reduce_sum(tf.square(rows / safe[:, None]), axis=1)
+    inverse = tf.math.rsqrt(tf.where(is_zero, tf.ones_like(square), square)) / safe
+    return tf.where(is_zero, tf.zeros_like(inverse), inverse)
+
+
+def _added(cosines, state, ids, live, options):
+    """`(t, terms, what earlier terms shrink by, state)`."""
+    other = ~_own(cosines, ids)
+    if live is not None:
+        other &= live
+    t = tf.maximum(cosines, -options.margin)
+    zeros = tf.zeros_like(t)
+    far, total, *own = tf.unstack(state)
+    new = tf.maximum(far, tf.reduce_max(tf.where(other, tf.abs(t), zeros), axis=1))
+    terms = tf.where(other, tf.exp(_shifted(t, new[:, None], options)), zeros)
+    shrinkage = tf.exp(_shifted(far, new, options))
+    total = total * shrinkage + tf.reduce_sum(terms, axis=1)
+    return t, terms, shrinkage, tf.stack([new, total, *own])
+
+
+def _by_own(cosines, options):
+    near = tf.minimum(cosines - 1, options.margin)
+    if options.detach_weights:
+        return near - options.margin
+    return tf.where(near < options.margin, 2 * near, tf.zeros_like(near))
+
+
+def _by_other(t, options):
+    if options.detach_weights:
+        return t + options.margin
+    return tf.where(t > -options.margin, 2 * t, tf.zeros_like(t))
+
+
+def _own(cosines, ids):
+    return tf.equal(tf.range(tf.shape(cosines)[1], dtype=tf.int32), tf.cast(ids, tf.int32)[:, None])
+
+
+def _shifted(t, far, options):
+    # The difference of two logits as a product: subtracting them would lose what gamma scales up.
+    return options.gamma * (t - far) * (t + far)
