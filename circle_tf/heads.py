@@ -225,7 +225,7 @@ class CircleHead(layers.LossLayer):
                 'shards="replicas", whereby each holds the gradient of its own classes only.'
             )
         whole = tf.executing_eagerly() or compilation.within_xla()
-        return not whole and unit.dtype == self.class_weights.dtype
+        return not whole and unit.dtype == self.class_weights.dtype == "float32"
 
     def _check_fused(self, fused):
         if not isinstance(fused, bool):
