@@ -73,8 +73,9 @@ def model_of(optimizer, *, fused, eager=False, jit=False, **options):
     return model, head
 
 
-def trained(optimizer, **options):
+def trained(optimizer, *, steps_per_execution=1, **options):
     model, head = model_of(optimizer, **options)
+    model.steps_per_execution = steps_per_execution
     random = np.random.default_rng(2)
     rows = random.normal(size=(24, 6)).astype(np.float32)
     ids = random.integers(0, CLASSES, 24)
@@ -97,6 +98,15 @@ def test_trains_as_from_the_whole_gradient(name, monkeypatch):
     monkeypatch.setattr(class_blocks, "_BLOCK_BYTES", 65 * BATCH * 4)
     plain, fused = (trained(OPTIMIZERS[name](), fused=fused) for fused in (False, True))
     for a, b in zip(plain, fused, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
+
+
+def test_several_steps_at_a_time_under_a_strategy_of_one_device():
+    make = OPTIMIZERS["Adam"]
+    plain = trained(make(), fused=False)
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+        fused = trained(make(), fused=True, steps_per_execution=2)
+    for a, b in zip(plain[1:], fused[1:], strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
 
 
