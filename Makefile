@@ -9,9 +9,14 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 WORKDIR ?= runs/glyphs
 BASE_PATH ?= models/glyphs
+UV := uv==0.13.9
+COMPILE = $(RUN) -m uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate
+# More workers than four would take more memory than the time is worth.
+PARALLEL := -n auto --maxprocesses=4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-library test-addons run-addons bench-peers lint format bazel lock clean
+.PHONY: help demo test test-slow test-all test-library run-library test-addons run-addons \
+  bench-peers lint format bazel lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,21 +34,28 @@ demo: $(VENV)/.installed ## Train on glyphs, evaluate, publish: a servable model
 	  "--held_out=$(WORKDIR)/held_out.npz --sheet=neighbours.png"
 	@echo "  your images  see 'Train on your own folder' in README.md"
 
-test: $(VENV)/.installed ## Run all tests
-	$(RUN) -m pytest -q --durations=10 $(ARGS)
+# Every behaviour once. ARGS are pytest's; a test that they name runs though it is slow.
+test: $(VENV)/.installed ## Run the tests, in minutes; ARGS="tests/circle_tf/losses_test.py" runs some
+	$(RUN) -m pytest $(if $(ARGS),$(ARGS),$(PARALLEL) -m "not slow")
 
-test-fast: $(VENV)/.installed ## Run all tests but those marked slow
-	$(RUN) -m pytest -q -m "not slow" $(ARGS)
+test-slow: $(VENV)/.installed ## Run the exhaustive tests that `make test` leaves out
+	$(RUN) -m pytest $(PARALLEL) -m slow $(ARGS)
 
-test-library: $(VENV)/.installed ## Run the fast tests of circle_tf, as CI does on every Python
-	$(RUN) -m pytest -q -m "not slow" tests/circle_tf circle_tf $(ARGS)
+test-all: test test-slow ## Run all tests
+
+test-library: ## Run what another Python can change: make test-library PYTHON=python3.13 VENV=.venv-3.13
+	$(MAKE) run-library LOCK=requirements-library.lock ASKED=$@
+
+run-library: $(VENV)/.installed
+	$(RUN) -m pytest $(PARALLEL) tests/portable_test.py circle_tf $(ARGS)
 
 # Addons ended with TensorFlow 2.15, the last for Python 3.11: an environment and a lock of its own.
 test-addons: ## Run the tests of circle_tf on TensorFlow Addons' stack (Keras 2, Python 3.11)
 	$(MAKE) run-addons VENV=.venv-addons LOCK=requirements-addons.lock NEWEST=11 ASKED=$@
 
 run-addons: $(VENV)/.installed
-	$(RUN) -m pytest -q -m "not slow" tests/addons_stack tests/circle_tf circle_tf $(ARGS) \
+	$(RUN) -m pytest $(PARALLEL) -m "not slow" tests/portable_test.py tests/addons_stack \
+	  tests/circle_tf circle_tf $(ARGS) \
 	  --ignore=circle_tf/keras_hooks.py --ignore=circle_tf/steps.py \
 	  --ignore=circle_tf/passes.py --ignore=circle_tf/cached_gradients.py \
 	  --ignore=circle_tf/sharded_gradients.py
@@ -62,12 +74,10 @@ format: $(VENV)/.installed ## Mend style
 bazel: $(VENV)/.installed ## Query the Bazel targets and run a representative test
 	third_party/bazel/check.sh $(RUN)
 
-lock: $(VENV)/.installed ## Resolve both locks anew, for all supported Pythons
-	$(RUN) -m pip install -q uv
-	$(RUN) -m uv pip compile -q --universal --python-version 3.11 --extra dev \
-	  --no-header --no-annotate pyproject.toml -o requirements.lock
-	$(RUN) -m uv pip compile -q --universal --python-version 3.11 --extra addons --extra test \
-	  --no-header --no-annotate pyproject.toml -o requirements-addons.lock
+lock: $(VENV)/.installed ## Resolve the locks anew, for all supported Pythons
+	$(COMPILE) --extra dev pyproject.toml -o requirements.lock
+	$(COMPILE) --extra test -c requirements.lock pyproject.toml -o requirements-library.lock
+	$(COMPILE) --extra addons --extra test pyproject.toml -o requirements-addons.lock
 
 clean: ## Remove what make made, but for runs/ and models/
 	rm -rf $(VENV) .venv-* _build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
@@ -85,5 +95,6 @@ $(VENV)/.installed: $(LOCK)
 	tr -s '[:space:]' ' ' >&2; echo >&2; exit 1; }
 	@echo "Making $(VENV) with $(PYTHON): a minute or two, once."
 	@"$(PYTHON)" -m venv --clear $(VENV)
-	@$(RUN) -m pip install -q --disable-pip-version-check -r $(LOCK)
+	@$(RUN) -m pip install -q --disable-pip-version-check $(UV)
+	@$(RUN) -m uv pip install $(if $(MAKE_TERMERR),,-q) -r $(LOCK)
 	@touch $@

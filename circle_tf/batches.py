@@ -66,6 +66,9 @@ def check_lengths(ids, rows, name):
 
     Example:
         >>> check_lengths(tf.zeros([2]), tf.zeros([2, 3]), "embeddings")
+        >>> check_lengths(tf.zeros([2]), tf.zeros([4, 3]), "embeddings")
+        Traceback (most recent call last):
+        ValueError: Found 2 labels for 4 embeddings.
     """
     if not ids.shape.is_compatible_with(rows.shape[:1]):
         raise ValueError(f"Found {ids.shape[0]} labels for {rows.shape[0]} {name}.")

@@ -23,8 +23,11 @@ def choose_jit(asked, layers):
         ValueError: True, and there are such layers.
 
     Example:
-        >>> choose_jit(False, {})
-        False
+        >>> choose_jit(False, {}), choose_jit(True, {}), choose_jit("auto", {"buckets": "Hashing"})
+        (False, True, False)
+        >>> choose_jit(True, {"buckets": "Hashing says that XLA does not support it."})
+        Traceback (most recent call last):
+        ValueError: jit_compile=True: XLA cannot compile these layers. buckets: Hashing says ...
     """
     if asked == "auto":
         return has_accelerator() and not layers
@@ -46,8 +49,9 @@ def uncompilable_layers(layers, *, replicas):
 
     Example:
         >>> import keras
-        >>> uncompilable_layers([keras.layers.Dense(1)], replicas=1)
-        {}
+        >>> layers = [keras.layers.Dense(1), keras.layers.Hashing(8, name="buckets")]
+        >>> uncompilable_layers(layers, replicas=1)
+        {'buckets': 'Hashing says that XLA does not support it. ...'}
     """
     reasons = {layer.name: _reason(layer, replicas) for layer in layers}
     return {name: reason for name, reason in reasons.items() if reason}
@@ -98,7 +102,11 @@ def check_graph(graph):
 
     Example:
         >>> with tf.Graph().as_default() as graph:
-        ...     check_graph(graph)
+        ...     spelt = tf.strings.as_string(tf.zeros([2]), name="spells")
+        ...     numbers = tf.strings.to_number(spelt)
+        >>> check_graph(graph)
+        Traceback (most recent call last):
+        ValueError: jit_compile=True: XLA cannot compile these operations ...: spells (AsString)...
     """
     found = {op.name: op.type for op in graph.get_operations() if _is_uncompilable(op)}
     if found:
@@ -128,7 +136,8 @@ def has_accelerator():
         bool.
 
     Example:
-        >>> has_accelerator() in (True, False)
+        >>> kinds = {device.device_type for device in tf.config.list_physical_devices()}
+        >>> has_accelerator() == bool(kinds & {"GPU", "TPU"})
         True
     """
     return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))

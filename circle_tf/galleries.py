@@ -105,9 +105,12 @@ def embedder_fingerprint(model):
     Example:
         >>> import keras
         >>> pixels = keras.Input((4,))
-        >>> model = keras.Model(pixels, keras.layers.Dense(2, kernel_initializer="ones")(pixels))
-        >>> embedder_fingerprint(model)
-        '...'
+        >>> def model(value):
+        ...     dense = keras.layers.Dense(2, kernel_initializer=keras.initializers.Constant(value))
+        ...     return keras.Model(pixels, dense(pixels))
+        >>> found = [embedder_fingerprint(model(value)) for value in (1.0, 1.0, 1.5)]
+        >>> found[0] == found[1], found[0] == found[2], len(found[0])
+        (True, False, 32)
     """
     digest = hashlib.sha256(b"circle_tf")
     for weight in model.get_weights():

@@ -250,6 +250,8 @@ class CrossBatchCircleLoss(losses.CircleLoss):
         >>> if compat.IS_KERAS_3:
         ...     model = circle_tf.EmbeddingModel(features, circle_tf.UnitEmbedding(4)(features))
         ...     model.compile("adam", loss=CrossBatchCircleLoss(memory_size=1024))
+        ...     _ = model.fit(tf.zeros([2, 8]), tf.constant([0, 1]), verbose=0)
+        ...     assert sorted(model.memory.memory_rows.numpy())[-2:] == [0, 1]
 
     References:
         Wang et al., "Cross-Batch Memory for Embedding Learning", CVPR 2020.
@@ -331,8 +333,9 @@ def learning(training):
         None.
 
     Example:
-        >>> with learning(False):
-        ...     pass
+        >>> with learning(True):
+        ...     _MODEL.learns
+        True
     """
     before, _MODEL.learns = _MODEL.learns, bool(training)
     try:

@@ -94,6 +94,9 @@ def check_reduction(reduction):
 
     Example:
         >>> check_reduction("mean_valid")
+        >>> check_reduction("sum_over_batch_size")
+        Traceback (most recent call last):
+        ValueError: reduction must be one of mean_valid, mean, ...; found 'sum_over_batch_size'. ...
     """
     if reduction not in REDUCTIONS:
         raise ValueError(

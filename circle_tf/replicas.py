@@ -268,6 +268,9 @@ def check_strategy(strategy):
 
     Example:
         >>> check_strategy(tf.distribute.get_strategy())
+        >>> check_strategy(tf.distribute.experimental.CentralStorageStrategy(["CPU:0"]))
+        Traceback (most recent call last):
+        NotImplementedError: circle_tf does not train under CentralStorageStrategy: ...
     """
     for kind in type(strategy).__mro__:
         for name, reason in _REFUSED.items():

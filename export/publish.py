@@ -112,7 +112,9 @@ def next_steps(published, *, workdir, config):
     if published.labels:
         lines += [
             "  serve it here (gRPC 8500, REST 8501)",
-            f"    python -m export.serve --models_config={config}",
+            f"    python -m export.serve --models_config={config} \\",
+            # Labels are given before any version is available, of this server as of TF Serving.
+            "      --allow_version_labels_for_unavailable_models",
         ]
     if len(published.labels) > 1:
         lines += [

@@ -63,6 +63,10 @@ def message(name):
     Example:
         >>> config = message("MonitoringConfig")
         >>> config.prometheus_config.enable = True
+        >>> print(str(config).strip())
+        prometheus_config {
+          enable: true
+        }
     """
     found = pool().FindMessageTypeByName(_SERVING + name)
     return message_factory.GetMessageClass(found)()

@@ -1,14 +1,34 @@
 """Four logical CPU devices for every test, so that strategies can be tried on any machine."""
 
+import contextlib
 import os
 
-os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
+import hypothesis
+import pytest
 
-import pytest  # noqa: E402
+# Workers share the cores: one thread of TensorFlow's each, also in the processes that tests start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+# Its notes would stand below the result. The stack of Addons has no trainers.
+with contextlib.suppress(ImportError):
+    from trainers import quiet
+
+    quiet.import_tensorflow()
+
 import tensorflow as tf  # noqa: E402
+from tensorflow.python.framework import config as tf_config  # noqa: E402
 
 from circle_tf import compat  # noqa: E402
 from tests import stacks  # noqa: E402
+
+# A busy machine is no fault of the library's. In CI the same examples are tried every time.
+hypothesis.settings.register_profile(
+    "suite",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
+)
+hypothesis.settings.load_profile("suite")
 
 _CPU = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 4)
@@ -42,10 +62,58 @@ def pytest_collection_modifyitems(items):
             item.add_marker(stacks.needs_keras_3)
 
 
+# They start processes that import TensorFlow, several of them at once or one after the other.
+PROCESSES = {
+    f"tests/{name}_test.py"
+    for name in (
+        "chain",
+        "circle_tf/models_multiworker",
+        "export/client",
+        "export/conformance",
+        "export/publish",
+        "export/publishing",
+        "export/query",
+        "export/rollout",
+        "export/serve",
+        "export/verification",
+        "packaging",
+        "trainers/commands",
+        "trainers/data_service",
+        "trainers/head_runs",
+        "trainers/launch",
+        "trainers/restart",
+        "trainers/training",
+    )
+}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Gives each worker whole files, so that what a file shares is made once.
+
+    All files that start processes go to one worker, first of all: such processes meet no others.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    lost = {path for path in PROCESSES if not (config.rootpath / path).exists()}
+    if lost:
+        raise pytest.UsageError(f"tests/conftest.py lists files that are not there: {lost}")
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "processes" if file in PROCESSES else file
+
+    return Scheduling(config, log)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
-    """Lets commands be tested as a newcomer runs them: with this set they show TensorFlow's notes.
+    """Gives each test the process as it is at the start, whatever a training before it has set.
 
-    What tests of one process import sets it for all that come after.
+    Commands are tested as a newcomer runs them: with TF_CPP_MIN_LOG_LEVEL set they would show more.
+    With determinism Keras leaves XLA out, and TensorFlow refuses some operations.
     """
     os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    if tf_config.is_op_determinism_enabled():
+        tf_config.disable_op_determinism()

@@ -116,6 +116,8 @@ def test_larger_nets_are_as_large_as_stated(name, count):
     assert backbones.build(name, COLOUR).count_params() == count
 
 
+# Slow: a process that imports TensorFlow.
+@pytest.mark.slow
 def test_resnets_load_without_keras_cv(tmp_path):
     backbones.build("resnet18_v2", GREY).save(tmp_path / "model.keras")
     code = f"""
@@ -193,6 +195,8 @@ def test_missing_keras_cv_names_the_extra(monkeypatch):
         backbones.build("resnet18_v2", GREY)
 
 
+# Slow: a process that imports TensorFlow.
+@pytest.mark.slow
 def test_importing_backbones_imports_no_keras_cv():
     code = "import sys, circle_tf.backbones; assert 'keras_cv' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -7,6 +7,7 @@ import tensorflow as tf
 import circle_tf
 from circle_tf import blockwise, circle, sweeps
 from tests import reference
+from tests.combinations import diagonal
 
 OPTIONS = {"margin": 0.4, "gamma": 80.0}
 MODES = ["eager", "graph", "unknown shape", "xla"]
@@ -62,8 +63,7 @@ def whole(unit, ids, upstream, keys, **options):
     return losses, valid, *tape.gradient(total, [unit, key_unit])
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("block_size", BLOCKS)
+@pytest.mark.parametrize(("mode", "block_size"), diagonal(MODES, BLOCKS))
 def test_the_batch_against_itself_is_the_papers(mode, block_size):
     unit, ids = batch()
     upstream = np.random.default_rng(1).normal(size=24)
@@ -75,9 +75,10 @@ def test_the_batch_against_itself_is_the_papers(mode, block_size):
     np.testing.assert_allclose(gradient, (slopes + slopes.T) @ unit, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("mode", ["eager", "unknown shape"])
-@pytest.mark.parametrize("block_size", BLOCKS)
-@pytest.mark.parametrize("detach_weights", [True, False])
+@pytest.mark.parametrize(
+    ("mode", "block_size", "detach_weights"),
+    diagonal(["eager", "unknown shape"], BLOCKS, [False, True]),
+)
 def test_other_keys_and_empty_slots(mode, block_size, detach_weights):
     unit, ids = batch()
     key_unit, key_ids = batch(2, size=31)

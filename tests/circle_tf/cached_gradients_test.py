@@ -8,6 +8,7 @@ import tensorflow as tf
 import circle_tf
 from circle_tf import cached_gradients
 from tests import strategies
+from tests.combinations import diagonal
 
 ROWS, CLASSES = 26, 5
 
@@ -51,8 +52,7 @@ def hold_equal(one, other, *, tolerance=1e-5):
 
 
 # Even, uneven, one row left over, single rows, the whole batch, more than the batch.
-@pytest.mark.parametrize("size", [13, 8, 5, 1, 26, 100])
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(("size", "jit"), diagonal([13, 8, 5, 1, 26, 100], [False, True]))
 def test_gradients_are_those_of_the_whole_batch(size, jit):
     found = step(build(cached_gradient_batch=size, jit_compile=jit))
     hold_equal(found, step(build(jit_compile=jit)))

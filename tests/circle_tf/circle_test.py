@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from circle_tf import circle
 from tests import reference, stacks
+from tests.combinations import diagonal
 
 PAPER = [(0.4, 80.0), (0.25, 256.0), (0.25, 128.0), (-0.2, 32.0), (0.0, 64.0), (0.3, 1024.0)]
 MODES = ["eager", "graph", "xla"]
@@ -42,10 +43,11 @@ def relative_error(found, expected):
     return np.abs(found - expected).max() / np.abs(expected).max()
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize(("margin", "gamma"), PAPER)
-def test_value_and_gradient_are_the_papers(margin, gamma, dtype, mode):
+@pytest.mark.parametrize(
+    ("mode", "dtype", "setting"), diagonal(MODES, [np.float64, np.float32], PAPER)
+)
+def test_value_and_gradient_are_the_papers(mode, dtype, setting):
+    margin, gamma = setting
     s, positives, negatives = random_pairs(0, dtype=dtype)
     losses, gradient = value_and_gradient(
         s, positives, negatives, mode=mode, margin=margin, gamma=gamma

@@ -8,6 +8,7 @@ import tensorflow as tf
 import circle_tf
 from circle_tf import class_blocks, class_updates, classwise
 from tests import stacks, strategies
+from tests.combinations import diagonal
 
 pytestmark = stacks.needs_keras_3
 
@@ -23,15 +24,11 @@ def inputs(dtype=np.float64):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True), weights, ids
 
 
-@pytest.fixture(params=[65, 4096], ids=lambda classes: f"blocks of {classes}")
-def blocks(request, monkeypatch):
-    monkeypatch.setattr(class_blocks, "_BLOCK_BYTES", request.param * BATCH * 8)
-
-
-@pytest.mark.usefixtures("blocks")
-@pytest.mark.parametrize("detach_weights", [True, False])
-@pytest.mark.parametrize("gamma", [8.0, 256.0])
-def test_losses_and_gradients_are_those_of_class_losses(gamma, detach_weights):
+@pytest.mark.parametrize(
+    ("block", "gamma", "detach_weights"), diagonal([65, 4096], [8.0, 256.0], [True, False])
+)
+def test_losses_and_gradients_are_those_of_class_losses(block, gamma, detach_weights, monkeypatch):
+    monkeypatch.setattr(class_blocks, "_BLOCK_BYTES", block * BATCH * 8)
     unit, weights, ids = inputs()
     variable, upstream = tf.Variable(weights), tf.constant(np.linspace(0.5, 2.0, BATCH))
     options = {"margin": 0.25, "gamma": gamma, "detach_weights": detach_weights}

@@ -7,6 +7,7 @@ import tensorflow as tf
 import circle_tf
 from circle_tf import classwise
 from tests import reference, stacks
+from tests.combinations import diagonal
 
 CLASSES, BATCH = 150, 12
 OPTIONS = {"margin": 0.25, "gamma": 64.0}
@@ -42,8 +43,9 @@ def expected_of(unit, weights, ids, upstream):
     return losses, slopes @ classes, of_weights
 
 
-@pytest.mark.parametrize("jit", [None, False, True], ids=["eager", "graph", "xla"])
-@pytest.mark.parametrize("max_bytes", [HELD, STREAMED, 2 * STREAMED], ids=str)
+@pytest.mark.parametrize(
+    ("jit", "max_bytes"), diagonal([None, False, True], [HELD, STREAMED, 2 * STREAMED])
+)
 def test_equals_the_reference(jit, max_bytes):
     found = losses_and_gradients(*inputs(), jit=jit, max_bytes=max_bytes)
     for a, b in zip(found, expected_of(*inputs()), strict=True):

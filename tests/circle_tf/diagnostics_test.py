@@ -92,9 +92,10 @@ def test_nothing_left_to_learn():
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_float_ids_that_collide(dtype):
     ids = (IDS + (2**11 if dtype == np.float16 else 2**24)).astype(dtype)
+    model = keras.Sequential([keras.Input(ROWS.shape[1:]), keras.layers.Dense(4)])
     look = DiagnosticsCallback(ROWS, ids, tell=lambda message: None)
-    look.set_model(None)
-    look._look_at_labels()
+    look.set_model(model)
+    look.on_train_begin()
     assert f"Labels of dtype {np.dtype(dtype).name}" in look.found["label ids colliding"]
 
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 import circle_tf
 from circle_tf import circle, losses
 from tests import reference, stacks, strategies
+from tests.combinations import diagonal
 
 OPTIONS = {"margin": 0.25, "gamma": 16.0}
 
@@ -40,8 +41,8 @@ class Model:
         return found
 
 
-@pytest.mark.parametrize("block_size", ["auto", 4, None])
-@pytest.mark.parametrize("size", [1, 4, 6, 13, 60])  # Below, equal to, above the batch of 6.
+# Memories below, equal to, above the batch of 6.
+@pytest.mark.parametrize(("size", "block_size"), diagonal([1, 4, 6, 13, 60], ["auto", 4, None]))
 def test_losses_are_those_against_batch_and_newest_rows(size, block_size):
     layer = circle_tf.CrossBatchMemory(size, block_size=block_size, **OPTIONS)
     model = Model(size)
@@ -62,8 +63,7 @@ def test_batches_of_changing_size_even_none():
         np.testing.assert_allclose(found, model.losses(rows, ids), rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("block_size", ["auto", None])
+@pytest.mark.parametrize(("jit", "block_size"), diagonal([False, True], ["auto", None]))
 def test_graph_and_xla_equal_eager(jit, block_size):
     results = []
     for compiled in (False, True):
@@ -251,7 +251,7 @@ def fit(model, *, epochs=3):
 
 
 @stacks.needs_keras_3
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_loss_and_the_layer_train_alike(jit):
     models = with_loss(jit_compile=jit), with_layer(jit_compile=jit)
     histories = [fit(model) for model in models]
@@ -283,8 +283,9 @@ def test_evaluation_and_prediction_leave_the_memory_alone():
 
 
 @stacks.needs_keras_3
-@pytest.mark.parametrize("make", [with_loss, with_layer])
-@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+@pytest.mark.parametrize(
+    ("make", "suffix"), diagonal([with_loss, with_layer], [".keras", ".weights.h5"])
+)
 def test_saved_and_loaded_training_goes_on_to_the_bit(make, suffix, tmp_path):
     path = str(tmp_path / f"model{suffix}")
     whole = make()

@@ -5,9 +5,9 @@ import json
 import re
 
 import pytest
-import tensorflow as tf
 
 from benchmarks import strategy_cases
+from tests import one_device
 
 COMPILED = "mixed_float16, XLA"  # Runs in a pair of its own, whose compiled modules are read.
 
@@ -25,16 +25,14 @@ def run_workers(folder, *arguments, workers=2, environment=None):
     return results
 
 
-def hold_to_one_device(results):
-    failed = {}
-    for name, result in results.items():
-        case = strategy_cases.CASES[name]
-        expected = strategy_cases.run(case, tf.distribute.get_strategy())
-        apart = strategy_cases.differences(result, expected)
-        limits = {"weights": case.tolerance, "logs": case.logs_tolerance, "evaluate": 1e-6}
-        if any(apart[kind] > limit for kind, limit in limits.items()):
-            failed[name] = apart
-    assert not failed
+@pytest.fixture
+def hold_to_one_device(tmp_path_factory):
+    def hold(results):
+        base = tmp_path_factory.getbasetemp()
+        apart = {name: one_device.differences(name, results[name], base) for name in results}
+        assert {name: found for name, found in apart.items() if found} == {}
+
+    return hold
 
 
 def modules_of(folder):
@@ -46,29 +44,47 @@ def modules_of(folder):
     return found
 
 
-# Slow: two processes import TensorFlow and trace every case.
-@pytest.mark.slow
-def test_two_processes_equal_one_device_in_every_case(tmp_path):
-    names = [name for name in strategy_cases.CASES if name != COMPILED]
-    quoted = ",".join(f'"{name}"' for name in names)
-    first, second = run_workers(tmp_path, f"--cases={quoted}")
-    assert list(first) == names
+def hold_workers_alike(first, second):
     for name in first:
         for values in {"weights", "memory"} & first[name].keys():
             assert first[name][values] == second[name][values], name
+
+
+# One plain, one where a worker gets no rows, one where one worker alone meets an inf.
+QUICK = ["CircleLoss", "a replica without rows, class", "mixed_float16, inf on one replica"]
+
+
+def quoted(names):
+    return ",".join(f'"{name}"' for name in names)
+
+
+def test_two_processes_equal_one_device(tmp_path, hold_to_one_device):
+    first, second = run_workers(tmp_path, f"--cases={quoted(QUICK)}")
+    assert list(first) == QUICK
+    hold_workers_alike(first, second)
+    hold_to_one_device(first)
+
+
+# Slow: two processes import TensorFlow and trace every case.
+@pytest.mark.slow
+def test_two_processes_equal_one_device_in_every_case(tmp_path, hold_to_one_device):
+    names = [name for name in strategy_cases.CASES if name not in (COMPILED, *QUICK)]
+    first, second = run_workers(tmp_path, f"--cases={quoted(names)}")
+    assert list(first) == names
+    hold_workers_alike(first, second)
     hold_to_one_device(first)
 
 
 # Slow: as above, with four replicas in all.
 @pytest.mark.slow
-def test_two_processes_of_two_devices_equal_one_device(tmp_path):
+def test_two_processes_of_two_devices_equal_one_device(tmp_path, hold_to_one_device):
     names = '"a replica without rows, class","mixed_float16, inf on one replica"'
     hold_to_one_device(run_workers(tmp_path, "--devices=2", f"--cases={names}")[0])
 
 
 # Slow: a process of its own, for TensorFlow allows collectives of one group size in a process.
 @pytest.mark.slow
-def test_four_replicas_of_one_process_equal_one_device(tmp_path):
+def test_four_replicas_of_one_process_equal_one_device(tmp_path, hold_to_one_device):
     names = '"CircleLoss","a replica without rows, class"'
     arguments = ["--mirrored", "--devices=4", f"--cases={names}"]
     hold_to_one_device(run_workers(tmp_path, *arguments, workers=1)[0])
@@ -76,7 +92,9 @@ def test_four_replicas_of_one_process_equal_one_device(tmp_path):
 
 # Slow: two processes that write down what XLA compiles.
 @pytest.mark.slow
-def test_xla_compiles_forward_loss_and_both_backward_functions_once_for_each_shape(tmp_path):
+def test_xla_compiles_forward_loss_and_both_backward_functions_once_for_each_shape(
+    tmp_path, hold_to_one_device
+):
     dump = tmp_path / "xla"
     results = run_workers(
         tmp_path,

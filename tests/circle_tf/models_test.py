@@ -31,8 +31,13 @@ def build(kind, *, class_level):
     return kind(features, outputs)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("class_level", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "class_level"),
+    [
+        (keras.Model, False),
+        pytest.param(circle_tf.EmbeddingModel, True, marks=stacks.needs_keras_3),
+    ],
+)
 def test_fit_learns(kind, class_level):
     rows, ids = digits_like()
     model = build(kind, class_level=class_level)

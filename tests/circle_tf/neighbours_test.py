@@ -155,10 +155,18 @@ def test_only_the_queries_asked_for_as_deep_as_asked_for():
 
 
 def test_default_chunks_shrink_with_gallery_and_depth():
-    size = neighbours._chunk_size
-    assert size(None, 60_000, np.array([1])) * 60_000 * 8 <= 2**28
-    assert size(None, 60_000, np.array([6_000])) < size(None, 60_000, np.array([1]))
-    assert size(None, 10**9, np.array([1])) == 1
+    """So that a chunk's similarities stay within 256 MiB."""
+
+    def first_chunk(*, gallery_rows, depth):
+        queries, gallery = np.ones([4000, 1]), np.ones([gallery_rows, 1])
+        depths = np.full(len(queries), depth)
+        every = np.arange(len(queries))
+        chunks = neighbours.iterate_neighbours(queries, every, depths, gallery=gallery)
+        return len(next(iter(chunks))[0])
+
+    small, large = (first_chunk(gallery_rows=rows, depth=1) for rows in (2_000, 200_000))
+    assert large < small and large * 200_000 * 8 <= 2**28
+    assert first_chunk(gallery_rows=200_000, depth=50_000) < large
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

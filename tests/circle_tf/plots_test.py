@@ -80,10 +80,19 @@ def test_curves_of_a_resumed_run_take_the_last_record_of_a_step():
     assert [200, 41] in curves(plots.training_curves(records).axes[0])["training, last 30"]
 
 
-def test_names_of_metrics():
-    names = ["val_mean_average_precision_at_r", "val_map_at_r", "val_r_precision", "recall_at_10"]
-    found = [plots._score_name(name) for name in [*names, "val_precision_at_1"]]
-    assert found == ["MAP@R", "MAP@R", "R-precision", "recall@10", "precision@1"]
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [
+        ("val_mean_average_precision_at_r", "MAP@R"),
+        ("val_map_at_r", "MAP@R"),
+        ("val_r_precision", "R-precision"),
+        ("val_recall_at_10", "recall@10"),
+        ("val_precision_at_1", "precision@1"),
+    ],
+)
+def test_names_of_metrics(metric, name):
+    figure = plots.training_curves([{"step": 1, "loss": 2.0, metric: 0.5}])
+    assert list(curves(figure.axes[1])) == [f"{name}, last 0.5"]
 
 
 @pytest.mark.parametrize("records", [[], [{"step": 1, "accuracy": 1.0}]])

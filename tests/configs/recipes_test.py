@@ -7,6 +7,7 @@ import os
 import pytest
 
 from tests import layouts
+from tests.combinations import quick
 from trainers import data, training
 
 PAPER = {  # Recipe: loss, margin, gamma, embedding, as the paper states them.
@@ -66,9 +67,8 @@ def _data(name, folder):
     return str(folder / "shards")
 
 
-# Trains: seconds each, half a minute with the recipe's own net.
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PAPER)
+# Slow but for one of each loss: seconds each, half a minute with the recipe's own net.
+@pytest.mark.parametrize("name", quick(PAPER, among=["inshop", "msmt17"]))
 def test_two_steps(name, tmp_path):
     config = _recipe(name)
     config.dataset.path = _data(name, tmp_path / "data")

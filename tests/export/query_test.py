@@ -131,7 +131,7 @@ def _command(*options):
     return subprocess.run(command, capture_output=True, text=True)
 
 
-# Starts four processes, of which two import TensorFlow: 10 seconds.
+# Slow: each starts four processes, of which two import TensorFlow.
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
 def test_build_ask_and_be_refused(started, folder, tmp_path, protocol):

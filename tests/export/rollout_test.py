@@ -189,6 +189,8 @@ with models_config.changing(sys.argv[1], tell=print) as config:
 """
 
 
+# Slow: a process that imports TensorFlow.
+@pytest.mark.slow
 def test_killed_in_the_middle_the_file_is_the_old_one_and_the_lock_is_free(base_path, config):
     rollout.add(base_path, version=1, config=config)
     command = [sys.executable, "-c", _SLOW, config]

@@ -126,8 +126,8 @@ def test_a_resumed_epoch_counts_steps_from_the_checkpoint():
 
 
 def test_only_metrics_worth_a_look_are_shown():
-    shown = callbacks.Progress(step=0, steps=1, stream=io.StringIO())
-    stream = shown._stream
+    stream = io.StringIO()
+    shown = callbacks.Progress(step=0, steps=1, stream=stream)
     shown.on_epoch_begin(0)
     shown.on_train_batch_end(0, {})
     logs = {"loss": 1.0, "weight_p": 2.0, "val_recall_at_1": 0.5, "s_p": 0.25}

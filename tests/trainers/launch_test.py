@@ -53,10 +53,12 @@ def test_workers_that_notice_by_themselves_keep_their_messages(capfd):
     assert "[0] lost 1" in capfd.readouterr().err
 
 
-def test_signals_are_passed_on(capfd):
+def test_signals_are_passed_on(tmp_path):
     text = (
         "def stop(*_): print('stopping', flush=True); sys.exit(75)\n"
-        "signal.signal(signal.SIGTERM, stop); print('ready', flush=True); time.sleep(300)"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        f"open({str(tmp_path)!r} + '/' + str(os.getpid()), 'w').close()\n"
+        "print('ready', flush=True); time.sleep(300)"
     )
     launching = "import sys; from trainers import launch\n"
     launching += f"sys.exit(launch.launch({script(text)!r}, workers=2))"
@@ -64,7 +66,10 @@ def test_signals_are_passed_on(capfd):
         [sys.executable, "-c", launching], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "[0] ready\n"
-    time.sleep(0.5)  # worker 1, whose output is not shown
+    end = time.monotonic() + 60
+    while len(os.listdir(tmp_path)) < 2:  # Worker 1 as well, whose output is not shown.
+        assert time.monotonic() < end, "Worker 1 has not started."
+        time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert out == "[0] stopping\n" and process.returncode == 75

@@ -3,9 +3,11 @@ import os
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from PIL import Image
 
+from circle_tf import plots
 from configs import digits, glyphs
 from trainers import datasets, pictures, workdir
 
@@ -46,24 +48,37 @@ def test_before_and_after(tmp_path):
         assert min(image.size) > 300
 
 
-def test_retrieval_among_the_test_classes_leaves_the_query_out():
-    test = load(digits).test
-    rows = np.array([3, 800])
-    found, similarities = pictures._neighbours(flat(8), test, test, rows)
-    assert found.shape == similarities.shape == (2, 8)
-    assert not (found == rows[:, None]).any()
-    assert (np.diff(similarities) <= 0).all() and similarities.min() > 0.8
+@pytest.fixture
+def drawn(monkeypatch):
+    """What the sheets of a test show: the arguments that each was drawn from."""
+    shown, draw = [], plots.retrieval_sheet
+
+    def watch(queries, neighbours, **options):
+        shown.append({"queries": queries, "neighbours": neighbours, **options})
+        return draw(queries, neighbours, **options)
+
+    monkeypatch.setattr(plots, "retrieval_sheet", watch)
+    return shown
 
 
-def test_retrieval_sheet(tmp_path):
+def test_a_sheet_of_the_test_classes_leaves_each_query_out(tmp_path, drawn):
     files = workdir.Workdir(str(tmp_path))
     pictures.draw_retrieval(flat(8), load(digits), files=files, step=5)
     assert os.listdir(files.plots) == ["retrieval_sheet.png"]
     assert images_in(files) == {"retrieval_sheet"}
+    (sheet,) = drawn
+    assert sheet["similarities"].shape == sheet["neighbour_labels"].shape == (10, 8)
+    assert (np.diff(sheet["similarities"]) <= 0).all() and sheet["similarities"].min() > 0.8
+    same = sheet["neighbours"] == sheet["queries"][:, None]
+    assert not same.all(axis=(2, 3, 4)).any()
 
 
 # Glyphs take seconds to render.
-def test_queries_are_looked_up_in_the_gallery():
+def test_queries_are_looked_up_in_the_gallery(tmp_path, drawn):
     data = load(glyphs)
-    found, _ = pictures._neighbours(flat(32), data.queries, data.gallery, np.arange(5))
-    assert found.shape == (5, 8) and found.max() < len(data.gallery)
+    pictures.draw_retrieval(flat(32), data, files=workdir.Workdir(str(tmp_path)), step=5)
+    (sheet,) = drawn
+    gallery = {image.tobytes() for image in data.gallery.images(np.arange(len(data.gallery)))}
+    assert sheet["neighbours"].shape[:2] == (10, 8)
+    assert {image.tobytes() for row in sheet["neighbours"] for image in row} <= gallery
+    assert not {image.tobytes() for image in sheet["queries"]} & gallery

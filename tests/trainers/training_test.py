@@ -1,4 +1,3 @@
-import json
 import os
 import random
 import re
@@ -7,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import keras
 import numpy as np
@@ -123,6 +123,8 @@ def stop_after(context, step):
     context.setattr(checkpoints.Checkpoints, "save", save_and_die)
 
 
+# Slow: four trainings.
+@pytest.mark.slow
 def test_runs_stopped_amid_an_accumulation_end_as_uninterrupted_ones(tmp_path, monkeypatch):
     config = recipe(checkpoint_every=2, gradient_accumulation=3)
     whole = training.train(config, workdir=str(tmp_path / "whole"))
@@ -140,9 +142,14 @@ def test_runs_stopped_amid_an_accumulation_end_as_uninterrupted_ones(tmp_path, m
     )
 
 
-# Within an epoch, at the end of one, at the end of the run.
+# Within an epoch; slow, as each is two more trainings: at the end of one, at the end of the run.
 @pytest.mark.parametrize(
-    ("step", "moment"), [(4, "after saving"), (10, "after saving"), (12, "before saving")]
+    ("step", "moment"),
+    [
+        (4, "after saving"),
+        pytest.param(10, "after saving", marks=pytest.mark.slow),
+        pytest.param(12, "before saving", marks=pytest.mark.slow),
+    ],
 )
 def test_stopped_runs_end_as_uninterrupted_ones(finished, step, moment, tmp_path, monkeypatch):
     save = checkpoints.Checkpoints.save
@@ -169,29 +176,7 @@ def test_stopped_runs_end_as_uninterrupted_ones(finished, step, moment, tmp_path
         assert other == pytest.approx(one, abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("steps", "epoch_steps", "start", "spans"),
-    [
-        (12, 5, 0, [(0, 2, 10), (2, 1, 2)]),
-        (12, 5, 4, [(0, 1, 1), (1, 1, 5), (2, 1, 2)]),
-        (12, 5, 11, [(2, 1, 1)]),
-        (10, 5, 0, [(0, 2, 10)]),
-        (3, 5, 0, [(0, 1, 3)]),
-        (12, 5, 12, []),
-    ],
-)
-def test_spans_cover_the_run_epoch_by_epoch(steps, epoch_steps, start, spans):
-    found, step = [], start
-    while step < steps:
-        span = training._next_span(step, steps=steps, epoch_steps=epoch_steps)
-        found.append((span.epoch, span.epochs, span.steps))
-        step += span.steps
-    assert found == spans and (step == steps)
-
-
 def test_epochs_are_passes_over_the_examples():
-    import types
-
     labels = np.repeat(np.arange(5), 24)
     dataset = types.SimpleNamespace(train=types.SimpleNamespace(labels=labels))
     assert training.run_length(recipe(epochs=3), dataset) == 3 * (120 // 60)
@@ -216,7 +201,9 @@ def test_bad_recipes_leave_no_workdir(changes, message, tmp_path):
     assert not os.path.exists(path)
 
 
-@pytest.mark.parametrize("loss", ["class_circle", "cross_entropy"])
+@pytest.mark.parametrize(
+    "loss", ["class_circle", pytest.param("cross_entropy", marks=pytest.mark.slow)]
+)
 def test_class_level_runs(loss, tmp_path):
     config = recipe(steps=4, eval_every=2)
     config.loss.update(name=loss, margin=None, gamma=None)
@@ -274,22 +261,3 @@ def test_killed_runs_end_bitwise_as_uninterrupted_ones(tmp_path):
     with open(first.metrics) as one, open(second.metrics) as other:
         assert one.read() == other.read()
     shutil.rmtree(killed)
-
-
-# Slow: two processes, each of which imports TensorFlow.
-@pytest.mark.slow
-def test_commands_print_what_a_newcomer_needs_and_no_more(tmp_path):
-    path = str(tmp_path / "run")
-    done = subprocess.run(command(path), capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith("digits: ") and lines[-1] == (
-        f"Next: python -m trainers.evaluate --workdir={path}"
-    )
-    assert len(lines) == 8
-    evaluate = [sys.executable, "-m", "trainers.evaluate", f"--workdir={path}"]
-    done = subprocess.run(evaluate, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1].startswith("Next: python -m export.publish ")
-    with open(os.path.join(path, "evaluation.json")) as file:
-        assert 0 < json.load(file)["leave_one_out"]["recall_at_1"] <= 1

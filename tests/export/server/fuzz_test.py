@@ -17,7 +17,10 @@ SETTINGS = hypothesis.settings(
     max_examples=150,
     deadline=None,
     derandomize=True,
-    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+    suppress_health_check=[
+        hypothesis.HealthCheck.function_scoped_fixture,
+        hypothesis.HealthCheck.too_slow,
+    ],
 )
 METHODS = [
     "/tensorflow.serving.PredictionService/Predict",

@@ -20,9 +20,6 @@ from export.server import config as configs
 from tests import saved_models
 from tests import serving_calls as calls
 
-# Each starts a browser or needs one, and a model is saved: 10 seconds.
-pytestmark = pytest.mark.slow
-
 IDS = [f"class {row % 3}/{row}" for row in range(8)]
 _DROP = """
 const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));

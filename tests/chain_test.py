@@ -1,0 +1,130 @@
+"""The whole way as a person goes it, each command a process: from training to an answered query.
+
+Each step types what the one before it has printed as the next.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from tests.killed import dies_writing
+
+RECIPE = ["--config=configs/digits.py", "--config.steps=12", "--config.eval_every=6"]
+
+
+def command(*words):
+    """What a command has printed; it must go well and have no complaints."""
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout[-2000:]
+    return done.stdout
+
+
+def next_command(printed, module):
+    """The words after `python` of the command, shown on one line or more, that calls a module."""
+    lines = printed.replace("\\\n", " ").splitlines()
+    (line,) = [line for line in lines if f"python -m {module} " in line]
+    return shlex.split(line.partition("python ")[2])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("chain")
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """What training printed that had been killed in the middle of writing a checkpoint."""
+    words = [*RECIPE, "--config.checkpoint_every=4", f"--workdir={folder}/run"]
+    killed = subprocess.run([sys.executable, "-c", dies_writing(8), *words], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    return command("-m", "trainers.train", *words)
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained):
+    return command(*next_command(trained, "trainers.evaluate"))
+
+
+@pytest.fixture(scope="module")
+def published(evaluated, folder):
+    words = next_command(evaluated, "export.publish")
+    assert words[-1] == "--base_path=models/run"
+    options = ["--gallery=held_out", "--weights=float16", "--k=3"]
+    return command(*words[:-1], f"--base_path={folder}/models/digits", *options)
+
+
+@pytest.fixture(scope="module")
+def served(published):
+    """The process that serves what was published, and the address it answers gRPC on."""
+    words = [*next_command(published, "export.serve"), "--grpc_port=0", "--rest_port=0"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, *words], **pipes) as process:
+        with contextlib.ExitStack() as stack:
+            stack.callback(process.kill)
+            said = [process.stdout.readline() for _ in range(3)]
+            assert "Serving digits/1\n" in said, process.communicate()
+            (address,) = re.findall(r"gRPC  (\S+)\n", "".join(said))
+            yield process, address
+
+
+def test_training_goes_on_after_a_kill_and_says_what_a_newcomer_needs(trained, folder):
+    lines = trained.splitlines()
+    assert lines[0].startswith("digits: ") and len(lines) == 7
+    assert lines[2] == "Resuming after step 4: 12 steps of 60 images, loss circle."
+    assert lines[-1] == f"Next: python -m trainers.evaluate --workdir={folder}/run"
+    with open(folder / "run" / "metrics.jsonl") as file:
+        assert [json.loads(line)["step"] for line in file] == [6, 12]
+
+
+def test_evaluation_is_printed_and_written(evaluated, folder):
+    with open(folder / "run" / "evaluation.json") as file:
+        found = json.load(file)["leave_one_out"]["recall_at_1"]
+    assert 0.5 < found <= 1 and f"leave-one-out             {found:.3f}" in evaluated
+    assert "retrieval_sheet.png" in os.listdir(folder / "run" / "plots")
+
+
+def test_what_is_published_is_fit_to_be_served(published, folder):
+    assert f"Published {folder}/models/digits/1\n" in published
+    assert "images float32 [?, 8, 8, 1] -> embeddings float32 [?, 32]" in published
+    assert "largest difference" in published and "MODEL_NAME=digits" in published
+    assert sorted(os.listdir(folder / "models" / "digits")) == [".publish.lock", "1"]
+    again = command(*next_command(published, "export.verify"))
+    assert again.startswith(f"{folder}/models/digits/1 is fit to be served.\n")
+    assert "over batches 1, 3, 17" in again and "ids [17, 3]" in again
+
+
+def test_a_served_model_answers_and_ends_in_good_order(served, folder):
+    process, address = served
+    asked = ["--model=digits", f"--target={address}", f"--held_out={folder}/run/held_out.npz"]
+    printed = command("-m", "export.query", *asked, "--count=4", f"--sheet={folder}/sheet.png")
+    assert re.search(r"^The nearest is of the same class for [0-4] of 4\.$", printed, re.MULTILINE)
+    with Image.open(folder / "sheet.png") as sheet:
+        assert sheet.size[1] > 4 * 112
+    process.send_signal(signal.SIGTERM)
+    rest, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    assert rest == "Stopping: no more requests are taken.\nUnloaded digits/1\n"
+
+
+# Slow: five processes that import TensorFlow.
+@pytest.mark.slow
+def test_versions_are_managed_and_serving_files_written(published, folder):
+    base_path = f"--base_path={folder}/models/digits"
+    for module, seen in (("promote", "no canary to promote"), ("rollback", "neither a canary")):
+        done = subprocess.run(
+            [sys.executable, "-m", f"export.{module}", base_path], capture_output=True, text=True
+        )
+        assert done.returncode == 1 and seen in done.stderr and "Traceback" not in done.stderr
+    assert "Left: 1" in command("-m", "export.prune", base_path, "--keep=1")
+    command("-m", "export.serving_files", f"--output={folder}/models", "--batch_sizes=1,4")
+    files = [f"{folder}/models/{name}.config" for name in ("models", "batching")]
+    checked = command("-m", "export.serving_files", f"--check={','.join(files)}")
+    assert checked == "".join(f"{file} is right.\n" for file in files)
