@@ -12,7 +12,7 @@ BASE_PATH ?= models/glyphs
 UV := uv==0.13.9
 COMPILE = $(RUN) -m uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate
 # More workers than four would take more memory than the time is worth.
-PARALLEL := -n auto --maxprocesses=4
+PARALLEL := -n auto --maxprocesses=4 --durations=10
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-all test-library run-library test-addons run-addons \
@@ -76,7 +76,7 @@ bazel: $(VENV)/.installed ## Query the Bazel targets and run a representative te
 
 lock: $(VENV)/.installed ## Resolve the locks anew, for all supported Pythons
 	$(COMPILE) --extra dev pyproject.toml -o requirements.lock
-	$(COMPILE) --extra test -c requirements.lock pyproject.toml -o requirements-library.lock
+	$(COMPILE) --extra test --extra train -c requirements.lock pyproject.toml -o requirements-library.lock
 	$(COMPILE) --extra addons --extra test pyproject.toml -o requirements-addons.lock
 
 clean: ## Remove what make made, but for runs/ and models/

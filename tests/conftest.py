@@ -37,7 +37,7 @@ tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfigu
 # They import what only Keras 3 has, or `export`, which refuses any other.
 collect_ignore = []
 if not compat.IS_KERAS_3:
-    names = ("cached_gradients", "models_distributed", "signatures")
+    names = ("cached_gradients", "models_distributed", "models_multiworker", "signatures")
     collect_ignore = [f"circle_tf/{name}_test.py" for name in names]
 
 
