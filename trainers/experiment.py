@@ -10,7 +10,7 @@ import circle_tf
 from circle_tf import backbones, baselines
 from trainers import commands, optimizers, runtime
 
-__all__ = ["Models", "build"]
+__all__ = ["LOSSES", "Models", "build"]
 
 # The losses of circle_tf.baselines, and what the recipe's margin and gamma are called there.
 _PAIR_BASELINES = {
@@ -139,20 +139,9 @@ class _Ends:
 
 def _objective(name):
     """The function that puts a loss on top of features."""
-    objectives = {
-        "circle": _circle,
-        "class_circle": _class_circle,
-        "circle_head": _circle_head,
-        "keras_circle": _keras_circle,
-        "cross_entropy": _cross_entropy,
-        **dict.fromkeys(_PAIR_BASELINES, _pair_baseline),
-        **dict.fromkeys(_CLASS_BASELINES, _class_baseline),
-    }
-    if name not in objectives:
-        raise commands.ConfigError(
-            f"loss.name must be one of {', '.join(objectives)}; found {name!r}."
-        )
-    return objectives[name]
+    if name not in LOSSES:
+        raise commands.ConfigError(f"loss.name must be one of {', '.join(LOSSES)}; found {name!r}.")
+    return LOSSES[name]
 
 
 def _circle(features, *, dim, classes, loss):
@@ -256,3 +245,15 @@ def _given(loss):
     """The hyper-parameters that the recipe sets; the others keep the class's defaults."""
     names = ("margin", "gamma", "reduction")
     return {name: loss[name] for name in names if loss[name] is not None}
+
+
+# What a recipe's `loss.name` can be, and the function that puts it on top of features.
+LOSSES = {
+    "circle": _circle,
+    "class_circle": _class_circle,
+    "circle_head": _circle_head,
+    "keras_circle": _keras_circle,
+    "cross_entropy": _cross_entropy,
+    **dict.fromkeys(_PAIR_BASELINES, _pair_baseline),
+    **dict.fromkeys(_CLASS_BASELINES, _class_baseline),
+}
