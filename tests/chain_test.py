@@ -112,19 +112,3 @@ def test_a_served_model_answers_and_ends_in_good_order(served, folder):
     rest, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
     assert rest == "Stopping: no more requests are taken.\nUnloaded digits/1\n"
-
-
-# Slow: five processes that import TensorFlow.
-@pytest.mark.slow
-def test_versions_are_managed_and_serving_files_written(published, folder):
-    base_path = f"--base_path={folder}/models/digits"
-    for module, seen in (("promote", "no canary to promote"), ("rollback", "neither a canary")):
-        done = subprocess.run(
-            [sys.executable, "-m", f"export.{module}", base_path], capture_output=True, text=True
-        )
-        assert done.returncode == 1 and seen in done.stderr and "Traceback" not in done.stderr
-    assert "Left: 1" in command("-m", "export.prune", base_path, "--keep=1")
-    command("-m", "export.serving_files", f"--output={folder}/models", "--batch_sizes=1,4")
-    files = [f"{folder}/models/{name}.config" for name in ("models", "batching")]
-    checked = command("-m", "export.serving_files", f"--check={','.join(files)}")
-    assert checked == "".join(f"{file} is right.\n" for file in files)

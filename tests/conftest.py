@@ -55,29 +55,20 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Skips the examples of modules that need the default stack."""
+    """Skips examples that need the default stack, and puts first what takes longest."""
     examples = (item for item in items if isinstance(item, pytest.DoctestItem))
     for item in examples:
         if set(item.dtest.name.split(".")[1:2]) & stacks.DEFAULT_STACK_MODULES:
             item.add_marker(stacks.needs_keras_3)
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in PROCESSES)
 
 
-# They start processes that import TensorFlow, several of them at once or one after the other.
+# They train in processes, several at once, or serve and kill them.
 PROCESSES = {
     f"tests/{name}_test.py"
     for name in (
         "chain",
         "circle_tf/models_multiworker",
-        "export/client",
-        "export/conformance",
-        "export/publish",
-        "export/publishing",
-        "export/query",
-        "export/rollout",
-        "export/serve",
-        "export/verification",
-        "packaging",
-        "trainers/commands",
         "trainers/data_service",
         "trainers/head_runs",
         "trainers/launch",
@@ -91,13 +82,15 @@ PROCESSES = {
 def pytest_xdist_make_scheduler(config, log):
     """Gives each worker whole files, so that what a file shares is made once.
 
-    All files that start processes go to one worker, first of all: such processes meet no others.
+    The files of `PROCESSES` go to one worker: at most one of them is at work.
     """
     from xdist.scheduler import LoadFileScheduling
 
     lost = {path for path in PROCESSES if not (config.rootpath / path).exists()}
     if lost:
         raise pytest.UsageError(f"tests/conftest.py lists files that are not there: {lost}")
+
+    config.option.loadscopereorder = False  # The order of items, not the number of tests in files.
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid):

@@ -200,3 +200,40 @@ def test_killed_in_the_middle_the_file_is_the_old_one_and_the_lock_is_free(base_
     start = time.monotonic()
     assert rollout.add(base_path, version=2, config=config) == {"stable": 1, "canary": 2}
     assert time.monotonic() - start < 30
+
+
+def _command(module, *options):
+    """What a command has printed; it must go well and have no complaints."""
+    words = [sys.executable, "-m", f"export.{module}", *options]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+# Slow: six processes that import TensorFlow.
+@pytest.mark.slow
+def test_the_commands_move_labels_and_remove_versions(base_path, config):
+    for version in (1, 2):
+        rollout.add(base_path, version=version, config=config)
+    option = f"--base_path={base_path}"
+    _command("promote", option, "--version=2")
+    assert _labels(config) == {"stable": 2, "previous": 1}
+    words = [sys.executable, "-m", "export.promote", option]
+    again = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 1 and "Traceback" not in again.stderr
+    assert "no canary to promote" in again.stderr
+    _command("rollback", option)
+    assert _labels(config) == {"stable": 1}
+    assert "Left: 1, 6" in _command("prune", option, "--keep=1")  # One has a label.
+    assert versions.existing(base_path) == [1, 6]
+
+
+# Slow: two processes that import TensorFlow.
+@pytest.mark.slow
+def test_the_command_writes_and_checks_serving_files(base_path, config):
+    rollout.add(base_path, version=1, config=config)
+    folder = os.path.dirname(config)
+    _command("serving_files", f"--output={folder}", "--batch_sizes=1,4")
+    files = [config, os.path.join(folder, "batching.config")]
+    checked = _command("serving_files", f"--check={','.join(files)}")
+    assert checked == "".join(f"{file} is right.\n" for file in files)
