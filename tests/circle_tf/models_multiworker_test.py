@@ -1,4 +1,4 @@
-"""Two processes train as one device does; one pair runs every case, to start but once."""
+"""Two processes train as one device does; one pair runs many cases, to start but once."""
 
 import itertools
 import json
@@ -58,17 +58,12 @@ def quoted(names):
     return ",".join(f'"{name}"' for name in names)
 
 
-def test_two_processes_equal_one_device(tmp_path, hold_to_one_device):
-    first, second = run_workers(tmp_path, f"--cases={quoted(QUICK)}")
-    assert list(first) == QUICK
-    hold_workers_alike(first, second)
-    hold_to_one_device(first)
+REST = [name for name in strategy_cases.CASES if name not in (COMPILED, *QUICK)]
 
 
-# Slow: two processes import TensorFlow and trace every case.
-@pytest.mark.slow
-def test_two_processes_equal_one_device_in_every_case(tmp_path, hold_to_one_device):
-    names = [name for name in strategy_cases.CASES if name not in (COMPILED, *QUICK)]
+# Slow: two processes trace all the other cases.
+@pytest.mark.parametrize("names", [QUICK, pytest.param(REST, marks=pytest.mark.slow)])
+def test_two_processes_equal_one_device(names, tmp_path, hold_to_one_device):
     first, second = run_workers(tmp_path, f"--cases={quoted(names)}")
     assert list(first) == names
     hold_workers_alike(first, second)

@@ -205,11 +205,12 @@ def test_bad_recipes_leave_no_workdir(changes, message, tmp_path):
     "loss", ["class_circle", pytest.param("cross_entropy", marks=pytest.mark.slow)]
 )
 def test_class_level_runs(loss, tmp_path):
-    config = recipe(steps=4, eval_every=2)
+    config = recipe(steps=3, eval_every=5)  # Shorter than an epoch.
     config.loss.update(name=loss, margin=None, gamma=None)
     files = training.train(config, workdir=str(tmp_path / "run"))
     model = keras.models.load_model(files.model)
     assert model.output_shape == (None, 32)
+    assert [record["step"] for record in workdirs.MetricsLog(files.metrics).records()] == [3]
     assert report.evaluate_run(files.path).evaluation == files.evaluation
 
 
