@@ -23,7 +23,8 @@ from absl import app, flags
 import circle_tf
 from benchmarks import peers, timing
 from benchmarks.data import noisy_classes
-from circle_tf import backbones, numerics
+from circle_tf import backbones
+from circle_tf.ops import numerics
 
 _PART = flags.DEFINE_enum("part", "all", ["all", "memory", "cached"], "What to measure.")
 _ROWS = flags.DEFINE_integer("rows", 256, "memory: batch B.", lower_bound=2)

@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 import circle_tf
 from benchmarks import comparison
-from circle_tf import baselines, pairs
+from circle_tf import baselines
+from circle_tf.ops import pairs
 from configs import digits
 from trainers import datasets, experiment
 

@@ -10,7 +10,8 @@ import math
 
 import tensorflow as tf
 
-from circle_tf import batches, circle, sweeps, tiles
+from circle_tf import circle, sweeps, tiles
+from circle_tf.distribute import global_batch
 
 __all__ = ["check_block_size", "pair_losses"]
 
@@ -77,7 +78,7 @@ def pair_losses(
     options = tiles.Options(float(margin), float(gamma), bool(detach_weights))
     symmetric = keys is None or keys is unit
     if rows is None:
-        rows = batches.row_numbers(ids)
+        rows = global_batch.row_numbers(ids)
     anchors = sweeps.Side(unit, ids, rows)
     others = anchors if symmetric else sweeps.Side(keys, key_ids, key_rows)
     layout = _layout(anchors, others, block_size, empties=empty_keys and not symmetric)

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import checks
+from circle_tf.utils import checks
 
 __all__ = ["StripePooling", "multi_granularity"]
 

@@ -9,7 +9,7 @@ import numbers
 
 import tensorflow as tf
 
-from circle_tf import numerics
+from circle_tf.ops import numerics
 
 __all__ = ["anchor_weights", "check_hyperparameters", "circle_loss", "valid_anchors"]
 

@@ -10,8 +10,10 @@ import math
 import keras
 import tensorflow as tf
 
-from circle_tf import batches, circle, numerics, pairs, replicas
+from circle_tf import circle
+from circle_tf.distribute import global_batch, replicas
 from circle_tf.label_losses import LabelLoss, as_matrix, nan_unless, num_classes
+from circle_tf.ops import numerics, pairs
 
 __all__ = ["AMSoftmaxLoss", "ArcFaceLoss", "NormFaceLoss", "ProxyAnchorLoss", "arc_cosines"]
 
@@ -31,7 +33,7 @@ class _Softmax(LabelLoss):
         cosines = numerics.as_loss_float(as_matrix(y_pred, _COSINES))
         count = num_classes(cosines)
         ids = pairs.to_ids(y_true)
-        batches.check_lengths(ids, cosines, "cosines")
+        global_batch.check_lengths(ids, cosines, "cosines")
 
         def score(cosines, ids):
             own, _ = pairs.class_masks(ids, count)
@@ -240,7 +242,7 @@ class ProxyAnchorLoss(LabelLoss):
         cosines = numerics.as_loss_float(as_matrix(y_pred, _COSINES))
         count = num_classes(cosines)
         ids = pairs.to_ids(y_true)
-        batches.check_lengths(ids, cosines, "cosines")
+        global_batch.check_lengths(ids, cosines, "cosines")
         everything, _ = replicas.gather_rows(cosines)
         all_ids = replicas.gather_rows(ids)[0]
         value = replicas.maths(lambda s, y: self._value(s, y, count), everything, all_ids)

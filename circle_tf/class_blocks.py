@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from circle_tf import compilation
+from circle_tf.distribute import compilation
 
 __all__ = [
     "Layout",

@@ -7,7 +7,7 @@ products are of `[B, D]` unit embeddings with these, and `lengths` makes cosines
 
 import tensorflow as tf
 
-from circle_tf import replicas
+from circle_tf.distribute import replicas
 
 __all__ = [
     "across",

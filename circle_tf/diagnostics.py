@@ -6,7 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import checks, circle, numerics, pairs
+from circle_tf import circle
+from circle_tf.ops import numerics, pairs
+from circle_tf.utils import checks
 
 __all__ = ["DiagnosticsCallback"]
 

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import numerics
+from circle_tf.ops import numerics
 from circle_tf.pair_loss import PairLoss, largest, mean_where
 
 __all__ = ["ContrastiveLoss", "LiftedStructureLoss", "TripletLoss"]

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from circle_tf import numerics
+from circle_tf.ops import numerics
 
 __all__ = [
     "contrastive",

@@ -14,7 +14,8 @@ them (`circle_tf.shortlists`), and only those are multiplied in float64: the res
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import numerics, shortlists
+from circle_tf import shortlists
+from circle_tf.ops import numerics
 
 __all__ = ["ExactSearch", "on_grid"]
 

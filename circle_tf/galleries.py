@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 
-from circle_tf import files
+from circle_tf.utils import files
 
 __all__ = ["Gallery", "embedder_fingerprint", "unit_rows"]
 

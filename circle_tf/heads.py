@@ -7,21 +7,18 @@ import keras
 import tensorflow as tf
 
 from circle_tf import (
-    batches,
     class_sampling,
     class_updates,
     classwise,
     compat,
-    compilation,
     label_losses,
     layers,
-    numerics,
-    pairs,
-    replicas,
     row_updates,
     sharded_classes,
 )
-from circle_tf import shards as sharding
+from circle_tf.distribute import compilation, global_batch, replicas
+from circle_tf.distribute import sharded_variable as sharding
+from circle_tf.ops import numerics, pairs
 
 __all__ = ["CircleHead"]
 
@@ -150,7 +147,7 @@ class CircleHead(layers.LossLayer):
         """`(losses [B], valid [B])` against the classes, or a sample of them if training."""
         unit = numerics.safe_normalize(label_losses.as_embeddings(embeddings))
         own = pairs.check_class_ids(pairs.to_ids(ids), self.num_classes)
-        batches.check_lengths(own, unit, "embeddings")
+        global_batch.check_lengths(own, unit, "embeddings")
         values = self._values(unit, own, training=training)
         seen = pairs.ids_in_range(own, self.num_classes) & pairs.float_labels_are_exact(ids)
         return label_losses.nan_unless(seen, values), tf.ones_like(own, tf.bool)

@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from circle_tf import checks, exact_search, pairs
+from circle_tf import exact_search
 from circle_tf.neighbours import as_rows
+from circle_tf.ops import pairs
+from circle_tf.utils import checks
 
 __all__ = ["detection_and_identification_rate", "distractor_identification"]
 

@@ -12,7 +12,7 @@ from keras.src.backend import get_keras_mask, set_keras_mask
 from keras.src.losses import loss as keras_loss
 from keras.src.trainers.compile_utils import CompileLoss
 
-from circle_tf import replicas, shards
+from circle_tf.distribute import replicas, sharded_variable
 
 __all__ = [
     "TESTED_KERAS",
@@ -319,11 +319,11 @@ def keep_shards(optimizer):
     plain = inner.add_variable_from_reference
 
     def add(reference_variable, name=None, initializer="zeros"):
-        if not shards.is_sharded(reference_variable):
+        if not sharded_variable.is_sharded(reference_variable):
             return plain(reference_variable, name=name, initializer=initializer)
         with reference_variable.seen_as_part():
             moment = plain(reference_variable, name=name, initializer=initializer)
-        return shards.shard(moment, whole_rows=reference_variable.whole_rows)
+        return sharded_variable.shard(moment, whole_rows=reference_variable.whole_rows)
 
     inner.__dict__["add_variable_from_reference"] = add
     inner.__dict__["_circle_tf_shards"] = True

@@ -3,7 +3,8 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import checks, reductions
+from circle_tf import reductions
+from circle_tf.utils import checks
 
 __all__ = ["LabelLoss", "as_embeddings", "as_matrix", "nan_unless", "num_classes"]
 

@@ -3,18 +3,10 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import (
-    blockwise,
-    checks,
-    circle,
-    compat,
-    initializers,
-    losses,
-    numerics,
-    reductions,
-    replicas,
-    shards,
-)
+from circle_tf import blockwise, circle, compat, initializers, losses, reductions
+from circle_tf.distribute import replicas, sharded_variable
+from circle_tf.ops import numerics
+from circle_tf.utils import checks
 
 __all__ = ["CosineClassifier", "PairwiseCircle", "UnitEmbedding"]
 
@@ -305,8 +297,8 @@ def add_class_weights(layer, input_shape, num_classes, *, sharded=False):
     normal = initializers.NormalRows(dim)
     if not sharded:
         return _add_class_weights(layer, (num_classes, dim), normal)
-    weights = _add_class_weights(layer, (shards.rows_of_part(num_classes), dim), "zeros")
-    return shards.shard(weights, whole_rows=num_classes, initializer=normal)
+    weights = _add_class_weights(layer, (sharded_variable.rows_of_part(num_classes), dim), "zeros")
+    return sharded_variable.shard(weights, whole_rows=num_classes, initializer=normal)
 
 
 def _add_class_weights(layer, shape, initializer):

@@ -3,7 +3,8 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import batches, blockwise, circle, numerics, pairs, replicas
+from circle_tf import blockwise, circle
+from circle_tf.distribute import global_batch, replicas
 from circle_tf.label_losses import (
     LabelLoss,
     as_embeddings,
@@ -11,6 +12,7 @@ from circle_tf.label_losses import (
     nan_unless,
     num_classes,
 )
+from circle_tf.ops import numerics, pairs
 
 __all__ = ["CircleLoss", "ClassCircleLoss", "class_losses", "pairwise_losses"]
 
@@ -54,14 +56,14 @@ def pairwise_losses(
     """
     options = {"margin": margin, "gamma": gamma, "detach_weights": detach_weights}
     embeddings = as_embeddings(embeddings)
-    batch = batches.global_batch(embeddings, labels, one_hot=one_hot)
+    batch = global_batch.global_batch(embeddings, labels, one_hot=one_hot)
     if block_size is None:
         losses, valid = _whole_matrix_losses(batch, options)
     else:
         losses, valid = blockwise.pair_losses(
             *batch[:4],
-            rows=batches.row_numbers(batch.ids) + tf.cast(batch.offset, tf.int64),
-            key_rows=batches.row_numbers(batch.key_ids),
+            rows=global_batch.row_numbers(batch.ids) + tf.cast(batch.offset, tf.int64),
+            key_rows=global_batch.row_numbers(batch.key_ids),
             empty_keys=False,
             block_size=block_size,
             **options,
@@ -103,7 +105,7 @@ def class_losses(cosines, labels, *, margin, gamma, detach_weights=True, one_hot
     cosines = numerics.as_loss_float(as_matrix(cosines, "cosines of shape [B, C]"))
     count = num_classes(cosines)
     ids = pairs.to_ids(labels, one_hot=one_hot)
-    batches.check_lengths(ids, cosines, "cosines")
+    global_batch.check_lengths(ids, cosines, "cosines")
     options = {"margin": margin, "gamma": gamma, "detach_weights": detach_weights}
 
     def score(cosines, ids):

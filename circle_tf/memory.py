@@ -7,18 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import (
-    batches,
-    blockwise,
-    checks,
-    circle,
-    compat,
-    label_losses,
-    layers,
-    losses,
-    pairs,
-    replicas,
-)
+from circle_tf import blockwise, circle, compat, label_losses, layers, losses
+from circle_tf.distribute import global_batch, replicas
+from circle_tf.ops import pairs
+from circle_tf.utils import checks
 
 __all__ = ["CrossBatchCircleLoss", "CrossBatchMemory", "learning"]
 
@@ -132,7 +124,7 @@ class CrossBatchMemory(layers.LossLayer):
         options = {"block_size": self.block_size, **self.hyperparameters()}
         if not training:
             return losses.pairwise_losses(embeddings, ids, **options)
-        batch = batches.global_batch(label_losses.as_embeddings(embeddings), ids)
+        batch = global_batch.global_batch(label_losses.as_embeddings(embeddings), ids)
         rows = self._numbers(batch, examples)
         own = rows[batch.offset : batch.offset + tf.shape(batch.ids)[0]]
         keys, key_ids, key_rows = self._keys(batch, rows)
@@ -177,9 +169,9 @@ class CrossBatchMemory(layers.LossLayer):
     def _numbers(self, batch, examples):
         """Numbers `[N]` of the global batch's examples: as given, or each presentation anew."""
         if examples is None:
-            return tf.convert_to_tensor(self.rows_seen) + batches.row_numbers(batch.key_ids)
+            return tf.convert_to_tensor(self.rows_seen) + global_batch.row_numbers(batch.key_ids)
         examples = pairs.to_ids(examples)
-        batches.check_lengths(examples, batch.unit, "embeddings")
+        global_batch.check_lengths(examples, batch.unit, "embeddings")
         examples = checks.passing(
             examples,
             tf.reduce_all(examples >= 0),
@@ -204,7 +196,7 @@ class CrossBatchMemory(layers.LossLayer):
         total = tf.shape(ids, out_type=tf.int64)[0]
         unit, ids, rows = (values[-self.memory_size :] for values in (unit, ids, rows))
         end = tf.convert_to_tensor(self.rows_seen) + total
-        slots = end - tf.shape(ids, out_type=tf.int64)[0] + batches.row_numbers(ids)
+        slots = end - tf.shape(ids, out_type=tf.int64)[0] + global_batch.row_numbers(ids)
         slots = (slots % self.memory_size)[:, None]
         # A row with NaN or inf has made this step's loss NaN; it shall not spoil the next ones.
         finite = tf.reduce_all(tf.math.is_finite(unit), axis=1)

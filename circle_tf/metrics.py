@@ -3,7 +3,9 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import batches, circle, numerics, pairs, replicas
+from circle_tf import circle
+from circle_tf.distribute import global_batch, replicas
+from circle_tf.ops import numerics, pairs
 
 __all__ = [
     "MeanNegativeSimilarity",
@@ -75,7 +77,7 @@ class PairMonitor(keras.metrics.Mean):
         if self.labels == "class":
             cosines = numerics.as_loss_float(y_pred)
             return cosines, *pairs.class_masks(pairs.to_ids(y_true), cosines.shape[1])
-        batch = batches.global_batch(y_pred, y_true)
+        batch = global_batch.global_batch(y_pred, y_true)
         masks = pairs.batch_masks(batch.ids, batch.key_ids, offset=batch.offset)
         return tf.matmul(batch.unit, batch.keys, transpose_b=True), *masks
 

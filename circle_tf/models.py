@@ -6,7 +6,9 @@ import threading
 import keras
 import tensorflow as tf
 
-from circle_tf import checks, compat, compilation, loops, memory, replicas, shards
+from circle_tf import compat, loops, memory
+from circle_tf.distribute import compilation, replicas, sharded_variable
+from circle_tf.utils import checks
 
 __all__ = ["EmbeddingModel"]
 
@@ -262,7 +264,7 @@ class EmbeddingModel(keras.Model):
         sharded_gradients.check_optimizer(
             self.optimizer, self.trainable_variables, accumulated=self._micro_batches > 1
         )
-        if any(map(shards.is_sharded, self.trainable_variables)):
+        if any(map(sharded_variable.is_sharded, self.trainable_variables)):
             _hooks().keep_shards(self.optimizer)
 
     def _count_across_replicas(self):

@@ -3,7 +3,8 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import circle, numerics
+from circle_tf import circle
+from circle_tf.ops import numerics
 from circle_tf.pair_loss import PairLoss, largest, mean_where
 
 __all__ = ["MultiSimilarityLoss", "NPairsLoss", "UnifiedLoss"]

@@ -8,8 +8,10 @@ anchor averages over its own, and then come the anchors: the same for batches of
 
 import tensorflow as tf
 
-from circle_tf import batches, circle, pairs, replicas
+from circle_tf import circle
+from circle_tf.distribute import global_batch, replicas
 from circle_tf.label_losses import LabelLoss, as_embeddings, nan_unless
+from circle_tf.ops import pairs
 
 __all__ = ["PairLoss", "largest", "mean_where"]
 
@@ -27,7 +29,7 @@ class PairLoss(LabelLoss):
             setattr(self, key, value)
 
     def _losses(self, y_true, y_pred):
-        batch = batches.global_batch(as_embeddings(y_pred), y_true)
+        batch = global_batch.global_batch(as_embeddings(y_pred), y_true)
         losses, valid = replicas.maths(self._of_batch, *batch)
         finite = tf.reduce_all(tf.math.is_finite(batch.unit), axis=1)
         return nan_unless(finite & pairs.float_labels_are_exact(y_true), losses), valid

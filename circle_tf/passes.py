@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from circle_tf import compilation, keras_hooks, replicas
+from circle_tf import keras_hooks
+from circle_tf.distribute import compilation, replicas
 
 __all__ = ["Passed", "forward"]
 

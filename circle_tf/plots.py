@@ -10,9 +10,10 @@ import math
 
 import numpy as np
 
-from circle_tf import files, sheets
+from circle_tf import sheets
 from circle_tf import similarities as pair_similarities
 from circle_tf.projector import write_projector
+from circle_tf.utils import files
 
 __all__ = [
     "figure_to_image",

@@ -6,7 +6,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import files, pixels
+from circle_tf import pixels
+from circle_tf.utils import files
 
 __all__ = ["write_projector"]
 

@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from circle_tf import numerics, replicas
+from circle_tf.distribute import replicas
+from circle_tf.ops import numerics
 
 __all__ = ["REDUCTIONS", "apply_weights", "check_reduction", "reduce_losses"]
 

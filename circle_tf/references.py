@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from circle_tf import pairs
+from circle_tf.ops import pairs
 
 __all__ = ["check_labels"]
 

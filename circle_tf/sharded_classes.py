@@ -6,15 +6,8 @@ embeddings and a few numbers per example, never class weights or their gradient.
 
 import tensorflow as tf
 
-from circle_tf import (
-    circle,
-    class_blocks,
-    class_sweeps,
-    class_tiles,
-    classwise,
-    replicas,
-    tiles,
-)
+from circle_tf import circle, class_blocks, class_sweeps, class_tiles, classwise, tiles
+from circle_tf.distribute import replicas
 
 __all__ = ["sharded_class_losses"]
 

@@ -6,7 +6,8 @@ at gradients, whether one is inf and how long all are together, must come out th
 
 import tensorflow as tf
 
-from circle_tf import keras_hooks, row_updates, shards
+from circle_tf import keras_hooks, row_updates
+from circle_tf.distribute import sharded_variable
 
 __all__ = ["agreed", "check_optimizer", "facts", "shared"]
 
@@ -22,7 +23,7 @@ def check_optimizer(optimizer, variables, *, accumulated):
     Raises:
         NotImplementedError: some of the variables are sharded, and it cannot update them.
     """
-    if not any(map(shards.is_sharded, variables)):
+    if not any(map(sharded_variable.is_sharded, variables)):
         return
     inner = keras_hooks.inner_optimizer(optimizer)
     if type(inner).__name__ in row_updates.MIXING_OPTIMIZERS:
@@ -49,7 +50,7 @@ def shared(gradients, variables):
         list.
     """
     return [
-        None if shards.is_sharded(variable) else gradient
+        None if sharded_variable.is_sharded(variable) else gradient
         for gradient, variable in zip(gradients, variables, strict=True)
     ]
 
@@ -66,7 +67,7 @@ def facts(gradients, variables):
         for others.
     """
     return [
-        _facts(gradient) if gradient is not None and shards.is_sharded(variable) else None
+        _facts(gradient) if gradient is not None and sharded_variable.is_sharded(variable) else None
         for gradient, variable in zip(gradients, variables, strict=True)
     ]
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from circle_tf import decoding, numerics
+from circle_tf import decoding
+from circle_tf.ops import numerics
 
 __all__ = [
     "DECODE",

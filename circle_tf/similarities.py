@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from circle_tf import numerics, pairs
+from circle_tf.ops import numerics, pairs
 
 __all__ = ["hardest_pairs", "random_pairs"]
 

@@ -8,7 +8,8 @@ check for inf, clipping and the update, which are thereby the same everywhere.
 import keras
 import tensorflow as tf
 
-from circle_tf import cached_gradients, keras_hooks, passes, replicas, sharded_gradients
+from circle_tf import cached_gradients, keras_hooks, passes, sharded_gradients
+from circle_tf.distribute import replicas
 
 __all__ = ["Accumulator", "evaluation_step", "predict_step", "train_step"]
 

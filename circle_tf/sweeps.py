@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from circle_tf import replicas, tiles
+from circle_tf import tiles
+from circle_tf.distribute import replicas
 
 __all__ = ["Layout", "Side", "backward", "forward"]
 

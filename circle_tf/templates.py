@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from circle_tf import exact_search, pairs
+from circle_tf import exact_search
 from circle_tf.neighbours import as_rows
+from circle_tf.ops import pairs
 from circle_tf.verification import pair_similarities, tar_at_far
 
 __all__ = ["template_embeddings", "template_report"]

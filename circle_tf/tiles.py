@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from circle_tf import replicas
+from circle_tf.distribute import replicas
 
 __all__ = ["Labels", "Options", "finish", "labels_of", "slopes", "update", "weighted", "whole"]
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from circle_tf import checks, exact_search
+from circle_tf import exact_search
 from circle_tf.neighbours import as_rows
+from circle_tf.utils import checks
 
 __all__ = [
     "flip_test_embeddings",

@@ -11,7 +11,7 @@ import os
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from circle_tf import files
+from circle_tf.utils import files
 from export import console, versions
 
 __all__ = [

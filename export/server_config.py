@@ -4,7 +4,7 @@ import os
 
 from google.protobuf import text_format
 
-from circle_tf import files
+from circle_tf.utils import files
 from export import console, serving_protos
 
 __all__ = ["KINDS", "batching", "lint", "monitoring", "platform", "read", "write"]

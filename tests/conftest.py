@@ -37,8 +37,13 @@ tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfigu
 # They import what only Keras 3 has, or `export`, which refuses any other.
 collect_ignore = []
 if not compat.IS_KERAS_3:
-    names = ("cached_gradients", "models_distributed", "models_multiworker", "signatures")
-    collect_ignore = [f"circle_tf/{name}_test.py" for name in names]
+    collect_ignore = [
+        "tests/circle_tf/cached_gradients_test.py",
+        "tests/circle_tf/models_distributed_test.py",
+        "tests/circle_tf/models_multiworker_test.py",
+        "tests/circle_tf/signatures_test.py",
+    ]
+    collect_ignore = [path.removeprefix("tests/") for path in collect_ignore]
 
 
 def pytest_addoption(parser):
@@ -58,23 +63,20 @@ def pytest_collection_modifyitems(items):
     """Skips examples that need the default stack, and puts first what takes longest."""
     examples = (item for item in items if isinstance(item, pytest.DoctestItem))
     for item in examples:
-        if set(item.dtest.name.split(".")[1:2]) & stacks.DEFAULT_STACK_MODULES:
+        if f"{item.dtest.name}.".startswith(tuple(f"{m}." for m in stacks.DEFAULT_STACK_MODULES)):
             item.add_marker(stacks.needs_keras_3)
     items.sort(key=lambda item: item.nodeid.partition("::")[0] not in PROCESSES)
 
 
 # They train in processes, several at once, or serve and kill them.
 PROCESSES = {
-    f"tests/{name}_test.py"
-    for name in (
-        "chain",
-        "circle_tf/models_multiworker",
-        "trainers/data_service",
-        "trainers/head_runs",
-        "trainers/launch",
-        "trainers/restart",
-        "trainers/training",
-    )
+    "tests/chain_test.py",
+    "tests/circle_tf/models_multiworker_test.py",
+    "tests/trainers/data_service_test.py",
+    "tests/trainers/head_runs_test.py",
+    "tests/trainers/launch_test.py",
+    "tests/trainers/restart_test.py",
+    "tests/trainers/training_test.py",
 }
 
 

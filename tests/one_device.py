@@ -9,7 +9,7 @@ import pathlib
 import tensorflow as tf
 
 from benchmarks import strategy_cases
-from circle_tf import files
+from circle_tf.utils import files
 
 __all__ = ["differences", "results"]
 

@@ -8,27 +8,29 @@ needs_keras_3 = pytest.mark.skipif(
     not compat.IS_KERAS_3, reason="default stack only: Keras 2 does not have what this tests"
 )
 
-# Modules whose examples run on the default stack only.
-DEFAULT_STACK_MODULES = {
-    "backbones",
-    "bn_inception",
-    "branches",
-    "clones",
-    "compilation",
-    "graphs",
-    "iresnet",
-    "keras_hooks",
-    "models",
-}
-DEFAULT_STACK_MODULES |= {"cached_gradients", "galleries", "normalization", "passes", "servable"}
-DEFAULT_STACK_MODULES |= {
-    "row_updates",
-    "serving_parts",
-    "sharded_gradients",
-    "shards",
-    "signatures",
-    "steps",
-}
+# Packages and modules whose examples run on the default stack only.
+DEFAULT_STACK_MODULES = (
+    "circle_tf.backbones",
+    "circle_tf.bn_inception",
+    "circle_tf.branches",
+    "circle_tf.cached_gradients",
+    "circle_tf.clones",
+    "circle_tf.distribute.compilation",
+    "circle_tf.distribute.sharded_variable",
+    "circle_tf.galleries",
+    "circle_tf.graphs",
+    "circle_tf.iresnet",
+    "circle_tf.keras_hooks",
+    "circle_tf.models",
+    "circle_tf.normalization",
+    "circle_tf.passes",
+    "circle_tf.row_updates",
+    "circle_tf.servable",
+    "circle_tf.serving_parts",
+    "circle_tf.sharded_gradients",
+    "circle_tf.signatures",
+    "circle_tf.steps",
+)
 
 # What TensorFlow 2.15 and Addons warn of when they are imported and used.
 OLD_STACK_WARNINGS = (

@@ -12,52 +12,14 @@ import pytest
 
 ROOT = pathlib.Path(__file__).absolute().parents[1]
 
-# Each module of circle_tf and its level. A module imports only from its own level and from those
-# above it in this table; a new module needs a line here, which is the moment to think of where it
-# belongs.
-LEVELS = (
-    {"checks", "compat", "compilation", "crc32c", "files", "loops", "normalization", "numerics"}
-    | {"decoding", "exact_search", "pixels", "replicas", "shortlists", "version", "class_sampling"}
-    | {"initializers", "row_updates", "shards"},
-    {
-        "batches",
-        "blockwise",
-        "circle",
-        "class_blocks",
-        "class_sweeps",
-        "class_tiles",
-        "class_updates",
-        "classwise",
-        "examples",
-        "keras_hooks",
-        "pairs",
-        "records",
-    }
-    | {"reductions", "sampling", "sharded_classes", "similarities", "sweeps", "tiles"},
-    {"baselines", "class_baselines", "distance_losses", "galleries", "heads", "label_losses"}
-    | {"layers", "losses", "memory", "metrics", "neighbours", "pair_baselines"}
-    | {"distance_baselines", "pair_loss"}
-    | {"clustering", "identification", "references", "reidentification", "reranking", "retrieval"}
-    | {"signatures", "templates", "verification"},
-    {
-        "backbones",
-        "bn_inception",
-        "branches",
-        "cached_gradients",
-        "callbacks",
-        "clones",
-        "diagnostics",
-        "graphs",
-        "iresnet",
-        "models",
-    }
-    | {"passes", "sharded_gradients", "steps"},
-    {"plots", "projector", "servable", "serving_parts", "sheets"},
-    {"addons.losses.metric_learning", "addons.losses.functions", "addons.losses.classes"},
-    {"addons.losses.__init__", "addons.callbacks", "addons.optimizers"},
-    {"addons.__init__"},
-    {"__init__"},
-)
+# Each room of the library, a package or a module, and the rooms that it may import.
+ROOMS = {
+    "version": set(),
+    "compat": set(),
+    "utils": {"compat"},
+    "ops": {"compat", "utils"},
+    "distribute": {"compat", "utils", "ops"},
+}
 PACKAGES = {  # Package: the others of ours that it may import.
     "circle_tf": set(),
     "configs": set(),
@@ -140,9 +102,8 @@ def _ours(module):
     return {_module(found.name) for found in MODULES[module]} - {None, module}
 
 
-def _level(module):
-    name = module.removeprefix("circle_tf.")
-    return next(level for level, names in enumerate(LEVELS) if name in names)
+def _room(module):
+    return module.split(".")[1]
 
 
 def _modules_of(package):
@@ -166,19 +127,16 @@ def test_imports_are_found_wherever_they_stand():
     assert {entry.name for entry in found if not entry.eager} == {"g.h.i", "j.{k}", "l"}
 
 
-def test_every_module_of_the_library_has_a_level():
-    table = sorted(f"circle_tf.{name}" for names in LEVELS for name in names)
-    assert table == sorted(_modules_of("circle_tf"))
-
-
-@pytest.mark.parametrize("module", _modules_of("circle_tf"))
-def test_the_library_imports_from_its_level_or_below(module):
-    assert {other for other in _ours(module) if _level(other) > _level(module)} == set()
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_only_those_below_them(room):
+    modules = [module for module in _modules_of("circle_tf") if _room(module) == room]
+    assert modules
+    assert {_room(other) for name in modules for other in _ours(name)} - {room} <= ROOMS[room]
 
 
 def test_there_are_no_cycles():
     order = list(graphlib.TopologicalSorter({name: _ours(name) for name in MODULES}).static_order())
-    assert order.index("circle_tf.numerics") < order.index("circle_tf.__init__")
+    assert order.index("circle_tf.ops.numerics") < order.index("circle_tf.__init__")
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import shards
+from circle_tf.distribute import sharded_variable
 from trainers import commands
 
 __all__ = ["Exchange", "check_agreement", "checksum", "explain_losses", "wait_for_all"]
@@ -63,7 +63,7 @@ def checksum(variables):
     """
     value = 0
     for variable in variables:
-        sharded = shards.is_sharded(variable)
+        sharded = sharded_variable.is_sharded(variable)
         array = variable.numpy() if sharded else keras.ops.convert_to_numpy(variable)
         value = zlib.crc32(np.ascontiguousarray(array), value)
     return value

@@ -13,8 +13,8 @@ import warnings
 import tensorflow as tf
 
 import circle_tf
-from circle_tf import shards
-from circle_tf.files import replacing
+from circle_tf.distribute import sharded_variable
+from circle_tf.utils.files import replacing
 
 __all__ = ["Checkpoints"]
 
@@ -200,4 +200,4 @@ def _raw(variables):
 
     Of variables whose rows are spread over replicas it takes the whole.
     """
-    return [v if shards.is_sharded(v) else v.value for v in variables]
+    return [v if sharded_variable.is_sharded(v) else v.value for v in variables]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from circle_tf.files import replacing
+from circle_tf.utils.files import replacing
 from trainers import evaluation
 
 __all__ = ["class_weights_of", "save_class_weights", "save_examples"]

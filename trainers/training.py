@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from circle_tf import sampling
-from circle_tf.files import replacing
+from circle_tf.utils.files import replacing
 from trainers import (
     agreement,
     callbacks,

@@ -5,7 +5,7 @@ import os
 
 import ml_collections
 
-from circle_tf.files import replacing
+from circle_tf.utils.files import replacing
 from trainers import commands
 
 __all__ = ["MetricsLog", "Workdir", "read_json", "write_json"]

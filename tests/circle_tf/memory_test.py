@@ -92,7 +92,7 @@ def test_gradients_reach_the_batch_as_anchors_and_as_keys_and_nothing_else(block
     rows = tf.constant(rows)
 
     def by_definition(rows):
-        unit = circle_tf.numerics.safe_normalize(rows)
+        unit = circle_tf.ops.numerics.safe_normalize(rows)
         keys = tf.concat([unit, held[0]], axis=0)
         same = ids[:, None] == np.concatenate([ids, held[1]])[None, :]
         itself = np.eye(6, 24, dtype=bool)

@@ -2,8 +2,9 @@
 
 import tensorflow as tf
 
-from circle_tf import baselines, numerics, pairs
+from circle_tf import baselines
 from circle_tf.addons.losses import metric_learning
+from circle_tf.ops import numerics, pairs
 
 __all__ = [
     "contrastive_loss",

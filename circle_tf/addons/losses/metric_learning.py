@@ -1,6 +1,7 @@
 """`tfa.losses.metric_learning`: distance matrices."""
 
-from circle_tf import baselines, numerics
+from circle_tf import baselines
+from circle_tf.ops import numerics
 
 __all__ = ["angular_distance", "pairwise_distance"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from circle_tf import pairs
+from circle_tf.ops import pairs
 
 WIDE = [2**24, 2**24 + 1, 2**31 + 1, 2**53, 2**53 + 1, 2**62]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from circle_tf import numerics
+from circle_tf.ops import numerics
 from tests import reference
 
 

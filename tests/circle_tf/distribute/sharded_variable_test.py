@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import circle_tf
-from circle_tf import shards
+from circle_tf.distribute import sharded_variable
 from tests import stacks, strategies
 
 pytestmark = stacks.needs_keras_3
@@ -60,7 +60,7 @@ def test_each_replica_holds_and_trains_its_own_rows_and_moments():
     np.testing.assert_array_equal(weights.numpy(), np.r_[first, second[:2]])
     np.testing.assert_array_equal(weights.numpy(), model_of(1).get_layer("head").get_weights()[0])
     fit(model)
-    moments = [v for v in model.optimizer.variables if shards.is_sharded(v)]
+    moments = [v for v in model.optimizer.variables if sharded_variable.is_sharded(v)]
     assert [v.numpy().shape for v in moments] == [(5, 4), (5, 4)]
     assert all(np.abs(v.numpy()).min(axis=1).all() for v in moments)
     assert not parts_of(model)[1][2].any()  # What fills up the last shard is never trained.
@@ -133,10 +133,11 @@ def sgd():
 
 
 def test_a_part_knows_which_of_its_rows_fill_up():
-    assert shards.Part(0, 3, 3).live is None and shards.Part(0, 2, 4, 2).live is None
-    assert shards.Part(1, 3, 5, 2).live.numpy().tolist() == [True, True, False]
+    assert sharded_variable.Part(0, 3, 3).live is None
+    assert sharded_variable.Part(0, 2, 4, 2).live is None
+    assert sharded_variable.Part(1, 3, 5, 2).live.numpy().tolist() == [True, True, False]
     # 4 rows over 3 replicas: the last one has none.
-    assert shards.Part(2, 2, 4, 3).live.numpy().tolist() == [False, False]
+    assert sharded_variable.Part(2, 2, 4, 3).live.numpy().tolist() == [False, False]
 
 
 def test_refuses_to_be_made_or_called_in_the_wrong_place():

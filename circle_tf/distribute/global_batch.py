@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from circle_tf import numerics, pairs, replicas
+from circle_tf.distribute import replicas
+from circle_tf.ops import numerics, pairs
 
 __all__ = ["Batch", "check_lengths", "global_batch", "row_numbers"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from circle_tf import files
+from circle_tf.utils import files
 
 
 def test_a_failed_write_leaves_the_older_file_and_no_rubbish(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from circle_tf import replicas
+from circle_tf.distribute import replicas
 from tests import strategies
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import checks
+from circle_tf.utils import checks
 
 __all__ = [
     "batch_masks",

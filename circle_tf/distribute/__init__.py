@@ -1,0 +1,1 @@
+"""What replicas exchange, what XLA compiles, and variables that replicas share out."""

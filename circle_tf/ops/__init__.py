@@ -1,0 +1,1 @@
+"""Maths on tensors: the float policy, ids, and masks of pairs."""

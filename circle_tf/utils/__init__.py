@@ -1,0 +1,1 @@
+"""Checks of arguments, and files that are written whole."""
