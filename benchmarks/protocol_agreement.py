@@ -11,7 +11,7 @@ import numpy as np
 from absl import app
 
 from benchmarks import peers, timing
-from circle_tf import retrieval
+from circle_tf.evaluation import retrieval
 
 _METRICS = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
 

@@ -18,7 +18,7 @@ from absl import app, flags
 
 from benchmarks import peers, timing
 from benchmarks.data import noisy_classes
-from circle_tf import retrieval
+from circle_tf.evaluation import retrieval
 
 _ROWS = flags.DEFINE_integer("rows", 10_000, "Gallery embeddings N.", lower_bound=2)
 _DIM = flags.DEFINE_integer("dim", 512, "Numbers per embedding D.", lower_bound=1)

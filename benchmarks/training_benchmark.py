@@ -18,7 +18,7 @@ import tensorflow as tf
 from absl import app, flags
 
 from benchmarks import peers, timing
-from circle_tf import sampling
+from circle_tf.data import sampling
 from configs import glyphs
 from trainers import datasets, training
 

@@ -9,24 +9,19 @@ CVPR 2020.
 """
 
 from circle_tf import addons, backbones, baselines, callbacks, metrics, plots, records, retrieval
-from circle_tf.callbacks import RetrievalCallback
+from circle_tf.callbacks.diagnostics import DiagnosticsCallback
+from circle_tf.callbacks.retrieval_callback import RetrievalCallback
 from circle_tf.circle import circle_loss
-from circle_tf.clustering import normalized_mutual_information
-from circle_tf.diagnostics import DiagnosticsCallback
-from circle_tf.galleries import Gallery
-from circle_tf.heads import CircleHead
-from circle_tf.identification import (
+from circle_tf.data.records import RecordFiles
+from circle_tf.data.sampling import PKSampler, pk_dataset
+from circle_tf.evaluation.clustering import normalized_mutual_information
+from circle_tf.evaluation.identification import (
     detection_and_identification_rate,
     distractor_identification,
 )
-from circle_tf.layers import CosineClassifier, PairwiseCircle, UnitEmbedding
-from circle_tf.losses import CircleLoss, ClassCircleLoss
-from circle_tf.memory import CrossBatchCircleLoss, CrossBatchMemory
-from circle_tf.models import EmbeddingModel
-from circle_tf.records import RecordFiles
-from circle_tf.reidentification import cmc, reidentification_report
-from circle_tf.reranking import k_reciprocal_distances
-from circle_tf.retrieval import (
+from circle_tf.evaluation.reidentification import cmc, reidentification_report
+from circle_tf.evaluation.reranking import k_reciprocal_distances
+from circle_tf.evaluation.retrieval import (
     mean_average_precision_at_r,
     nearest_neighbours,
     precision_at_1,
@@ -34,16 +29,21 @@ from circle_tf.retrieval import (
     recall_at_k,
     retrieval_report,
 )
-from circle_tf.sampling import PKSampler, pk_dataset
-from circle_tf.servable import save_servable
-from circle_tf.templates import template_embeddings, template_report
-from circle_tf.verification import (
+from circle_tf.evaluation.templates import template_embeddings, template_report
+from circle_tf.evaluation.verification import (
     flip_test_embeddings,
     k_fold_accuracy,
     pair_similarities,
     tar_at_far,
     verification_report,
 )
+from circle_tf.heads import CircleHead
+from circle_tf.layers import CosineClassifier, PairwiseCircle, UnitEmbedding
+from circle_tf.losses import CircleLoss, ClassCircleLoss
+from circle_tf.memory import CrossBatchCircleLoss, CrossBatchMemory
+from circle_tf.models import EmbeddingModel
+from circle_tf.serving.gallery import Gallery
+from circle_tf.serving.servable import save_servable
 from circle_tf.version import __version__
 
 __all__ = [

@@ -8,7 +8,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-from circle_tf import clones, galleries, servable
+from circle_tf.serving import gallery as galleries
+from circle_tf.serving import servable
+from circle_tf.serving import weights as clones
 
 __all__ = ["MANIFEST", "Contents"]
 
@@ -24,7 +26,7 @@ class Contents:
 
     Args:
         signatures: names of signatures.
-        gallery: circle_tf.galleries.Gallery, or None.
+        gallery: circle_tf.serving.gallery.Gallery, or None.
         k: int, neighbours of searches.
         class_weights: `[C, D]`, or None.
         weights: how large weights are stored.

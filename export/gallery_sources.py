@@ -5,7 +5,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import decoding, galleries
+from circle_tf.data import decoding
+from circle_tf.serving import gallery as galleries
 from export import console, image_files
 
 __all__ = ["embed", "from_folder", "from_held_out", "load"]
@@ -24,7 +25,7 @@ def load(source, *, run, model, image_shape):
         image_shape: `(H, W, C)`.
 
     Returns:
-        circle_tf.galleries.Gallery.
+        circle_tf.serving.gallery.Gallery.
 
     Raises:
         console.ExportError: there is nothing to make a gallery of, or another model made it.
@@ -57,7 +58,7 @@ def from_held_out(run, *, model):
         model: the run's model.
 
     Returns:
-        circle_tf.galleries.Gallery; ids are `CLASS/NUMBER`.
+        circle_tf.serving.gallery.Gallery; ids are `CLASS/NUMBER`.
 
     Raises:
         console.ExportError: the run kept none.
@@ -81,7 +82,7 @@ def from_folder(folder, *, model, image_shape):
         image_shape: `(H, W, C)`.
 
     Returns:
-        circle_tf.galleries.Gallery; ids are paths within the folder, classes the sub-folders,
+        circle_tf.serving.gallery.Gallery; ids are paths within the folder, classes the sub-folders,
         if every image is in one.
 
     Raises:

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import galleries, graphs
+from circle_tf.serving import gallery as galleries
+from circle_tf.serving import graph_checks
 from export import contents as contents_of
 from export import verification
 
@@ -95,7 +96,7 @@ def _sums(path):
 def _operations(graph, signatures):
     """The kinds of operations a server must know."""
     outputs = [tensor.name for s in signatures.values() for tensor in s.outputs.values()]
-    return {node.op for node in graphs.served_nodes(graph, outputs)}
+    return {node.op for node in graph_checks.served_nodes(graph, outputs)}
 
 
 def fingerprint(path):

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import signatures
+from circle_tf.serving import signatures
 
 __all__ = ["as_examples", "as_png", "bad_inputs", "good_inputs", "probes"]
 

@@ -6,7 +6,8 @@ import os
 
 import numpy as np
 
-from circle_tf import clones, servable, signatures
+from circle_tf.serving import servable, signatures
+from circle_tf.serving import weights as clones
 from export import (
     console,
     gallery_sources,

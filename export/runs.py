@@ -131,14 +131,16 @@ def load_model(workdir):
     """
     import keras  # Here, so that `read` can refuse a workdir without loading TensorFlow.
 
-    from circle_tf import backbones  # With circle_tf come the layers that model.keras holds.
+    from circle_tf.backbones import (
+        by_name,  # With circle_tf come the layers that model.keras holds.
+    )
 
     path = os.path.join(workdir, "model.keras")
     if not os.path.isfile(path):
         raise console.ExportError(f"There is no model.keras in {workdir!r}: train it again.")
     try:
         if _needs_keras_cv(path):
-            backbones.import_keras_cv()
+            by_name.import_keras_cv()
         return keras.models.load_model(path, compile=False)
     except (ImportError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise console.ExportError(f"{path} cannot be loaded: {_reason(error)}") from error

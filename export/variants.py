@@ -10,7 +10,8 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import clones, retrieval, servable
+from circle_tf.evaluation import retrieval
+from circle_tf.serving import servable, weights
 from export import console, gallery_sources, session
 
 __all__ = ["LITE", "LOWEST_COSINE", "check", "make", "report"]
@@ -39,7 +40,7 @@ def make(path, *, run, model, lite=(), onnx=()):
         console.ExportError: an unknown kind, or it cannot be converted.
     """
     check(lite=lite, onnx=onnx)
-    served = clones.as_float32(model)
+    served = weights.as_float32(model)
     images = _examples(run, served)
     made = {}
     for kind in lite:
@@ -85,7 +86,7 @@ def report(path, *, run, model, made):
     Raises:
         console.ExportError: a variant does not run, or its embeddings are other ones.
     """
-    served = clones.as_float32(model)
+    served = weights.as_float32(model)
     images = _examples(run, served)
     held_out = run.held_out()
     labels = None if held_out is None else held_out.labels

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from circle_tf import graphs, servable
+from circle_tf.serving import graph_checks, servable
 from export import console, isolation, probes, session_checks
 from export.contents import Contents
 
@@ -198,7 +198,7 @@ def _describe_tensor(name, tensor):
 def _graph_checks(path, graph, signatures, model, contents):
     outputs = [tensor.name for s in signatures.values() for tensor in s.outputs.values()]
     xla = _is_compiled(graph, outputs) if contents is None else contents.jit_compile
-    forbidden = graphs.forbidden_nodes(graph, outputs, xla=xla)
+    forbidden = graph_checks.forbidden_nodes(graph, outputs, xla=xla)
     seen = "nothing that belongs to training"
     if forbidden:
         seen = f"holds {', '.join(forbidden)}"
@@ -208,7 +208,7 @@ def _graph_checks(path, graph, signatures, model, contents):
     if model is not None:
         constants = sum(
             node.attr["value"].tensor.ByteSize()
-            for node in graphs.served_nodes(graph, outputs)
+            for node in graph_checks.served_nodes(graph, outputs)
             if node.op == "Const" and node.attr["value"].tensor.ByteSize() >= _LARGE_CONSTANT
         )
         found.append(_size_check(path, constants, contents.size(model)))
@@ -217,7 +217,7 @@ def _graph_checks(path, graph, signatures, model, contents):
 
 def _is_compiled(graph, outputs):
     """Whether XLA compiles the model, which its publisher then wanted."""
-    return any(node.attr["_XlaMustCompile"].b for node in graphs.served_nodes(graph, outputs))
+    return any(node.attr["_XlaMustCompile"].b for node in graph_checks.served_nodes(graph, outputs))
 
 
 def _size_check(path, constants, wanted):

@@ -41,7 +41,7 @@ if not compat.IS_KERAS_3:
         "tests/circle_tf/cached_gradients_test.py",
         "tests/circle_tf/models_distributed_test.py",
         "tests/circle_tf/models_multiworker_test.py",
-        "tests/circle_tf/signatures_test.py",
+        "tests/circle_tf/serving/signatures_test.py",
     ]
     collect_ignore = [path.removeprefix("tests/") for path in collect_ignore]
 

@@ -11,24 +11,15 @@ needs_keras_3 = pytest.mark.skipif(
 # Packages and modules whose examples run on the default stack only.
 DEFAULT_STACK_MODULES = (
     "circle_tf.backbones",
-    "circle_tf.bn_inception",
-    "circle_tf.branches",
     "circle_tf.cached_gradients",
-    "circle_tf.clones",
     "circle_tf.distribute.compilation",
     "circle_tf.distribute.sharded_variable",
-    "circle_tf.galleries",
-    "circle_tf.graphs",
-    "circle_tf.iresnet",
     "circle_tf.keras_hooks",
+    "circle_tf.serving",
     "circle_tf.models",
-    "circle_tf.normalization",
     "circle_tf.passes",
     "circle_tf.row_updates",
-    "circle_tf.servable",
-    "circle_tf.serving_parts",
     "circle_tf.sharded_gradients",
-    "circle_tf.signatures",
     "circle_tf.steps",
 )
 

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import decoding
+from circle_tf.data import decoding
 
 __all__ = ["REFERENCE", "aligned_decoder", "transforms"]
 

@@ -13,7 +13,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import records, sampling
+from circle_tf.data import records, sampling
 from trainers import augment, commands
 
 __all__ = ["batches", "in_order", "own_batches"]

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import reidentification, reranking, retrieval
 from circle_tf.callbacks import RetrievalCallback
+from circle_tf.evaluation import reidentification, reranking, retrieval
 from trainers import commands
 
 __all__ = [
@@ -33,9 +33,8 @@ def evaluate(model, dataset, *, rerank=False):
         dict: `leave_one_out` -> the numbers of `circle_tf.retrieval.retrieval_report` for the
         unseen classes, each example looked up among the others; and, for data sets with queries
         and a gallery, `one_shot` -> those of the queries looked up in the gallery, or, where
-        cameras are known, `re_identification` -> those of
-        `circle_tf.reidentification.reidentification_report`, and with `rerank` `re_ranked` -> the
-        same after re-ranking.
+        cameras are known, `re_identification` -> those of `circle_tf.reidentification_report`,
+        and with `rerank` `re_ranked` -> the same after re-ranking.
 
     Raises:
         commands.ConfigError: `rerank` of a data set without cameras.

@@ -1,6 +1,6 @@
 """Identification among distractors, in folders as MegaFace and FaceScrub are unpacked."""
 
-from circle_tf import identification
+from circle_tf.evaluation import identification
 from trainers import face_images
 from trainers.datasets import base, folder
 
@@ -20,8 +20,8 @@ def identify(model, probes, distractors):
         distractors: folder of pictures of others, in sub-folders or not.
 
     Returns:
-        dict as of `circle_tf.identification.distractor_identification`, for ranks 1 and 10 and a
-        FAR of 1e-6; and the count `distractors`.
+        dict as of `circle_tf.distractor_identification`, for ranks 1 and 10 and a FAR of 1e-6; and
+        the count `distractors`.
 
     Raises:
         base.DataError: a folder holds no pictures, nobody has two, or one cannot be read.

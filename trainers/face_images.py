@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from circle_tf import decoding, verification
+from circle_tf.data import decoding
+from circle_tf.evaluation import verification
 from trainers import alignment, evaluation
 from trainers.datasets import base
 

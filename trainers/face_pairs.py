@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from circle_tf import verification
+from circle_tf.evaluation import verification
 from trainers import face_images
 from trainers.datasets import base, face_bin, layouts, lfw
 
@@ -24,7 +24,7 @@ def verify(model, path):
         path: a `.bin` file, or the folder of LFW with `lfw` and `pairs.txt`.
 
     Returns:
-        dict as of `circle_tf.verification.verification_report`.
+        dict as of `circle_tf.evaluation.verification.verification_report`.
 
     Raises:
         base.DataError: it is not there, holds no pairs in ten folds, or a picture cannot be read.

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from circle_tf import templates
+from circle_tf.evaluation import templates
 from trainers import face_images
 from trainers.datasets import base, ijbc
 

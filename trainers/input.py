@@ -2,7 +2,7 @@
 
 import functools
 
-from circle_tf import sampling
+from circle_tf.data import sampling
 from trainers import commands, data_service
 
 __all__ = ["batches"]

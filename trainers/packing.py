@@ -200,7 +200,7 @@ def _claim(folder, plan):
 def _write_shard(path, images, rows, *, tell):
     import tensorflow as tf
 
-    from circle_tf.records import write_index
+    from circle_tf.data.records import write_index
 
     # The index comes last: a shard that has one is whole.
     if os.path.exists(f"{path}.index.npz"):

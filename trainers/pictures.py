@@ -5,7 +5,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import plots, retrieval
+from circle_tf import plots
+from circle_tf.evaluation import retrieval
 from trainers import evaluation
 from trainers import workdir as workdirs
 

@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import sampling
+from circle_tf.data import sampling
 from circle_tf.utils.files import replacing
 from trainers import (
     agreement,

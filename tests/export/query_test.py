@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from circle_tf import galleries, servable
+from circle_tf.serving import gallery as galleries
+from circle_tf.serving import servable
 from export import answers, client, console, probes, server
 from tests import saved_models
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from circle_tf import servable
+from circle_tf.serving import servable
 from export import session
 from tests import saved_models
 

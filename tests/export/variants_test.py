@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from circle_tf import galleries, signatures
+from circle_tf.serving import gallery, signatures
 from export import console, manifest, publishing, runs, variants, warmup
 from tests import saved_models
 
@@ -56,7 +56,7 @@ def test_everything_at_once(tmp_path, run):
     assert found["lite_int8"]["bytes"] < found["lite_float32"]["bytes"]
     assert all(0 <= facts["recall_at_1"] <= 1 for facts in found.values())
     assert found["onnx"]["lowest_cosine"] > 0.9999 < found["lite_float32"]["lowest_cosine"]
-    own = galleries.embedder_fingerprint(runs.load_model(run.workdir))
+    own = gallery.embedder_fingerprint(runs.load_model(run.workdir))
     assert written["gallery"]["source_fingerprint"] == written["model_fingerprint"] == own
     assert "saved_model.pb" in written["files"] and warmup.PATH in written["files"]
     assert len(list(warmup.read(published.path))) == 2 * len(signatures.NAMES)
@@ -74,10 +74,10 @@ def test_half_weights_and_xla_are_verified(tmp_path, run, options):
 
 def test_a_gallery_of_another_model_is_refused(tmp_path, run):
     path = str(tmp_path / "gallery.npz")
-    galleries.Gallery(np.eye(6), list("abcdef"), source="0123").save(path)
+    gallery.Gallery(np.eye(6), list("abcdef"), source="0123").save(path)
     with pytest.raises(console.ExportError, match="embedded by another model .fingerprint 0123"):
         _publish(run, tmp_path / "tiny", gallery=path)
-    galleries.Gallery(np.eye(6), list("abcdef")).save(path)
+    gallery.Gallery(np.eye(6), list("abcdef")).save(path)
     with pytest.raises(console.ExportError, match="another model .fingerprint unknown"):
         _publish(run, tmp_path / "tiny", gallery=path)
     assert os.listdir(tmp_path / "tiny") == [".publish.lock"]

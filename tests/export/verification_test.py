@@ -8,7 +8,8 @@ import keras
 import pytest
 import tensorflow as tf
 
-from circle_tf import layers, servable
+from circle_tf import layers
+from circle_tf.serving import servable
 from export import console, isolation, verification
 from tests import saved_models
 from tests.saved_models import unit_pixels

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from circle_tf import reidentification, reranking, retrieval
+from circle_tf.evaluation import reidentification, reranking, retrieval
 from configs import digits
 from trainers import commands, datasets, evaluation
 from trainers.datasets import Dataset, Split

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from circle_tf import plots
+from circle_tf.plots import figures
 from configs import digits, glyphs
 from trainers import datasets, pictures, workdir
 
@@ -51,13 +51,13 @@ def test_before_and_after(tmp_path):
 @pytest.fixture
 def drawn(monkeypatch):
     """What the sheets of a test show: the arguments that each was drawn from."""
-    shown, draw = [], plots.retrieval_sheet
+    shown, draw = [], figures.retrieval_sheet
 
     def watch(queries, neighbours, **options):
         shown.append({"queries": queries, "neighbours": neighbours, **options})
         return draw(queries, neighbours, **options)
 
-    monkeypatch.setattr(plots, "retrieval_sheet", watch)
+    monkeypatch.setattr(figures, "retrieval_sheet", watch)
     return shown
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import examples as reading
+from circle_tf.data import examples as reading
 
 __all__ = ["DataError", "Dataset", "Split", "relabel", "sentence_list"]
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 import tqdm
 from absl import logging
 
-from circle_tf import examples as reading
+from circle_tf.data import examples as reading
 from trainers.datasets import base, images
 
 __all__ = ["Collection", "drop_unreadable", "inspect", "to_dataset"]

@@ -13,7 +13,7 @@ import unicodedata
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from circle_tf import sampling
+from circle_tf.data import sampling
 from trainers.datasets import base, images
 
 __all__ = ["FACES", "GALLERY_FACE", "QUERY_FACES", "character_classes", "load", "render"]

@@ -1,6 +1,6 @@
 """From the bytes of people's image files to pixels of one size."""
 
-from circle_tf.decoding import decode, image_decoder
+from circle_tf.data.decoding import decode, image_decoder
 from trainers.datasets import base
 
 __all__ = ["SUFFIXES", "decode", "image_decoder", "image_shape", "square_shape"]

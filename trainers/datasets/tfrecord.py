@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from circle_tf.records import RecordError, RecordFiles
+from circle_tf.data.records import RecordError, RecordFiles
 from trainers.datasets import base
 from trainers.datasets.collection import Collection, to_dataset
 

@@ -14,7 +14,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from circle_tf import galleries, servable
+from circle_tf.serving import gallery as galleries
+from circle_tf.serving import servable
 from export import server
 from export.server import config as configs
 from tests import saved_models

@@ -1,0 +1,197 @@
+"""Identification: who is it, among distractors? Rank-k as in MegaFace, and open-set DIR at FAR."""
+
+import numpy as np
+
+from circle_tf.evaluation import exact_search
+from circle_tf.evaluation.neighbours import as_rows
+from circle_tf.ops import pairs
+from circle_tf.utils import checks
+
+__all__ = ["detection_and_identification_rate", "distractor_identification"]
+
+_CHUNK_BYTES = 2**28
+_MERGED_AT = 2**16  # scores
+
+
+def distractor_identification(
+    probes, probe_ids, distractors, *, ks=(1, 10), fars=(), chunk_size=None
+):
+    """Rank-k identification among distractors, the protocol of MegaFace's first challenge.
+
+    Each probe is looked up once for each other image of its identity: in a gallery of that image
+    and all the distractors. A distractor that is as near as the mate counts as nearer.
+
+    Args:
+        probes: `[Q, D]` embeddings of any real dtype and scale.
+        probe_ids: `[Q]` integer identities.
+        distractors: `[N, D]` embeddings of other identities.
+        ks: ints of 1 or more.
+        fars: floats 0 to 1, for MegaFace's verification: its impostors are all pairs of a probe
+            and a distractor. So many of the highest scores are held as the largest rate lets pass.
+        chunk_size: int, probes at a time; None chooses by memory (about 256 MB).
+
+    Returns:
+        dict: `rank_{k}` for each k, float 0 to 1, the share of pairs of probe and mate that have
+        fewer than k distractors before the mate; `tar_at_far_{far}` for each, the share of those
+        pairs that score above the lowest threshold at which FAR does not exceed what is asked; and
+        `pairs`, int, how many there are.
+
+    Raises:
+        ValueError: shapes or lengths that do not fit, NaN or inf in a row, no identity with two
+            probes, a rate out of range.
+
+    References:
+        Kemelmacher-Shlizerman et al., "The MegaFace Benchmark", CVPR 2016.
+
+    Example:
+        >>> probes = [[1.0, 0.0], [1.0, 0.2]]
+        >>> distractor_identification(probes, [7, 7], [[1.0, 0.1], [0.0, 1.0]], ks=(1, 2))
+        {'rank_1': 0.0, 'rank_2': 1.0, 'pairs': 2}
+    """
+    rows, others = as_rows(probes, name="probes"), as_rows(distractors, name="distractors")
+    ids = pairs.ids_of_rows(probe_ids, rows, name="probe_ids")
+    ks = [checks.whole_number(k, "ks", least=1) for k in ks]
+    rows, others = _grids(rows, others, names=("probes", "distractors"))
+    passing = {far: _passing(far, len(rows) * len(others)) for far in _check_fars(fars)}
+    impostors = _Highest(1 + max(passing.values(), default=-1))
+    before, genuine = [], []
+    for row, scores in _scores(rows, others, chunk_size):
+        mates = np.flatnonzero(ids == ids[row])
+        own = rows[mates[mates != row]] @ rows[row]
+        ordered = np.sort(scores)
+        before.append(len(ordered) - np.searchsorted(ordered, own, side="left"))
+        genuine.append(own)
+        impostors.add(ordered)
+    before, genuine = np.concatenate(before), np.concatenate(genuine)
+    if not before.size:
+        raise ValueError("No probe has a mate: each of the probes is the only one of its identity.")
+    rates = {f"rank_{k}": float(np.mean(before < k)) for k in ks}
+    for far, passed in passing.items():
+        rates[f"tar_at_far_{far:g}"] = float(np.mean(genuine > impostors.at(passed)))
+    return {**rates, "pairs": int(before.size)}
+
+
+def detection_and_identification_rate(
+    probes, probe_ids, gallery, gallery_ids, *, fars=(0.01,), k=1, chunk_size=None
+):
+    """Open-set identification: known probes found above a threshold that strangers seldom pass.
+
+    Probes whose identity is not in the gallery are strangers. At a threshold, FAR is the share of
+    strangers whose best score is above it; DIR is the share of the others that have a gallery row
+    of their identity above it and fewer than k rows of other identities as near or nearer. The
+    threshold is the lowest at which FAR does not exceed what is asked.
+
+    Args:
+        probes: `[Q, D]` embeddings of any real dtype and scale.
+        probe_ids: `[Q]` integer identities.
+        gallery: `[N, D]` embeddings; distractors are rows whose identity no probe has.
+        gallery_ids: `[N]` integer identities.
+        fars: floats 0 to 1.
+        k: int of 1 or more.
+        chunk_size: int, probes at a time; None chooses by memory (about 256 MB).
+
+    Returns:
+        dict of floats 0 to 1: `dir_at_far_{far}` for each, and `rank_{k}`, the closed-set rate
+        without a threshold; the counts `known` and `strangers`.
+
+    Raises:
+        ValueError: shapes or lengths that do not fit, NaN or inf in a row, no known probe, no
+            stranger, a rate out of range.
+
+    References:
+        Phillips et al., "Evaluation Methods in Face Recognition", Handbook of Face Recognition,
+        2011.
+
+    Example:
+        >>> gallery, ids = [[1.0, 0.0], [0.0, 1.0]], [7, 8]
+        >>> probes = [[1.0, 0.1], [1.0, 1.0]]
+        >>> found = detection_and_identification_rate(probes, [7, 9], gallery, ids)
+        >>> found["dir_at_far_0.01"], found["known"], found["strangers"]
+        (1.0, 1, 1)
+    """
+    rows, others = as_rows(probes, name="probes"), as_rows(gallery, name="gallery")
+    ids, of_gallery = (
+        pairs.ids_of_rows(probe_ids, rows, name="probe_ids"),
+        pairs.ids_of_rows(gallery_ids, others, name="gallery_ids"),
+    )
+    k = checks.whole_number(k, "k", least=1)
+    fars = _check_fars(fars)
+    grids = _grids(rows, others, names=("probes", "gallery"))
+    known = np.isin(ids, of_gallery)
+    if not known.any() or known.all():
+        raise ValueError(
+            "Open-set identification needs probes with and without an identity in the gallery; "
+            f"found {int(known.sum())} with and {int((~known).sum())} without."
+        )
+    best, is_found = np.empty(len(ids)), np.zeros(len(ids), bool)
+    for row, scores in _scores(*grids, chunk_size):
+        own = of_gallery == ids[row]
+        best[row] = scores[own].max() if known[row] else scores.max()
+        is_found[row] = known[row] and np.count_nonzero(scores[~own] >= best[row]) < k
+    strangers = np.sort(best[~known])[::-1]
+    report = {f"rank_{k}": float(np.mean(is_found[known]))}
+    for far in fars:
+        passed = _passing(far, len(strangers))
+        threshold = strangers[passed] if passed < len(strangers) else -np.inf
+        rate = np.mean(is_found[known] & (best[known] > threshold))
+        report[f"dir_at_far_{far:g}"] = float(rate)
+    return {**report, "known": int(known.sum()), "strangers": int((~known).sum())}
+
+
+def _check_fars(fars):
+    for far in fars:
+        if not 0 <= far <= 1:
+            raise ValueError(f"fars must be 0 to 1; found {far}.")
+    return list(fars)
+
+
+def _passing(far, count):
+    """How many of so many may pass at a rate; a product that rounds down is meant in full."""
+    return int(np.floor(far * count * (1 + 1e-12)))
+
+
+class _Highest:
+    """The highest of many scores that come a row at a time."""
+
+    def __init__(self, count):
+        self._count, self._held, self._new, self._waiting = count, np.empty(0), [], 0
+
+    def add(self, rising):
+        """Scores of a row, rising."""
+        if not self._count:
+            return
+        floor = self._held[0] if len(self._held) == self._count else -np.inf
+        first = np.searchsorted(rising, floor, side="right")
+        self._new.append(rising[max(first, len(rising) - self._count) :])
+        self._waiting += len(self._new[-1])
+        if self._waiting > max(self._count, _MERGED_AT):
+            self._merge()
+
+    def at(self, place):
+        """The score with so many before it; -inf where there is none."""
+        self._merge()
+        return self._held[-1 - place] if place < len(self._held) else -np.inf
+
+    def _merge(self):
+        scores = np.sort(np.concatenate([self._held, *self._new]))
+        self._held, self._new, self._waiting = scores[-self._count :], [], 0
+
+
+def _grids(rows, others, *, names):
+    if rows.shape[1] != others.shape[1]:
+        raise ValueError(
+            f"{names[0]} and {names[1]} must have the same dimension; "
+            f"found {rows.shape[1]} and {others.shape[1]}."
+        )
+    pair = zip((rows, others), names, strict=True)
+    return [exact_search.on_grid(part, name=name) for part, name in pair]
+
+
+def _scores(rows, others, chunk_size):
+    """Yields `(row, scores [N])`, exact on the grid."""
+    size = chunk_size
+    if size is None:
+        size = max(1, _CHUNK_BYTES // (8 * len(others)))
+    size = checks.whole_number(size, "chunk_size", least=1)
+    for start in range(0, len(rows), size):
+        yield from enumerate(rows[start : start + size] @ others.T, start)

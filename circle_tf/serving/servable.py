@@ -1,0 +1,293 @@
+"""`save_servable`: an embedding model as the SavedModel that TF Serving loads."""
+
+import os
+import shutil
+import uuid
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from circle_tf import compat
+from circle_tf.serving import graph_checks, serving_parts
+from circle_tf.serving import signatures as signature_functions
+from circle_tf.serving import weights as clones
+
+__all__ = ["STORED", "probe_images", "save_servable", "served_model"]
+
+STORED = ("float32", "float16", "bfloat16")
+
+_UNIT_TOLERANCE = 1e-3
+_CLONE_COSINE = 0.9  # Far below rounding (0.999), far above a clone with its weights mixed up.
+
+
+def save_servable(
+    model,
+    path,
+    *,
+    image_shape=None,
+    check_unit=True,
+    signatures=("serving_default",),
+    gallery=None,
+    k=10,
+    class_weights=None,
+    weights="float32",
+    jit_compile=False,
+):
+    """Saves an embedding model as a SavedModel for TF Serving, complete or not at all.
+
+    The SavedModel holds one copy of the weights, needs neither Keras nor circle_tf to load, and has
+    the signatures asked for, among them always `serving_default`:
+
+        serving_default    images float32 [B, H, W, C], raw pixels 0..255 -> embeddings [B, D]
+        serving_bytes      image_bytes string [B], image files -> embeddings [B, D]
+        serving_examples   examples string [B], tf.Example with image/encoded -> embeddings [B, D]
+        similarity         images_a, images_b [B, H, W, C] -> similarity [B], cosines
+        search             embeddings [B, D] -> ids [B, k], scores [B, k], the nearest first
+        search_image       images -> ids, scores
+        search_bytes       image_bytes -> ids, scores
+        search_k           embeddings, k int32 scalar -> ids, scores
+        search_image_k     images, k int32 scalar -> ids, scores
+        classify           inputs string [B], tf.Example with image/encoded -> classes string
+                           [B, n], scores [B, n]: for TF Serving's Classify; votes of the k nearest,
+                           weighed by softmax(16 * cosine) and added up by class
+        class_scores       images -> scores [B, C], cosines to the class weights
+
+    Numbers are float32 whatever the model was trained in. A batch of another rank, size or dtype,
+    an empty one, unequal pairs, k out of range and files that cannot be decoded are answered with
+    INVALID_ARGUMENT. Image files are decoded and resized as in training. Layers run as at
+    inference: dropout and augmentation do nothing. A model trained in mixed or other precision is
+    served by its float32 clone (see weights.py). The same model saved twice gives equal
+    fingerprints (`tf.saved_model.experimental.read_fingerprint`).
+
+    Args:
+        model: built `keras.Model` from raw pixels `[B, H, W, C]` to unit embeddings `[B, D]`.
+        path: directory to write, on a local disk; must not exist. TF Serving wants
+            `BASE_PATH/VERSION` with a whole number as VERSION.
+        image_shape: `(H, W, C)` in pixels; default: the model's input shape.
+        check_unit: whether to refuse a model whose embeddings are not of length 1.
+        signatures: names from the table above.
+        gallery: `circle_tf.serving.gallery.Gallery` to search in; kept in variables.
+        k: int, neighbours that searches return and that vote in `classify`.
+        class_weights: `[C, D]` of `CosineClassifier` or `CircleHead`, for `class_scores`.
+        weights: how large weights are stored: `float32`, `float16`, `bfloat16`. They are cast to
+            float32 when they are used.
+        jit_compile: whether XLA compiles the model. Stock TF Serving refuses such a model; start it
+            with --xla_cpu_compilation_enabled=true.
+
+    Returns:
+        `path` as str.
+
+    Raises:
+        FileExistsError: `path` exists.
+        TypeError: `model` is not a Keras model.
+        ValueError: the model is not built, has several inputs or outputs, another rank of input
+            or output, an unknown image or embedding size, embeddings that are not finite or not
+            unit rows, or operations that belong to training; a signature is unknown or lacks what
+            it needs; the gallery is another model's or has other dimensions; k is out of range.
+
+    Example:
+        >>> import tempfile
+        >>> from circle_tf import UnitEmbedding
+        >>> pixels = keras.Input((8, 8, 1))
+        >>> model = keras.Model(pixels, UnitEmbedding(4)(keras.layers.Flatten()(pixels)))
+        >>> path = save_servable(model, os.path.join(tempfile.mkdtemp(), "1"))
+        >>> served = tf.saved_model.load(path).signatures["serving_default"]
+        >>> served(images=tf.ones([3, 8, 8, 1]))["embeddings"].shape.as_list()
+        [3, 4]
+    """
+    compat.require_keras_3("save_servable")
+    path = os.path.abspath(os.fspath(path))
+    _check_absent(path)
+    _check_model(model)
+    image_shape = _image_shape(model, image_shape)
+    names = serving_parts.check_names(signatures, gallery=gallery, class_weights=class_weights)
+    served = served_model(model, weights=weights)
+    held = serving_parts.StoredWeights(served, weights)
+    parts = serving_parts.parts(
+        serving_parts.embedder(served, held, image_shape, jit_compile=jit_compile),
+        image_shape,
+        serving_parts.check_gallery(gallery, model, k, names),
+        class_weights if "class_scores" in names else None,
+        k,
+    )
+    functions = signature_functions.build(names, parts)
+    for function in functions.values():
+        _check_graph(function, xla=jit_compile)
+    default = functions["serving_default"]
+    _check_embeddings(default, model, image_shape, check_unit=check_unit)
+    if served is not model:
+        _check_clone(default, model, image_shape)
+    module = tf.Module(name="servable")
+    module.weights = _variables_read(functions.values(), held.variables)
+    _save_whole(module, path, signatures=functions)
+    return path
+
+
+def served_model(model, *, weights="float32"):
+    """The Keras model whose numbers a servable gives.
+
+    Args:
+        model: built `keras.Model`.
+        weights: as in `save_servable`.
+
+    Returns:
+        `keras.Model` in float32: the model itself, or a clone of it.
+
+    Raises:
+        ValueError: unknown `weights`, or a model that cannot be cloned.
+
+    Example:
+        >>> pixels = keras.Input((4,))
+        >>> model = keras.Model(pixels, keras.layers.Dense(2)(pixels))
+        >>> served_model(model) is model
+        True
+    """
+    if weights not in STORED:
+        raise ValueError(f"weights must be one of {', '.join(STORED)}; found {weights!r}.")
+    if weights == "float32":
+        return clones.as_float32(model)
+    return clones.with_rounded_weights(model, weights)
+
+
+def probe_images(image_shape, *, batch_size, seed=0):
+    """Random whole-number pixels to try a model on.
+
+    Args:
+        image_shape: `(H, W, C)`.
+        batch_size: int B.
+        seed: int.
+
+    Returns:
+        float32 array `[B, H, W, C]` in 0..255.
+
+    Example:
+        >>> probe_images((8, 8, 1), batch_size=2).shape
+        (2, 8, 8, 1)
+    """
+    pixels = np.random.default_rng(seed).integers(0, 256, (batch_size, *image_shape))
+    return pixels.astype(np.float32)
+
+
+def _check_absent(path):
+    if os.path.lexists(path):
+        raise FileExistsError(
+            f"{path!r} exists already. Choose another path or version, or remove it first; a "
+            "model is never written over another."
+        )
+
+
+def _check_model(model):
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"save_servable wants a keras.Model; found {type(model).__name__}.")
+    if not model.built:
+        raise ValueError(
+            f"The model {model.name!r} is not built, so it has no weights to save. Call it on a "
+            "batch of images, or give it a keras.Input."
+        )
+    inputs = getattr(model, "inputs", None) or []
+    if len(inputs) > 1:
+        names = ", ".join(tensor.name for tensor in inputs)
+        raise ValueError(
+            f"A servable has one input, the images; the model {model.name!r} has {len(inputs)} "
+            f"({names}). Save the part that embeds: keras.Model(images, embeddings)."
+        )
+
+
+def _image_shape(model, wanted):
+    """(H, W, C) from the model and the caller, who may fill in what the model leaves open."""
+    inputs = getattr(model, "inputs", None)
+    known = tuple(inputs[0].shape)[1:] if inputs else (None, None, None)
+    if len(known) != 3:
+        raise ValueError(
+            f"The model {model.name!r} must take images [B, H, W, C]; its input has shape "
+            f"{(None, *known)}."
+        )
+    shape = known if wanted is None else tuple(wanted)
+    if len(shape) != 3 or not all(isinstance(n, int | np.integer) and n > 0 for n in shape):
+        raise ValueError(
+            "image_shape must be (height, width, channels) in pixels, each 1 or more; found "
+            f"{shape}. Give image_shape= where the model leaves a size open."
+        )
+    if any(have not in (None, want) for have, want in zip(known, shape, strict=True)):
+        raise ValueError(
+            f"image_shape {shape} does not fit the model {model.name!r}, which takes {known}."
+        )
+    return tuple(int(n) for n in shape)
+
+
+def _check_graph(signature, *, xla):
+    outputs = [tensor.name for tensor in signature.outputs]
+    if found := graph_checks.forbidden_nodes(signature.graph.as_graph_def(), outputs, xla=xla):
+        raise ValueError(
+            f"The model cannot be served: at inference it still runs {', '.join(found)}. Take "
+            "augmentation, layers called with training=True, Python functions and jit_compile "
+            "out of the model that is saved."
+        )
+
+
+def _check_embeddings(signature, model, image_shape, *, check_unit):
+    """Tries the signature on a few images."""
+    images = probe_images(image_shape, batch_size=3)
+    embeddings = signature(images=tf.constant(images))["embeddings"].numpy()
+    if not np.isfinite(embeddings).all():
+        raise ValueError(
+            f"The model {model.name!r} returns NaN or infinity for ordinary pixels: its weights "
+            "or its scaling of pixels 0..255 are broken. Nothing was saved."
+        )
+    lengths = np.linalg.norm(embeddings, axis=1)
+    if check_unit and np.abs(lengths - 1).max() > _UNIT_TOLERANCE:
+        raise ValueError(
+            "The embeddings are not of length 1 (lengths "
+            f"{lengths.min():.4g} to {lengths.max():.4g}). End the model with "
+            "circle_tf.UnitEmbedding(dim), or pass check_unit=False to save it as it is."
+        )
+
+
+def _check_clone(signature, model, image_shape):
+    """The float32 clone must agree with the model as it was trained, but for rounding."""
+    images = tf.constant(probe_images(image_shape, batch_size=3))
+    trained = tf.cast(serving_parts.one_output(model(images, training=False)), tf.float32)
+    cosines = -keras.losses.cosine_similarity(trained, signature(images=images)["embeddings"])
+    if not np.min(cosines) >= _CLONE_COSINE:
+        raise ValueError(
+            f"The float32 clone of the model {model.name!r} embeds images otherwise than the model "
+            f"as trained (cosine {np.min(cosines):.4f}): its config does not rebuild it. Check "
+            "get_config of its own layers."
+        )
+
+
+def _variables_read(functions, variables):
+    """The variables signatures read, in the model's order: no random seeds, nothing unused."""
+    read = {id(variable): variable for function in functions for variable in function.variables}
+    known = [variable for variable in variables if id(variable) in read]
+    others = read.keys() - {id(variable) for variable in known}
+    return known + sorted((read[key] for key in others), key=lambda variable: variable.name)
+
+
+def _save_whole(module, path, *, signatures):
+    """Saves beside `path` under a hidden name, then renames: `path` is whole or is not there."""
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    hidden = os.path.join(folder, f".{name}.saving-{uuid.uuid4().hex[:12]}")
+    try:
+        tf.saved_model.save(module, hidden, signatures=signatures)
+        _flush(hidden)
+        _check_absent(path)
+        os.rename(hidden, path)
+    except AssertionError as error:
+        # How TensorFlow reports a resource that the module does not track, such as a table.
+        raise ValueError(
+            f"The model holds state that cannot be served ({str(error).splitlines()[0]}). Take "
+            "augmentation and lookup layers out of the model that is saved."
+        ) from error
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _flush(folder):
+    """Has the files on the disk before the rename is: a power cut must not tell them apart."""
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(where, name), "rb") as file:
+                os.fsync(file.fileno())

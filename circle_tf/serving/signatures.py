@@ -1,0 +1,257 @@
+"""The signatures of a servable: guards, one shared embedding function, named outputs."""
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from circle_tf.data import decoding
+from circle_tf.ops import numerics
+
+__all__ = [
+    "DECODE",
+    "NAMES",
+    "NEEDS_CLASSES",
+    "NEEDS_CLASS_WEIGHTS",
+    "NEEDS_GALLERY",
+    "VOTE_SCALE",
+    "Parts",
+    "build",
+    "guarded_images",
+]
+
+NEEDS_CLASS_WEIGHTS = ("class_scores",)
+NEEDS_CLASSES = ("classify",)
+NEEDS_GALLERY = ("search", "search_k", "search_image", "search_image_k", "search_bytes", "classify")
+DECODE = ("serving_bytes", "serving_examples", "search_bytes", "classify")
+# Of the softmax over cosines that weighs the votes of neighbours.
+VOTE_SCALE = 16.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parts:
+    """What signatures are made of; every variable is shared by all of them.
+
+    Args:
+        embed: `fn(images [B, H, W, C] float32) -> [B, D] float32`.
+        image_shape: `(H, W, C)`.
+        gallery: Variable `[N, D]`, unit rows; None without a gallery.
+        ids: Variable `[N]`, string or int64.
+        classes: Variable `[M]` string, names of the gallery's classes.
+        class_rows: Variable `[N]` int32, the class of each row of the gallery.
+        class_weights: Variable `[C, D]`, unit rows; None without class-level labels.
+        k: int, neighbours that a search returns and that vote in Classify.
+    """
+
+    embed: Callable
+    image_shape: tuple[int, int, int]
+    gallery: tf.Variable | None = None
+    ids: tf.Variable | None = None
+    classes: tf.Variable | None = None
+    class_rows: tf.Variable | None = None
+    class_weights: tf.Variable | None = None
+    k: int = 10
+
+
+def build(names, parts):
+    """The concrete functions of signatures.
+
+    Args:
+        names: some of `NAMES`.
+        parts: Parts, with what these signatures need.
+
+    Returns:
+        dict of name to concrete function.
+
+    Raises:
+        ValueError: the images' channels do not suit image files.
+    """
+    return {name: _traced(_SIGNATURES[name], parts) for name in names}
+
+
+def _traced(signature, parts):
+    inputs, embeddings, head = signature
+    specs = inputs(parts)
+
+    # Positional arguments, which a signature's tensors are named after.
+    def serve(*tensors):
+        given = dict(zip(specs, tensors, strict=True))
+        return head(parts, embeddings(parts, given), given)
+
+    ordered = [tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in specs.items()]
+    return tf.function(serve, input_signature=ordered).get_concrete_function()
+
+
+# Inputs: the specs by name.
+
+
+def _images_spec(parts):
+    return {"images": tf.TensorSpec([None, *parts.image_shape], tf.float32)}
+
+
+def _pair_spec(parts):
+    spec = tf.TensorSpec([None, *parts.image_shape], tf.float32)
+    return {"images_a": spec, "images_b": spec}
+
+
+def _embeddings_spec(parts):
+    return {"embeddings": tf.TensorSpec([None, parts.gallery.shape[1]], tf.float32)}
+
+
+def _strings_spec(name):
+    return lambda parts: {name: tf.TensorSpec([None], tf.string)}
+
+
+def _with_k(spec):
+    return lambda parts: {**spec(parts), "k": tf.TensorSpec([], tf.int32)}
+
+
+# From inputs to embeddings.
+
+
+def _embed_images(parts, given, name="images"):
+    return parts.embed(guarded_images(given[name], parts.image_shape))
+
+
+def _embed_pair(parts, given):
+    """Both sides in one batch; `[2 * B, D]`."""
+    left, right = (tf.ensure_shape(given[n], [None, *parts.image_shape]) for n in sorted(given))
+    sizes = tf.stack([tf.shape(left)[0], tf.shape(right)[0]])
+    message = "images_a and images_b must be equally many; found"
+    check = tf.debugging.Assert(tf.equal(sizes[0], sizes[1]), [message, sizes], name="pairs")
+    with tf.control_dependencies([check]):
+        images = tf.concat([left, right], axis=0)
+    return parts.embed(guarded_images(images, parts.image_shape))
+
+
+def _embed_bytes(parts, given):
+    (content,) = given.values()
+    return parts.embed(_decoded(parts, _guarded_strings(content, "image file")))
+
+
+def _embed_examples(parts, given):
+    (examples,) = given.values()
+    features = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+    parsed = tf.io.parse_example(_guarded_strings(examples, "tf.train.Example"), features)
+    return parts.embed(_decoded(parts, parsed["image/encoded"]))
+
+
+def _guarded_embeddings(parts, given):
+    embeddings = tf.ensure_shape(given["embeddings"], [None, parts.gallery.shape[1]])
+    checks = [
+        _not_empty(embeddings, "embedding"),
+        tf.debugging.Assert(
+            tf.reduce_all(tf.math.is_finite(embeddings)), ["Embeddings must be finite numbers."]
+        ),
+    ]
+    with tf.control_dependencies(checks):
+        return tf.identity(embeddings)
+
+
+def guarded_images(images, image_shape):
+    """`images`, once their shape is found right; a wrong rank can abort the process further on.
+
+    Args:
+        images: tensor that may be of any shape when it is run.
+        image_shape: `(H, W, C)`.
+
+    Returns:
+        `images`; INVALID_ARGUMENT for another rank or size, or an empty batch.
+    """
+    images = tf.ensure_shape(images, [None, *image_shape])
+    height, width, channels = image_shape
+    message = f"image of {height} x {width} pixels and {channels} channel(s)"
+    with tf.control_dependencies([_not_empty(images, message, of="images")]):
+        return tf.identity(images)
+
+
+def _guarded_strings(content, what):
+    content = tf.ensure_shape(content, [None])
+    with tf.control_dependencies([_not_empty(content, what)]):
+        return tf.identity(content)
+
+
+def _not_empty(batch, what, *, of=None):
+    message = f"The batch{f' of {of}' if of else ''} is empty: send at least one {what}."
+    return tf.debugging.Assert(tf.shape(batch)[0] > 0, [message], name="not_empty")
+
+
+def _decoded(parts, content):
+    pixels = tf.TensorSpec(parts.image_shape, tf.uint8)
+    decode = decoding.image_decoder(parts.image_shape)
+    return tf.cast(tf.map_fn(decode, content, fn_output_signature=pixels), tf.float32)
+
+
+# From embeddings to outputs.
+
+
+def _embeddings(parts, embeddings, given):
+    return {"embeddings": embeddings}
+
+
+def _similarity(parts, embeddings, given):
+    left, right = tf.split(numerics.safe_normalize(embeddings), 2)
+    return {"similarity": tf.clip_by_value(tf.reduce_sum(left * right, axis=1), -1.0, 1.0)}
+
+
+def _search(parts, embeddings, given):
+    scores, rows = _neighbours(parts, embeddings, _neighbours_wanted(parts, given))
+    return {"ids": tf.gather(parts.ids, rows), "scores": scores}
+
+
+def _neighbours_wanted(parts, given):
+    if "k" not in given:
+        return parts.k
+    k = tf.ensure_shape(given["k"], [])
+    size = parts.gallery.shape[0]
+    message = f"k must be 1 to {size}, the size of the gallery; found"
+    in_range = tf.logical_and(k >= 1, k <= size)
+    with tf.control_dependencies([tf.debugging.Assert(in_range, [message, k], name="k")]):
+        return tf.identity(k)
+
+
+def _neighbours(parts, embeddings, k):
+    queries = numerics.safe_normalize(embeddings)
+    scores = tf.matmul(queries, parts.gallery, transpose_b=True)
+    return tf.math.top_k(tf.clip_by_value(scores, -1.0, 1.0), k)
+
+
+def _classify(parts, embeddings, given):
+    """The classes of the k nearest by weight of votes; classes beyond them are "", score 0."""
+    scores, rows = _neighbours(parts, embeddings, parts.k)
+    classes = tf.gather(parts.class_rows, rows)
+    votes = tf.nn.softmax(VOTE_SCALE * scores)
+    same = tf.equal(classes[:, :, None], classes[:, None, :])
+    totals = tf.reduce_sum(tf.where(same, votes[:, None, :], 0.0), axis=2)
+    earlier = tf.linalg.band_part(tf.ones([parts.k, parts.k], tf.bool), -1, 0)
+    earlier = tf.linalg.set_diag(earlier, tf.zeros([parts.k], tf.bool))
+    repeated = tf.reduce_any(tf.logical_and(same, earlier), axis=2)
+    shown = min(parts.k, parts.classes.shape[0])
+    totals, places = tf.math.top_k(tf.where(repeated, -1.0, totals), shown)
+    names = tf.gather(parts.classes, tf.gather(classes, places, batch_dims=1))
+    found = totals >= 0
+    return {"classes": tf.where(found, names, ""), "scores": tf.where(found, totals, 0.0)}
+
+
+def _class_scores(parts, embeddings, given):
+    unit = numerics.safe_normalize(embeddings)
+    return {"scores": tf.matmul(unit, parts.class_weights, transpose_b=True)}
+
+
+_BYTES = _strings_spec("image_bytes")
+
+# Name: inputs, how they become embeddings, what is answered.
+_SIGNATURES = {
+    "serving_default": (_images_spec, _embed_images, _embeddings),
+    "serving_bytes": (_BYTES, _embed_bytes, _embeddings),
+    "serving_examples": (_strings_spec("examples"), _embed_examples, _embeddings),
+    "similarity": (_pair_spec, _embed_pair, _similarity),
+    "search": (_embeddings_spec, _guarded_embeddings, _search),
+    "search_k": (_with_k(_embeddings_spec), _guarded_embeddings, _search),
+    "search_image": (_images_spec, _embed_images, _search),
+    "search_image_k": (_with_k(_images_spec), _embed_images, _search),
+    "search_bytes": (_BYTES, _embed_bytes, _search),
+    "classify": (_strings_spec("inputs"), _embed_examples, _classify),
+    "class_scores": (_images_spec, _embed_images, _class_scores),
+}
+NAMES = tuple(_SIGNATURES)

@@ -1,0 +1,202 @@
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from circle_tf.backbones import by_name
+from tests import stacks
+
+pytestmark = stacks.needs_keras_3
+
+GREY, COLOUR = (32, 32, 1), (32, 32, 3)
+
+
+def pixels(shape, *, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (2, *shape)).astype(np.uint8)
+
+
+def features(model, images):
+    return model(tf.cast(images, tf.float32), training=False).numpy()
+
+
+def saved_and_loaded(model, tmp_path):
+    model.save(tmp_path / "model.keras")
+    return keras.models.load_model(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), GREY, (30, 21, 3)])
+def test_conv4_takes_any_size_and_round_trips(shape, tmp_path):
+    model = by_name.build("conv4", shape)
+    expected = features(model, pixels(shape))
+    assert expected.shape == (2, 256 * -(-shape[0] // 16) * -(-shape[1] // 16))
+    loaded = saved_and_loaded(model, tmp_path)
+    np.testing.assert_array_equal(features(loaded, pixels(shape)), expected)
+
+
+def test_conv4_pools_before_relu_to_the_same_numbers_as_after():
+    maps = tf.random.stateless_normal([2, 6, 6, 3], [0, 1])
+    pool = keras.layers.MaxPooling2D(padding="same")
+    np.testing.assert_array_equal(tf.nn.relu(pool(maps)), pool(tf.nn.relu(maps)))
+
+
+def test_pixels_are_scaled_inside_the_model():
+    model = by_name.build("conv4", GREY)
+    scale = next(layer for layer in model.layers if isinstance(layer, keras.layers.Rescaling))
+    assert scale.scale == 1 / 255 and model.input.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("pooling", "size"), [("average", 256), ("max", 256), ("flatten", 1024), (None, 1024)]
+)
+def test_pooling(pooling, size):
+    assert by_name.build("conv4", GREY, pooling=pooling).output_shape == (None, size)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("resnet18_v2", 512), ("mobilenet_v3_small", 576), ("MobileNetV2", 1280)]
+)
+def test_nets_of_each_family_round_trip(name, size, tmp_path):
+    model = by_name.build(name, COLOUR)
+    expected = features(model, pixels(COLOUR))
+    assert expected.shape == (2, size)
+    loaded = saved_and_loaded(model, tmp_path)
+    np.testing.assert_array_equal(features(loaded, pixels(COLOUR)), expected)
+
+
+# Slow: builds, saves and loads nets of hundreds of layers.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet50_v2",
+        "efficientnetv2_b0",
+        "efficientnetv2_b2",
+        "mobilenet_v3_large",
+        "ResNet50",
+        "EfficientNetB0",
+        "DenseNet121",
+        "MobileNetV3Small",
+        "ConvNeXtTiny",
+    ],
+)
+def test_larger_nets_round_trip(name, tmp_path):
+    model = by_name.build(name, COLOUR)
+    expected = features(model, pixels(COLOUR))
+    assert np.isfinite(expected).all()
+    loaded = saved_and_loaded(model, tmp_path)
+    np.testing.assert_array_equal(features(loaded, pixels(COLOUR)), expected)
+
+
+def test_resnets_are_as_large_as_keras_cv_states():
+    counts = {"resnet18_v2": 11183488, "resnet34_v2": 21299072}
+    # keras-cv's presets are for colour.
+    assert counts == {name: by_name.build(name, COLOUR).count_params() for name in counts}
+
+
+# Slow: builds nets of hundreds of layers.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        # What keras-cv states with its presets of these names.
+        ("resnet50_v2", 23564800),
+        ("efficientnetv2_b0", 5919312),
+        ("efficientnetv2_b1", 6931124),
+        ("efficientnetv2_b3", 12930622),
+        ("efficientnetv2_s", 20331360),
+        # What keras.applications states; keras-cv's number (933,502) is not that of its net.
+        ("mobilenet_v3_small", 939120),
+        ("mobilenet_v3_large", 2996352),
+    ],
+)
+def test_larger_nets_are_as_large_as_stated(name, count):
+    assert by_name.build(name, COLOUR).count_params() == count
+
+
+# Slow: a process that imports TensorFlow.
+@pytest.mark.slow
+def test_resnets_load_without_keras_cv(tmp_path):
+    by_name.build("resnet18_v2", GREY).save(tmp_path / "model.keras")
+    code = f"""
+import sys, circle_tf, keras
+keras.models.load_model({str(tmp_path / "model.keras")!r})
+assert "keras_cv" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)
+
+
+def test_applications_preprocess_inside_the_model():
+    model = by_name.build("VGG16", COLOUR)
+    net = next(layer for layer in model.layers if layer.name == "vgg16")
+    images = tf.cast(pixels(COLOUR), tf.float32)
+    expected = net(keras.applications.vgg16.preprocess_input(tf.identity(images)))
+    expected = tf.reduce_mean(expected, axis=[1, 2])
+    np.testing.assert_allclose(features(model, images), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["conv4", "resnet18_v2", "MobileNetV2"])
+def test_weights_come_from_a_file(name, tmp_path):
+    shape = COLOUR
+    path = str(tmp_path / "net.weights.h5")
+    trained = by_name.build(name, shape)
+    _maps(trained, name).save_weights(path)
+    loaded = by_name.build(name, shape, weights=path)
+    np.testing.assert_array_equal(features(loaded, pixels(shape)), features(trained, pixels(shape)))
+
+
+def _maps(model, name):
+    """The part of a backbone whose weights a file holds: all but the preprocessing."""
+    if name == "conv4":
+        return keras.Model(model.input, model.layers[-2].output)
+    return next(layer for layer in model.layers if isinstance(layer, keras.Model))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("resnet18v2", "resnet18_v2"), ("Conv4", "conv4"), ("resnet_50", "ResNet50")],
+)
+def test_unknown_names_get_a_suggestion(name, meant):
+    with pytest.raises(ValueError, match=f"no backbone '{name}'. Did you mean '{meant}'"):
+        by_name.build(name, GREY)
+
+
+def test_names_far_from_all_get_the_list():
+    with pytest.raises(ValueError, match="Known: .*conv4.*resnet18_v2"):
+        by_name.build("zzz", GREY)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (None, 32, 1), (0, 32, 1), (32, 32, 1.0)])
+def test_bad_shapes(shape):
+    with pytest.raises(ValueError, match="height, width, channels"):
+        by_name.build("conv4", shape)
+
+
+def test_bad_pooling():
+    with pytest.raises(ValueError, match="average, max, flatten; found 'mean'"):
+        by_name.build("conv4", GREY, pooling="mean")
+
+
+def test_missing_weights_file():
+    with pytest.raises(FileNotFoundError, match="not downloaded"):
+        by_name.build("conv4", GREY, weights="none.weights.h5")
+
+
+def test_applications_want_colour():
+    with pytest.raises(ValueError, match="channels to 3"):
+        by_name.build("ResNet50", GREY)
+
+
+def test_missing_keras_cv_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras_cv", None)
+    with pytest.raises(ImportError, match=r"circle-tf\[train\]"):
+        by_name.build("resnet18_v2", GREY)
+
+
+# Slow: a process that imports TensorFlow.
+@pytest.mark.slow
+def test_importing_backbones_imports_no_keras_cv():
+    code = "import sys, circle_tf.backbones; assert 'keras_cv' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,269 @@
+"""Every signature in a C++ session: right numbers, and INVALID_ARGUMENT for bad input."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from circle_tf.data import decoding
+from circle_tf.serving import gallery as galleries
+from circle_tf.serving import servable, signatures
+from export import session
+from tests import saved_models, stacks
+
+pytestmark = stacks.needs_keras_3
+
+IMAGES = saved_models.IMAGES
+SHAPE = saved_models.SHAPE
+IDS = np.array([f"picture-{n}" for n in range(12)])
+CLASSES = np.array(["a", "b", "c"])[np.arange(12) % 3]
+
+
+def encoded(images, suffix="png"):
+    encode = {
+        "png": tf.io.encode_png,
+        "jpeg": tf.io.encode_jpeg,
+    }[suffix]
+    return np.array([encode(image.astype(np.uint8)).numpy() for image in images], object)
+
+
+def examples(contents):
+    def one(content):
+        feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[content]))
+        features = tf.train.Features(feature={"image/encoded": feature})
+        return tf.train.Example(features=features).SerializeToString()
+
+    return np.array([one(content) for content in contents], object)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return saved_models.embedding_model()
+
+
+@pytest.fixture(scope="module")
+def gallery(model):
+    rows = np.random.default_rng(3).normal(size=(12, 6))
+    return galleries.Gallery(rows, IDS, CLASSES, galleries.embedder_fingerprint(model))
+
+
+@pytest.fixture(scope="module")
+def opened(model, gallery, tmp_path_factory):
+    path = servable.save_servable(
+        model,
+        tmp_path_factory.mktemp("base") / "1",
+        signatures=signatures.NAMES,
+        gallery=gallery,
+        k=4,
+        class_weights=np.eye(6)[:5] * 3,
+    )
+    with session.SavedModelSession(path) as opened:
+        yield opened
+
+
+def _embed(model, images):
+    return model(tf.constant(images, tf.float32), training=False).numpy()
+
+
+@pytest.mark.parametrize("size", [1, 3, 17])
+def test_files_and_examples_embed_as_their_pixels(opened, model, size):
+    expected = _embed(model, IMAGES[:size])
+    contents = encoded(IMAGES[:size])
+    found = opened.run({"image_bytes": contents}, signature="serving_bytes")["embeddings"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    found = opened.run({"examples": examples(contents)}, signature="serving_examples")
+    np.testing.assert_allclose(found["embeddings"], expected, atol=1e-6)
+
+
+def test_files_of_other_sizes_and_kinds_are_read_as_in_training(opened, model):
+    big = np.random.default_rng(0).integers(0, 256, (3, 20, 13, 3)).astype(np.uint8)
+    contents = encoded(big, "jpeg")
+    decode = decoding.image_decoder(SHAPE)
+    pixels = np.stack([decode(content).numpy() for content in contents])
+    found = opened.run({"image_bytes": contents}, signature="serving_bytes")["embeddings"]
+    np.testing.assert_allclose(found, _embed(model, pixels), atol=1e-6)
+
+
+def test_similarity_is_the_cosine_of_pairs(opened, model):
+    left, right = IMAGES[:5], IMAGES[5:10]
+    found = opened.run({"images_a": left, "images_b": right}, signature="similarity")
+    expected = np.sum(_embed(model, left) * _embed(model, right), axis=1)
+    assert found["similarity"].shape == (5,)
+    np.testing.assert_allclose(found["similarity"], expected, atol=1e-6)
+
+
+def _nearest(embeddings, gallery, k):
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    cosines = unit @ gallery.embeddings.T
+    order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+    return order, np.take_along_axis(cosines, order, axis=1)
+
+
+@pytest.mark.parametrize("name", ["search", "search_k", "search_image", "search_image_k"])
+def test_searches_find_the_nearest_of_the_gallery(opened, model, gallery, name):
+    embeddings = _embed(model, IMAGES) * 2
+    inputs = {"images": IMAGES} if "image" in name else {"embeddings": embeddings}
+    k = 4
+    if name.endswith("_k"):
+        k = 7
+        inputs["k"] = np.int32(k)
+    found = opened.run(inputs, signature=name)
+    rows, cosines = _nearest(embeddings, gallery, k)
+    assert found["scores"].dtype == np.float32
+    np.testing.assert_allclose(found["scores"], cosines, atol=1e-6)
+    assert [[i.decode() for i in row] for row in found["ids"]] == IDS[rows].tolist()
+
+
+def test_search_by_files(opened):
+    by_bytes = opened.run({"image_bytes": encoded(IMAGES[:3])}, signature="search_bytes")
+    by_pixels = opened.run({"images": IMAGES[:3]}, signature="search_image")
+    assert by_bytes["ids"].tolist() == by_pixels["ids"].tolist()
+
+
+def test_whole_numbers_as_ids(tmp_path, model):
+    gallery = galleries.Gallery(np.eye(6), np.arange(6) + 2**40)
+    path = servable.save_servable(
+        model, tmp_path / "1", signatures=["search"], gallery=gallery, k=1
+    )
+    with session.SavedModelSession(path) as opened:
+        found = opened.run({"embeddings": np.eye(6, dtype=np.float32)}, signature="search")
+    assert found["ids"].dtype == np.int64
+    assert found["ids"][:, 0].tolist() == (np.arange(6) + 2**40).tolist()
+
+
+def test_classify_adds_up_the_votes_of_the_nearest(opened, model, gallery):
+    inputs = {"inputs": examples(encoded(IMAGES))}
+    found = opened.run(inputs, signature="classify")
+    assert found["classes"].shape == found["scores"].shape == (17, 3)
+    rows, cosines = _nearest(_embed(model, IMAGES), gallery, 4)
+    for row in range(17):
+        votes = np.exp(signatures.VOTE_SCALE * cosines[row])
+        votes /= votes.sum()
+        by_class = {}
+        for place, vote in zip(rows[row], votes, strict=True):
+            by_class[CLASSES[place]] = by_class.get(CLASSES[place], 0) + vote
+        answered = dict(zip(found["classes"][row], found["scores"][row], strict=True))
+        answered = {name.decode(): score for name, score in answered.items() if name}
+        assert answered == pytest.approx(by_class, abs=1e-5)
+        assert found["scores"][row].tolist() == sorted(found["scores"][row], reverse=True)
+
+
+def test_class_scores_are_cosines_to_the_class_weights(opened, model):
+    found = opened.run({"images": IMAGES}, signature="class_scores")["scores"]
+    np.testing.assert_allclose(found, _embed(model, IMAGES)[:, :5], atol=1e-6)
+
+
+NAN = np.full([2, 6], np.nan, np.float32)
+ROWS = np.ones([2, 6], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "message"),
+    [
+        ("serving_bytes", {"image_bytes": np.array([], object)}, "batch is empty"),
+        ("serving_bytes", {"image_bytes": np.array([b"no image"])}, "Unknown image file format"),
+        ("serving_bytes", {"image_bytes": np.array([b""], object)}, "[Ii]mage|input"),
+        ("serving_bytes", {"image_bytes": np.array([b"BM"])}, "bmp"),
+        ("serving_bytes", {"image_bytes": encoded(IMAGES[:2])[:, None]}, "expected shape"),
+        ("serving_bytes", {"image_bytes": IMAGES}, "expect string"),
+        ("serving_examples", {"examples": np.array([b"\xff"])}, "Could not parse example"),
+        ("serving_examples", {"examples": np.array([b""], object)}, "image/encoded"),
+        ("similarity", {"images_a": IMAGES[:2], "images_b": IMAGES[:3]}, "equally many; found"),
+        ("similarity", {"images_a": IMAGES[:0], "images_b": IMAGES[:0]}, "empty"),
+        ("similarity", {"images_a": IMAGES[:2], "images_b": IMAGES[0]}, "expected shape"),
+        ("search", {"embeddings": ROWS[:0]}, "batch is empty"),
+        ("search", {"embeddings": ROWS[:, :5]}, "expected shape"),
+        ("search", {"embeddings": ROWS[0]}, "expected shape"),
+        ("search", {"embeddings": NAN}, "finite"),
+        ("search", {"embeddings": ROWS.astype(np.float64)}, "expect float"),
+        ("search_k", {"embeddings": ROWS, "k": np.int32(0)}, "k must be 1 to 12.*found.*0"),
+        ("search_k", {"embeddings": ROWS, "k": np.int32(13)}, "k must be 1 to 12"),
+        ("search_k", {"embeddings": ROWS, "k": np.int32([3])}, "expected shape"),
+        ("search_image", {"images": IMAGES[:0]}, "empty"),
+        ("classify", {"inputs": np.array([b"\xff"])}, "Could not parse example"),
+        ("class_scores", {"images": IMAGES[..., :0]}, "expected shape"),
+    ],
+)
+def test_guards(opened, name, inputs, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"(?s){message}"):
+        opened.run(inputs, signature=name)
+
+
+def test_signatures_share_one_copy_and_are_reproducible(tmp_path, model, gallery):
+    paths = [
+        servable.save_servable(
+            model, tmp_path / str(n), signatures=signatures.NAMES[:-1], gallery=gallery
+        )
+        for n in (1, 2)
+    ]
+    stored = tf.train.list_variables(f"{paths[0]}/variables/variables")
+    assert len(stored) == len(model.weights) + 4 + 1  # Gallery, ids, classes; the object graph.
+    first, again = (
+        tf.saved_model.experimental.read_fingerprint(path).singleprint() for path in paths
+    )
+    assert first == again
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"signatures": ["serch"]}, "Unknown signatures serch; there are serving_default"),
+        ({"signatures": ["search"]}, "search need gallery="),
+        ({"signatures": ["class_scores"]}, "need class_weights="),
+        (
+            {"signatures": ["classify"], "gallery": galleries.Gallery(np.eye(6), IDS[:6])},
+            "a gallery with classes",
+        ),
+        (
+            {"signatures": ["search"], "gallery": galleries.Gallery(np.eye(5), IDS[:5])},
+            "5 dimensions, the model 6",
+        ),
+        (
+            {"signatures": ["search"], "gallery": galleries.Gallery(np.eye(6), IDS[:6])},
+            "k must be 1 to 6.*found 10",
+        ),
+        (
+            {
+                "signatures": ["search"],
+                "gallery": galleries.Gallery(np.eye(6), IDS[:6], source="other"),
+            },
+            "embedded by another model",
+        ),
+        ({"weights": "int4"}, "weights must be one of float32, float16, bfloat16"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path, model, options, message):
+    with pytest.raises(ValueError, match=message):
+        servable.save_servable(model, tmp_path / "base" / "1", **options)
+    assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_weights_take_half_the_room(tmp_path, dtype):
+    model = saved_models.embedding_model(width=256)
+    path = servable.save_servable(model, tmp_path / "1", weights=dtype)
+    sizes = [
+        np.prod(shape) * tf.train.load_variable(f"{path}/variables/variables", name).itemsize
+        for name, shape in tf.train.list_variables(f"{path}/variables/variables")
+        if "OBJECT_GRAPH" not in name
+    ]
+    weights = sum(weight.value.dtype.size * np.prod(weight.shape) for weight in model.weights)
+    assert sum(sizes) < 0.52 * weights
+    with session.SavedModelSession(path) as opened:
+        found = opened.run({"images": IMAGES})["embeddings"]
+    assert found.dtype == np.float32
+    rounded = servable.served_model(model, weights=dtype)
+    np.testing.assert_allclose(found, _embed(rounded, IMAGES), atol=1e-6)
+    assert np.sum(found * _embed(model, IMAGES), axis=1).min() > 0.999
+
+
+def test_xla_compiles_the_model_alone(tmp_path, model):
+    path = servable.save_servable(
+        model, tmp_path / "1", signatures=["serving_bytes"], jit_compile=True
+    )
+    with session.SavedModelSession(path) as opened:
+        found = opened.run({"images": IMAGES})["embeddings"]
+        by_bytes = opened.run({"image_bytes": encoded(IMAGES)}, signature="serving_bytes")
+        with pytest.raises(tf.errors.InvalidArgumentError, match="empty"):
+            opened.run({"images": IMAGES[:0]})
+    np.testing.assert_allclose(found, _embed(model, IMAGES), atol=1e-5)
+    np.testing.assert_allclose(by_bytes["embeddings"], found, atol=1e-6)
