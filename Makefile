@@ -37,7 +37,7 @@ demo: $(VENV)/.installed ## Train on glyphs, evaluate, publish: a servable model
 	@echo "  your images  see 'Train on your own folder' in README.md"
 
 # Every behaviour once. ARGS are pytest's; a test that they name runs though it is slow.
-test: $(VENV)/.installed ## Run the tests, in minutes; ARGS="tests/circle_tf/losses_test.py" runs some
+test: $(VENV)/.installed ## Run the tests, in minutes; ARGS="tests/circle_tf/losses/circle_losses_test.py" runs some
 	$(RUN) -m pytest $(if $(ARGS),$(ARGS),$(PARALLEL) -m "not slow")
 
 test-slow: $(VENV)/.installed ## Run the exhaustive tests that `make test` leaves out

@@ -11,7 +11,6 @@ CVPR 2020.
 from circle_tf import addons, backbones, baselines, callbacks, metrics, plots, records, retrieval
 from circle_tf.callbacks.diagnostics import DiagnosticsCallback
 from circle_tf.callbacks.retrieval_callback import RetrievalCallback
-from circle_tf.circle import circle_loss
 from circle_tf.data.records import RecordFiles
 from circle_tf.data.sampling import PKSampler, pk_dataset
 from circle_tf.evaluation.clustering import normalized_mutual_information
@@ -39,7 +38,8 @@ from circle_tf.evaluation.verification import (
 )
 from circle_tf.heads import CircleHead
 from circle_tf.layers import CosineClassifier, PairwiseCircle, UnitEmbedding
-from circle_tf.losses import CircleLoss, ClassCircleLoss
+from circle_tf.losses.circle import circle_loss
+from circle_tf.losses.circle_losses import CircleLoss, ClassCircleLoss
 from circle_tf.memory import CrossBatchCircleLoss, CrossBatchMemory
 from circle_tf.models import EmbeddingModel
 from circle_tf.serving.gallery import Gallery

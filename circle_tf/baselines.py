@@ -1,13 +1,12 @@
 """The losses that Circle loss is compared with: one name for all of them.
 
-On embeddings of a batch (cosines: `circle_tf.pair_baselines`, distances:
-`circle_tf.distance_baselines`), on cosines to class weights (`circle_tf.class_baselines`), and as
-functions of distances (`circle_tf.distance_losses`).
+On embeddings of a batch (losses/pair_losses.py), on cosines to class weights
+(losses/class_losses.py), and as functions of distances.
 """
 
-from circle_tf.class_baselines import AMSoftmaxLoss, ArcFaceLoss, NormFaceLoss, ProxyAnchorLoss
-from circle_tf.distance_baselines import ContrastiveLoss, LiftedStructureLoss, TripletLoss
-from circle_tf.distance_losses import (
+from circle_tf.losses.class_losses import AMSoftmaxLoss, ArcFaceLoss, NormFaceLoss, ProxyAnchorLoss
+from circle_tf.losses.distance_baselines import ContrastiveLoss, LiftedStructureLoss, TripletLoss
+from circle_tf.losses.distance_losses import (
     contrastive,
     cosine_distances,
     distances,
@@ -16,7 +15,7 @@ from circle_tf.distance_losses import (
     triplet_hard,
     triplet_semihard,
 )
-from circle_tf.pair_baselines import MultiSimilarityLoss, NPairsLoss, UnifiedLoss
+from circle_tf.losses.pair_losses import MultiSimilarityLoss, NPairsLoss, UnifiedLoss
 
 __all__ = [
     "AMSoftmaxLoss",

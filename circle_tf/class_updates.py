@@ -3,14 +3,15 @@
 The forward sweep over blocks of classes sums the gradient of the embeddings up on its way, as an
 online logsumexp does its sum. The gradient of the class weights is left to the optimizer's step,
 which computes it a block at a time and uses it up at once. Four matrix products in all, as many as
-`classwise` needs where it holds no cosines.
+`class_sweep` needs where it holds no cosines.
 """
 
 import functools
 
 import tensorflow as tf
 
-from circle_tf import circle, class_blocks, class_sweeps, class_tiles, classwise, tiles
+from circle_tf.losses import circle
+from circle_tf.losses.streaming import class_blocks, class_sweep, class_sweeps, class_tiles, tiles
 
 __all__ = ["deferring_class_losses"]
 
@@ -24,21 +25,21 @@ def deferring_class_losses(
     margin,
     gamma,
     detach_weights=True,
-    max_bytes=classwise.DEFAULT_MAX_BYTES,
+    max_bytes=class_sweep.DEFAULT_MAX_BYTES,
     product_dtype=None,
 ):
-    """The losses of `classwise.class_losses`, with the gradient of the class weights handed over.
+    """The losses of `class_sweep.class_losses`, with the gradient of the class weights handed over.
 
     Args:
         unit: `[B, D]` unit rows.
         variable: tf.Variable `[C, D]` of the same dtype, the class weights. A gradient tape finds a
             gradient of no rows for it.
-        ids: int64 `[B]`, as for `classwise.class_losses`.
+        ids: int64 `[B]`, as for `class_sweep.class_losses`.
         defer: `fn(each)`, called when the tape computes gradients. `each(use)` computes the
             gradient of the class weights: it calls `use(rows [K], gradients [K, D])` for one block
             after the other, each row once. `use` may write these rows of the variable.
-        margin: as for `classwise.class_losses`.
-        gamma: as for `classwise.class_losses`.
+        margin: as for `class_sweep.class_losses`.
+        gamma: as for `class_sweep.class_losses`.
         detach_weights: see `circle_loss`.
         max_bytes: int, budget for the cosines of a block.
         product_dtype: None, or "bfloat16"; see `CircleHead`.
@@ -47,7 +48,7 @@ def deferring_class_losses(
         `[B]` losses in nats.
 
     Raises:
-        ValueError, NotImplementedError: as `classwise.class_losses`.
+        ValueError, NotImplementedError: as `class_sweep.class_losses`.
 
     Example:
         >>> unit, weights = tf.eye(3)[:2], tf.Variable(tf.eye(3)[::-1])
@@ -64,7 +65,7 @@ def deferring_class_losses(
     circle.check_hyperparameters(margin=margin, gamma=gamma)
     options = tiles.Options(float(margin), float(gamma), bool(detach_weights))
     layout = class_blocks.layout_of(
-        unit, variable.shape[0], classwise.check_max_bytes(max_bytes), product_dtype
+        unit, variable.shape[0], class_sweep.check_max_bytes(max_bytes), product_dtype
     )
     layout = layout._replace(kept=False)
     unit = tf.convert_to_tensor(unit)

@@ -6,18 +6,11 @@ import numbers
 import keras
 import tensorflow as tf
 
-from circle_tf import (
-    class_sampling,
-    class_updates,
-    classwise,
-    compat,
-    label_losses,
-    layers,
-    row_updates,
-    sharded_classes,
-)
+from circle_tf import class_sampling, class_updates, compat, layers, row_updates, sharded_classes
 from circle_tf.distribute import compilation, global_batch, replicas
 from circle_tf.distribute import sharded_variable as sharding
+from circle_tf.losses import base
+from circle_tf.losses.streaming import class_sweep
 from circle_tf.ops import numerics, pairs
 
 __all__ = ["CircleHead"]
@@ -33,7 +26,7 @@ class CircleHead(layers.LossLayer):
         num_classes: int C of 2 or more.
         margin: float m in -1..1.
         gamma: float scale above 0.
-        reduction: how the losses become the model loss; see `circle_tf.reductions`.
+        reduction: how the losses become the model loss; see `circle_tf.losses.reductions`.
         as_model_loss: add the reduced loss to the model's losses, so that `compile` needs none.
         detach_weights: see `circle_loss`.
         max_bytes: int, budget for the cosines `[B, C]`. Within it they are held once; above it (and
@@ -94,7 +87,7 @@ class CircleHead(layers.LossLayer):
         reduction="mean",
         as_model_loss=False,
         detach_weights=True,
-        max_bytes=classwise.DEFAULT_MAX_BYTES,
+        max_bytes=class_sweep.DEFAULT_MAX_BYTES,
         sample_rate=1.0,
         seed=0,
         shards=None,
@@ -111,7 +104,7 @@ class CircleHead(layers.LossLayer):
             **kwargs,
         )
         self.num_classes = layers.check_num_classes(num_classes)
-        self.max_bytes = classwise.check_max_bytes(max_bytes)
+        self.max_bytes = class_sweep.check_max_bytes(max_bytes)
         self.sample_rate, self.seed = _check_rate(sample_rate), int(seed)
         self.shards = _check_shards(shards)
         self.product_dtype = _check_product_dtype(product_dtype)
@@ -145,12 +138,12 @@ class CircleHead(layers.LossLayer):
 
     def losses_of(self, embeddings, ids, *, training=False):
         """`(losses [B], valid [B])` against the classes, or a sample of them if training."""
-        unit = numerics.safe_normalize(label_losses.as_embeddings(embeddings))
+        unit = numerics.safe_normalize(base.as_embeddings(embeddings))
         own = pairs.check_class_ids(pairs.to_ids(ids), self.num_classes)
         global_batch.check_lengths(own, unit, "embeddings")
         values = self._values(unit, own, training=training)
         seen = pairs.ids_in_range(own, self.num_classes) & pairs.float_labels_are_exact(ids)
-        return label_losses.nan_unless(seen, values), tf.ones_like(own, tf.bool)
+        return base.nan_unless(seen, values), tf.ones_like(own, tf.bool)
 
     def prepare_optimizer(self, optimizer):
         """Lets an optimizer update class weights by rows: those sampled, or block by block.
@@ -201,7 +194,7 @@ class CircleHead(layers.LossLayer):
             part = sharding.Part(0, self.num_classes, self.num_classes)
             everyone = replicas.gather_rows(own)[0] if sampled else own
             weights, ids, live = self._classes(own, part, everyone, sampled=sampled)
-            score = classwise.class_losses
+            score = class_sweep.class_losses
         return score(
             unit,
             tf.cast(weights, unit.dtype),

@@ -3,8 +3,10 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import blockwise, circle, compat, initializers, losses, reductions
+from circle_tf import compat, initializers
 from circle_tf.distribute import replicas, sharded_variable
+from circle_tf.losses import circle, circle_losses, reductions
+from circle_tf.losses.streaming import pair_sweep
 from circle_tf.ops import numerics
 from circle_tf.utils import checks
 
@@ -149,7 +151,7 @@ class LossLayer(keras.layers.Layer):
     Args:
         margin: float m.
         gamma: float scale.
-        reduction: how losses become the model loss; see `circle_tf.reductions`.
+        reduction: how losses become the model loss; see `circle_tf.losses.reductions`.
         as_model_loss: whether to add the reduced loss to the model's losses when called.
         detach_weights: see `circle_loss`.
         **kwargs: `name`, `dtype`.
@@ -213,7 +215,7 @@ class PairwiseCircle(LossLayer):
     Args:
         margin: float m in -1..1.
         gamma: float scale above 0.
-        reduction: how the losses become the model loss; see `circle_tf.reductions`.
+        reduction: how the losses become the model loss; see `circle_tf.losses.reductions`.
         as_model_loss: add the reduced loss to the model's losses, so that `compile` needs none.
         detach_weights: see `circle_loss`.
         block_size: see `CircleLoss`.
@@ -256,11 +258,11 @@ class PairwiseCircle(LossLayer):
             detach_weights=detach_weights,
             **kwargs,
         )
-        self.block_size = blockwise.check_block_size(block_size)
+        self.block_size = pair_sweep.check_block_size(block_size)
 
     def losses_of(self, embeddings, ids):
         """`(losses [B], valid [B])` within the global batch."""
-        return losses.pairwise_losses(
+        return circle_losses.pairwise_losses(
             embeddings, ids, block_size=self.block_size, **self.hyperparameters()
         )
 

@@ -7,8 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import blockwise, circle, compat, label_losses, layers, losses
+from circle_tf import compat, layers
 from circle_tf.distribute import global_batch, replicas
+from circle_tf.losses import base, circle, circle_losses
+from circle_tf.losses.streaming import pair_sweep
 from circle_tf.ops import pairs
 from circle_tf.utils import checks
 
@@ -44,7 +46,7 @@ class CrossBatchMemory(layers.LossLayer):
         margin: float m in -1..1.
         gamma: float scale above 0.
         start_step: int of 0 or more; in so many first steps the memory fills and is not used.
-        reduction: how the losses become the model loss; see `circle_tf.reductions`.
+        reduction: how the losses become the model loss; see `circle_tf.losses.reductions`.
         as_model_loss: add the reduced loss to the model's losses, so that `compile` needs none.
         detach_weights: see `circle_loss`.
         block_size: see `CircleLoss`; "auto" computes the `[B, B + M]` pairs tile by tile.
@@ -98,7 +100,7 @@ class CrossBatchMemory(layers.LossLayer):
         )
         self.memory_size = checks.whole_number(memory_size, "memory_size", least=1)
         self.start_step = checks.whole_number(start_step, "start_step", least=0)
-        self.block_size = blockwise.check_block_size(block_size)
+        self.block_size = pair_sweep.check_block_size(block_size)
 
     def build(self, input_shape):
         """Makes the empty memory."""
@@ -123,8 +125,8 @@ class CrossBatchMemory(layers.LossLayer):
         """`(losses [B], valid [B])` within the global batch and, if training, the memory."""
         options = {"block_size": self.block_size, **self.hyperparameters()}
         if not training:
-            return losses.pairwise_losses(embeddings, ids, **options)
-        batch = global_batch.global_batch(label_losses.as_embeddings(embeddings), ids)
+            return circle_losses.pairwise_losses(embeddings, ids, **options)
+        batch = global_batch.global_batch(base.as_embeddings(embeddings), ids)
         rows = self._numbers(batch, examples)
         own = rows[batch.offset : batch.offset + tf.shape(batch.ids)[0]]
         keys, key_ids, key_rows = self._keys(batch, rows)
@@ -132,7 +134,7 @@ class CrossBatchMemory(layers.LossLayer):
         self._enqueue(batch.keys, batch.key_ids, rows)
         finite = tf.reduce_all(tf.math.is_finite(batch.unit), axis=1)
         seen = finite & pairs.float_labels_are_exact(ids)
-        return label_losses.nan_unless(seen, values), valid
+        return base.nan_unless(seen, values), valid
 
     @property
     def crosses_replicas(self):
@@ -213,7 +215,7 @@ class CrossBatchMemory(layers.LossLayer):
 
 
 @keras.saving.register_keras_serializable("circle_tf")
-class CrossBatchCircleLoss(losses.CircleLoss):
+class CrossBatchCircleLoss(circle_losses.CircleLoss):
     """`CircleLoss` with a cross-batch memory, for `EmbeddingModel.compile(loss=...)`.
 
     `EmbeddingModel` makes the memory when it is compiled, fills it in training steps only, and
@@ -352,7 +354,7 @@ def _resized(keys, ids, rows, end, *, size):
 def _score(batch, rows, keys, key_ids, key_rows, options):
     if options["block_size"] is not None:
         numbers = {"rows": rows, "key_rows": key_rows}
-        return blockwise.pair_losses(batch.unit, batch.ids, keys, key_ids, **numbers, **options)
+        return pair_sweep.pair_losses(batch.unit, batch.ids, keys, key_ids, **numbers, **options)
     options = {name: value for name, value in options.items() if name != "block_size"}
 
     def whole_matrix(unit, ids, rows, keys, key_ids, key_rows):

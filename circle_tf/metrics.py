@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import circle
 from circle_tf.distribute import global_batch, replicas
+from circle_tf.losses import circle
 from circle_tf.ops import numerics, pairs
 
 __all__ = [

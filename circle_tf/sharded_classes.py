@@ -6,8 +6,9 @@ embeddings and a few numbers per example, never class weights or their gradient.
 
 import tensorflow as tf
 
-from circle_tf import circle, class_blocks, class_sweeps, class_tiles, classwise, tiles
 from circle_tf.distribute import replicas
+from circle_tf.losses import circle
+from circle_tf.losses.streaming import class_blocks, class_sweep, class_sweeps, class_tiles, tiles
 
 __all__ = ["sharded_class_losses"]
 
@@ -20,14 +21,14 @@ def sharded_class_losses(
     margin,
     gamma,
     detach_weights=True,
-    max_bytes=classwise.DEFAULT_MAX_BYTES,
+    max_bytes=class_sweep.DEFAULT_MAX_BYTES,
     live=None,
     product_dtype=None,
 ):
     """Circle loss of this replica's examples against the classes of all replicas.
 
-    The same values and gradients as `classwise.class_losses` on the whole matrix of class weights.
-    The gradient of `part` is complete as it is: it must not be summed over replicas.
+    The same values and gradients as `class_sweep.class_losses` on the whole matrix of class
+    weights. The gradient of `part` is complete as it is: it must not be summed over replicas.
 
     Args:
         unit: `[n, D]` unit rows, this replica's part of the global batch.
@@ -62,7 +63,7 @@ def sharded_class_losses(
     options = tiles.Options(float(margin), float(gamma), bool(detach_weights))
     everyone, offset = replicas.gather_rows(unit)
     layout = class_blocks.layout_of(
-        everyone, part.shape[0], classwise.check_max_bytes(max_bytes), product_dtype
+        everyone, part.shape[0], class_sweep.check_max_bytes(max_bytes), product_dtype
     )
 
     @tf.custom_gradient

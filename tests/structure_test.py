@@ -19,6 +19,7 @@ ROOMS = {
     "utils": {"compat"},
     "ops": {"compat", "utils"},
     "distribute": {"compat", "utils", "ops"},
+    "losses": {"compat", "utils", "ops", "distribute"},
     "evaluation": {"utils", "ops"},
     "data": {"utils"},
     "backbones": {"compat", "utils"},

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import circle
+from circle_tf.losses import circle
 from circle_tf.ops import numerics, pairs
 from circle_tf.utils import checks
 

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import circle_tf
-from circle_tf import class_blocks, class_updates, classwise
+from circle_tf import class_updates
+from circle_tf.losses.streaming import class_blocks, class_sweep
 from tests import stacks, strategies
 from tests.combinations import diagonal
 
@@ -48,7 +49,7 @@ def test_losses_and_gradients_are_those_of_class_losses(block, gamma, detach_wei
     x, w = tf.constant(unit), tf.constant(weights)
     with tf.GradientTape() as tape:
         tape.watch([x, w])
-        losses = classwise.class_losses(x, w, tf.constant(ids), **options)
+        losses = class_sweep.class_losses(x, w, tf.constant(ids), **options)
     of_unit, of_weights = tape.gradient(losses, [x, w], upstream)
     found = ours(x)
     np.testing.assert_allclose(found[0], losses, rtol=1e-12)

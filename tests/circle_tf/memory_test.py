@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import circle_tf
-from circle_tf import circle, losses
+from circle_tf.losses import circle, circle_losses
 from tests import reference, stacks, strategies
 from tests.combinations import diagonal
 
@@ -375,7 +375,7 @@ def test_one_loss_serves_one_model_of_one_output():
 def test_pairwise_losses_with_nothing_held_are_those_of_the_batch():
     rows, ids = batch(5, size=30)
     found = circle_tf.CrossBatchMemory(7, **OPTIONS)((rows, ids), training=True)
-    expected = losses.pairwise_losses(rows, ids, **OPTIONS)[0]
+    expected = circle_losses.pairwise_losses(rows, ids, **OPTIONS)[0]
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
 
 

@@ -3,7 +3,7 @@
 # PYTHON is the interpreter that has the packages of requirements.lock.
 set -euo pipefail
 
-test_target=//:tests/circle_tf/circle_test
+test_target=//:tests/circle_tf/losses/circle_test
 
 fail() {
   echo "error: $1" >&2

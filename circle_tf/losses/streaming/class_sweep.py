@@ -6,7 +6,8 @@ a block of classes at a time (`class_sweeps`).
 
 import tensorflow as tf
 
-from circle_tf import circle, class_blocks, class_sweeps, tiles
+from circle_tf.losses import circle
+from circle_tf.losses.streaming import class_blocks, class_sweeps, tiles
 from circle_tf.utils import checks
 
 __all__ = ["DEFAULT_MAX_BYTES", "check_max_bytes", "class_losses"]

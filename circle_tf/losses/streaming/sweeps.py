@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from circle_tf import tiles
 from circle_tf.distribute import replicas
+from circle_tf.losses.streaming import tiles
 
 __all__ = ["Layout", "Side", "backward", "forward"]
 

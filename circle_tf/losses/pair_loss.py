@@ -8,9 +8,9 @@ anchor averages over its own, and then come the anchors: the same for batches of
 
 import tensorflow as tf
 
-from circle_tf import circle
 from circle_tf.distribute import global_batch, replicas
-from circle_tf.label_losses import LabelLoss, as_embeddings, nan_unless
+from circle_tf.losses import circle
+from circle_tf.losses.base import LabelLoss, as_embeddings, nan_unless
 from circle_tf.ops import pairs
 
 __all__ = ["PairLoss", "largest", "mean_where"]

@@ -10,9 +10,9 @@ import math
 import keras
 import tensorflow as tf
 
-from circle_tf import circle
 from circle_tf.distribute import global_batch, replicas
-from circle_tf.label_losses import LabelLoss, as_matrix, nan_unless, num_classes
+from circle_tf.losses import circle
+from circle_tf.losses.base import LabelLoss, as_matrix, nan_unless, num_classes
 from circle_tf.ops import numerics, pairs
 
 __all__ = ["AMSoftmaxLoss", "ArcFaceLoss", "NormFaceLoss", "ProxyAnchorLoss", "arc_cosines"]
@@ -60,7 +60,7 @@ class AMSoftmaxLoss(_Softmax):
     Args:
         margin: float m in -1..1.
         gamma: float scale above 0.
-        reduction: see `circle_tf.reductions.reduce_losses`.
+        reduction: see `circle_tf.losses.reductions.reduce_losses`.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
 
@@ -104,7 +104,7 @@ class NormFaceLoss(_Softmax):
 
     Args:
         gamma: float scale above 0.
-        reduction: see `circle_tf.reductions.reduce_losses`.
+        reduction: see `circle_tf.losses.reductions.reduce_losses`.
         check_finite: as in `AMSoftmaxLoss`.
         name: str.
 
@@ -134,7 +134,7 @@ class ArcFaceLoss(_Softmax):
     Args:
         margin: float m in 0..pi/2, radians.
         gamma: float scale above 0.
-        reduction: see `circle_tf.reductions.reduce_losses`.
+        reduction: see `circle_tf.losses.reductions.reduce_losses`.
         check_finite: as in `AMSoftmaxLoss`.
         name: str.
 

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 import circle_tf
-from circle_tf import blockwise, circle, sweeps
+from circle_tf.losses import circle
+from circle_tf.losses.streaming import pair_sweep, sweeps
 from tests import reference
 from tests.combinations import diagonal
 
@@ -37,7 +38,7 @@ def run(unit, ids, upstream, *, mode="eager", keys=None, **options):
         with tf.GradientTape() as tape:
             tape.watch(sources)
             rows = {"rows": tf.range(tf.size(ids, tf.int64)), "key_rows": keys[2]} if keys else {}
-            losses, valid = blockwise.pair_losses(
+            losses, valid = pair_sweep.pair_losses(
                 unit, ids, *keys[:2], **rows, **{**OPTIONS, **options}
             )
             total = tf.reduce_sum(losses * upstream)
@@ -205,7 +206,7 @@ def test_memory_is_linear_in_the_batch():
 
     @tf.function(input_signature=signature)
     def losses(unit, ids):
-        return blockwise.pair_losses(unit, ids, block_size=block, **OPTIONS)[0]
+        return pair_sweep.pair_losses(unit, ids, block_size=block, **OPTIONS)[0]
 
     graph = losses.get_concrete_function().graph.as_graph_def(add_shapes=True)
     nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]

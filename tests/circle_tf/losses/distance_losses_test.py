@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from circle_tf import distance_losses as baselines
+from circle_tf.losses import distance_losses as baselines
 
 IDS = np.array([0, 1, 0, 2, 1, 0, 2, 2, 3])
 SAME = IDS[:, None] == IDS

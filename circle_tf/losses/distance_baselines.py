@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
+from circle_tf.losses.pair_loss import PairLoss, largest, mean_where
 from circle_tf.ops import numerics
-from circle_tf.pair_loss import PairLoss, largest, mean_where
 
 __all__ = ["ContrastiveLoss", "LiftedStructureLoss", "TripletLoss"]
 

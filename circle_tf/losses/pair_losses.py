@@ -3,9 +3,9 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import circle
+from circle_tf.losses import circle
+from circle_tf.losses.pair_loss import PairLoss, largest, mean_where
 from circle_tf.ops import numerics
-from circle_tf.pair_loss import PairLoss, largest, mean_where
 
 __all__ = ["MultiSimilarityLoss", "NPairsLoss", "UnifiedLoss"]
 
@@ -21,7 +21,7 @@ class UnifiedLoss(PairLoss):
     Args:
         margin: float m in -1..1.
         gamma: float scale above 0.
-        reduction: see `circle_tf.reductions.reduce_losses`.
+        reduction: see `circle_tf.losses.reductions.reduce_losses`.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
 

@@ -3,15 +3,16 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import blockwise, circle
 from circle_tf.distribute import global_batch, replicas
-from circle_tf.label_losses import (
+from circle_tf.losses import circle
+from circle_tf.losses.base import (
     LabelLoss,
     as_embeddings,
     as_matrix,
     nan_unless,
     num_classes,
 )
+from circle_tf.losses.streaming import pair_sweep
 from circle_tf.ops import numerics, pairs
 
 __all__ = ["CircleLoss", "ClassCircleLoss", "class_losses", "pairwise_losses"]
@@ -60,7 +61,7 @@ def pairwise_losses(
     if block_size is None:
         losses, valid = _whole_matrix_losses(batch, options)
     else:
-        losses, valid = blockwise.pair_losses(
+        losses, valid = pair_sweep.pair_losses(
             *batch[:4],
             rows=global_batch.row_numbers(batch.ids) + tf.cast(batch.offset, tf.int64),
             key_rows=global_batch.row_numbers(batch.key_ids),
@@ -160,7 +161,7 @@ class CircleLoss(_Circle):
         margin: float m in -1..1; pairs settle inside the circle `s_n^2 + (1 - s_p)^2 = 2 m^2`.
         gamma: float scale above 0.
         reduction: `mean_valid` (mean over the anchors that have a positive and a negative),
-            `mean`, `sum`, `none`, or `mean_nonzero`; see `circle_tf.reductions.reduce_losses`.
+            `mean`, `sum`, `none`, or `mean_nonzero`; see reductions.py.
         detach_weights: False differentiates the pair weights too and reproduces
             `keras.losses.Circle` (with `reduction="mean_nonzero"`); see `circle_loss`.
         one_hot: whether `y_true` are one-hot rows `[B, C]`.
@@ -210,7 +211,7 @@ class CircleLoss(_Circle):
         name="circle_loss",
     ):
         super().__init__(margin, gamma, reduction, detach_weights, one_hot, check_finite, name)
-        self.block_size = blockwise.check_block_size(block_size)
+        self.block_size = pair_sweep.check_block_size(block_size)
 
     def _options(self):
         return {**super()._options(), "block_size": self.block_size}

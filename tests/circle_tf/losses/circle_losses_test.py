@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import circle_tf
-from circle_tf import losses
+from circle_tf.losses import circle_losses
 from tests import reference, stacks
 
 MODES = ["eager", "graph", "xla"]
@@ -265,5 +265,5 @@ def test_one_hot_labels_where_asked_for():
 
 def test_typical_losses_at_the_start_of_training():
     rows, ids = batch(16, size=128, dim=128, classes=32)
-    values, _ = losses.pairwise_losses(rows, ids, margin=0.4, gamma=80.0)
+    values, _ = circle_losses.pairwise_losses(rows, ids, margin=0.4, gamma=80.0)
     assert 50 < values.numpy().mean() < 100

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import circle_tf
-from circle_tf import classwise
+from circle_tf.losses.streaming import class_sweep
 from tests import reference, stacks
 from tests.combinations import diagonal
 
@@ -27,7 +27,7 @@ def losses_and_gradients(unit, weights, ids, upstream, *, jit=None, **options):
     def step(unit, weights):
         with tf.GradientTape() as tape:
             tape.watch([unit, weights])
-            losses = classwise.class_losses(unit, weights, tf.constant(ids), **OPTIONS, **options)
+            losses = class_sweep.class_losses(unit, weights, tf.constant(ids), **OPTIONS, **options)
         return losses, *tape.gradient(losses, [unit, weights], output_gradients=upstream)
 
     if jit is not None:
@@ -64,7 +64,7 @@ def test_a_batch_of_unknown_size_is_streamed_with_the_same_numbers():
 
     @tf.function(input_signature=[tf.TensorSpec([None, 6], tf.float64)])
     def losses(unit):
-        return classwise.class_losses(unit, tf.constant(weights), tf.constant(ids), **OPTIONS)
+        return class_sweep.class_losses(unit, tf.constant(weights), tf.constant(ids), **OPTIONS)
 
     np.testing.assert_allclose(losses(unit), expected_of(*inputs())[0], rtol=1e-9, atol=1e-9)
 
@@ -108,7 +108,7 @@ def test_refuses_a_second_derivative():
         outer.watch(unit)
         with tf.GradientTape() as inner:
             inner.watch(unit)
-            losses = classwise.class_losses(unit, weights, ids, **OPTIONS)
+            losses = class_sweep.class_losses(unit, weights, ids, **OPTIONS)
         first = inner.gradient(losses, unit)
     with pytest.raises(NotImplementedError, match="second derivative of CircleHead"):
         outer.gradient(first, unit)
@@ -117,7 +117,7 @@ def test_refuses_a_second_derivative():
 def test_refuses_a_budget_that_holds_no_block():
     unit, weights, ids, _ = inputs()
     with pytest.raises(ValueError, match=r"max_bytes=100 cannot hold .* give 6144 or more"):
-        classwise.class_losses(unit, weights, ids, max_bytes=100, **OPTIONS)
+        class_sweep.class_losses(unit, weights, ids, max_bytes=100, **OPTIONS)
 
 
 @pytest.mark.parametrize("value", [0, -5, 1.5, True, "1G"])

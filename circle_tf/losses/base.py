@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import reductions
+from circle_tf.losses import reductions
 from circle_tf.utils import checks
 
 __all__ = ["LabelLoss", "as_embeddings", "as_matrix", "nan_unless", "num_classes"]
@@ -16,7 +16,7 @@ class LabelLoss(keras.losses.Loss):
     of its constructor's arguments beside `name`, each kept as an attribute.
 
     Args:
-        reduction: see `circle_tf.reductions.reduce_losses`.
+        reduction: see `circle_tf.losses.reductions.reduce_losses`.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
 

@@ -6,7 +6,7 @@ weights are normalised within the products, so that no normalised copy of them e
 
 import tensorflow as tf
 
-from circle_tf import class_blocks, class_tiles, tiles
+from circle_tf.losses.streaming import class_blocks, class_tiles, tiles
 
 __all__ = [
     "backward",

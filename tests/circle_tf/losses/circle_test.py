@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circle_tf import circle
+from circle_tf.losses import circle
 from tests import reference, stacks
 from tests.combinations import diagonal
 

@@ -10,8 +10,9 @@ import math
 
 import tensorflow as tf
 
-from circle_tf import circle, sweeps, tiles
 from circle_tf.distribute import global_batch
+from circle_tf.losses import circle
+from circle_tf.losses.streaming import sweeps, tiles
 
 __all__ = ["check_block_size", "pair_losses"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from circle_tf import reductions
+from circle_tf.losses import reductions
 
 LOSSES = tf.constant([6.0, 0.0, 3.0, 0.0])
 VALID = tf.constant([True, True, True, False])

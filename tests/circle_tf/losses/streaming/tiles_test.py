@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import tiles
+from circle_tf.losses.streaming import tiles
 
 OPTIONS = tiles.Options(margin=0.4, gamma=80.0, detach_weights=True)
 

@@ -1,0 +1,1 @@
+"""Circle loss without the whole matrix of similarities: exact, tile by tile."""
