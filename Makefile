@@ -58,9 +58,7 @@ test-addons: ## Run the tests of circle_tf on TensorFlow Addons' stack (Keras 2,
 run-addons: $(VENV)/.installed
 	$(RUN) -m pytest $(PARALLEL) -m "not slow" tests/portable_test.py tests/addons_stack \
 	  tests/circle_tf circle_tf $(ARGS) \
-	  --ignore=circle_tf/keras_hooks.py --ignore=circle_tf/steps.py \
-	  --ignore=circle_tf/passes.py --ignore=circle_tf/cached_gradients.py \
-	  --ignore=circle_tf/sharded_gradients.py
+	  --ignore=circle_tf/training
 
 bench-peers: ## Make .venv-peers: PyTorch and pytorch-metric-learning, for benchmarks/
 	$(MAKE) .venv-peers/.installed VENV=.venv-peers LOCK=requirements-peers.lock ASKED=$@ \

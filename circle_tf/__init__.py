@@ -36,14 +36,14 @@ from circle_tf.evaluation.verification import (
     tar_at_far,
     verification_report,
 )
-from circle_tf.heads import CircleHead
-from circle_tf.layers import CosineClassifier, PairwiseCircle, UnitEmbedding
+from circle_tf.layers.heads import CircleHead
+from circle_tf.layers.layers import CosineClassifier, PairwiseCircle, UnitEmbedding
+from circle_tf.layers.memory import CrossBatchCircleLoss, CrossBatchMemory
 from circle_tf.losses.circle import circle_loss
 from circle_tf.losses.circle_losses import CircleLoss, ClassCircleLoss
-from circle_tf.memory import CrossBatchCircleLoss, CrossBatchMemory
-from circle_tf.models import EmbeddingModel
 from circle_tf.serving.gallery import Gallery
 from circle_tf.serving.servable import save_servable
+from circle_tf.training.model import EmbeddingModel
 from circle_tf.version import __version__
 
 __all__ = [

@@ -38,9 +38,9 @@ tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfigu
 collect_ignore = []
 if not compat.IS_KERAS_3:
     collect_ignore = [
-        "tests/circle_tf/cached_gradients_test.py",
-        "tests/circle_tf/models_distributed_test.py",
-        "tests/circle_tf/models_multiworker_test.py",
+        "tests/circle_tf/training/cached_gradients_test.py",
+        "tests/circle_tf/training/model_distributed_test.py",
+        "tests/circle_tf/training/model_multiworker_test.py",
         "tests/circle_tf/serving/signatures_test.py",
     ]
     collect_ignore = [path.removeprefix("tests/") for path in collect_ignore]
@@ -71,7 +71,7 @@ def pytest_collection_modifyitems(items):
 # They train in processes, several at once, or serve and kill them.
 PROCESSES = {
     "tests/chain_test.py",
-    "tests/circle_tf/models_multiworker_test.py",
+    "tests/circle_tf/training/model_multiworker_test.py",
     "tests/trainers/data_service_test.py",
     "tests/trainers/head_runs_test.py",
     "tests/trainers/launch_test.py",

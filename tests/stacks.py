@@ -11,16 +11,10 @@ needs_keras_3 = pytest.mark.skipif(
 # Packages and modules whose examples run on the default stack only.
 DEFAULT_STACK_MODULES = (
     "circle_tf.backbones",
-    "circle_tf.cached_gradients",
     "circle_tf.distribute.compilation",
     "circle_tf.distribute.sharded_variable",
-    "circle_tf.keras_hooks",
     "circle_tf.serving",
-    "circle_tf.models",
-    "circle_tf.passes",
-    "circle_tf.row_updates",
-    "circle_tf.sharded_gradients",
-    "circle_tf.steps",
+    "circle_tf.optimizers.row_updates",
 )
 
 # What TensorFlow 2.15 and Addons warn of when they are imported and used.

@@ -167,13 +167,15 @@ def _make_variables(model):
     if isinstance(model, circle_tf.EmbeddingModel):
         model.make_train_function()  # Makes the sums of gradient accumulation.
     if strategy.num_replicas_in_sync > 1:
-        from circle_tf import keras_hooks  # Tries the hooks out: only where replicas train.
+        from circle_tf.training import (
+            keras_private,  # Tries the hooks out: only where replicas train.
+        )
 
         inputs = [tf.TensorSpec([2, *x.shape[1:]], x.dtype) for x in model.inputs]
         ids = tf.TensorSpec([2], tf.int64)
         specs = (inputs[0], ids) if len(inputs) == 1 else (tuple(inputs),)
         with strategy.scope():
-            keras_hooks.build_from(model, specs)
+            keras_private.build_from(model, specs)
             model.optimizer.build(model.trainable_variables)
         return
     model.optimizer.build(model.trainable_variables)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from circle_tf import layers, models
+from circle_tf.layers import layers
 from circle_tf.serving import servable, signatures, weights
+from circle_tf.training import model as models
 from tests import stacks
 
 pytestmark = stacks.needs_keras_3

@@ -7,8 +7,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from circle_tf import compat, layers
+from circle_tf import compat
 from circle_tf.distribute import global_batch, replicas
+from circle_tf.layers import layers
 from circle_tf.losses import base, circle, circle_losses
 from circle_tf.losses.streaming import pair_sweep
 from circle_tf.ops import pairs

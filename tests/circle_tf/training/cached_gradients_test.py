@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import circle_tf
-from circle_tf import cached_gradients
+from circle_tf.training import cached_gradients
 from tests import strategies
 from tests.combinations import diagonal
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import circle_tf
-from circle_tf import row_updates
+from circle_tf.optimizers import row_updates
 from tests import stacks, strategies
 
 pytestmark = stacks.needs_keras_3

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from circle_tf import keras_hooks
 from circle_tf.distribute import compilation, replicas
+from circle_tf.training import keras_private
 
 __all__ = ["Passed", "forward"]
 
@@ -37,18 +37,18 @@ def forward(model, x, *, training, compiled, state=()):
     shift = 0 if context is None else context.replica_id_in_sync_group
 
     def call(x):
-        with keras_hooks.RecordingScope(shift, state) as scope:
-            outputs = keras_hooks.call_model(model, x, training=training)
+        with keras_private.RecordingScope(shift, state) as scope:
+            outputs = keras_private.call_model(model, x, training=training)
         losses = [*scope.losses, *model.losses]
         variables, values = scope.updates()
         assigned[:] = variables
         if compiled:
             compilation.check_graph(tf.compat.v1.get_default_graph())
-        return outputs, losses, values, keras_hooks.masks_of(outputs)
+        return outputs, losses, values, keras_private.masks_of(outputs)
 
     if compiled:
         # Made anew at each trace: it captures this replica's variables and no other's.
         call = tf.function(call, jit_compile=True, autograph=False)
     outputs, losses, values, masks = call(x)
-    keras_hooks.copy_masks(outputs, masks)
+    keras_private.copy_masks(outputs, masks)
     return Passed(outputs, losses, list(assigned), values)

@@ -6,8 +6,10 @@ import threading
 import keras
 import tensorflow as tf
 
-from circle_tf import compat, loops, memory
+from circle_tf import compat
 from circle_tf.distribute import compilation, replicas, sharded_variable
+from circle_tf.layers import memory
+from circle_tf.training import loops
 from circle_tf.utils import checks
 
 __all__ = ["EmbeddingModel"]
@@ -234,7 +236,7 @@ class EmbeddingModel(keras.Model):
     def _check_cached_batch(self, size):
         if size is None:
             return None
-        from circle_tf import cached_gradients  # Needs keras_hooks.
+        from circle_tf.training import cached_gradients  # Needs keras_hooks.
 
         cached_gradients.check_layers(self)
         return checks.whole_number(size, "cached_gradient_batch", least=1)
@@ -259,7 +261,7 @@ class EmbeddingModel(keras.Model):
                 _check_scope(self.memory.variables)
 
     def _keep_shards(self):
-        from circle_tf import sharded_gradients  # Needs keras_hooks.
+        from circle_tf.training import sharded_gradients  # Needs keras_hooks.
 
         sharded_gradients.check_optimizer(
             self.optimizer, self.trainable_variables, accumulated=self._micro_batches > 1
@@ -284,13 +286,13 @@ def _layers_below(layer):
 
 
 def _hooks():
-    from circle_tf import keras_hooks  # Tries the hooks out: only where several replicas train.
+    from circle_tf.training import keras_private
 
-    return keras_hooks
+    return keras_private
 
 
 def _steps():
-    from circle_tf import steps
+    from circle_tf.training import steps
 
     return steps
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from circle_tf import initializers
+from circle_tf.layers import initializers
 
 
 @pytest.mark.parametrize("count", [7, 12, 13])

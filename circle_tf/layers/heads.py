@@ -6,12 +6,14 @@ import numbers
 import keras
 import tensorflow as tf
 
-from circle_tf import class_sampling, class_updates, compat, layers, row_updates, sharded_classes
+from circle_tf import compat
 from circle_tf.distribute import compilation, global_batch, replicas
 from circle_tf.distribute import sharded_variable as sharding
+from circle_tf.layers import class_sampling, class_updates, layers, sharded_classes
 from circle_tf.losses import base
 from circle_tf.losses.streaming import class_sweep
 from circle_tf.ops import numerics, pairs
+from circle_tf.optimizers import row_updates
 
 __all__ = ["CircleHead"]
 
@@ -149,7 +151,7 @@ class CircleHead(layers.LossLayer):
         """Lets an optimizer update class weights by rows: those sampled, or block by block.
 
         `EmbeddingModel.compile` calls it; call it yourself in a loop of your own, or else Keras
-        reads and writes all of them, and their moments, at each step. See `circle_tf.row_updates`
+        reads and writes all of them, and their moments, at each step. See row_updates.py
         for what a moment is then.
 
         Args:

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import circle_tf
-from circle_tf import class_sampling
+from circle_tf.layers import class_sampling
 from tests import reference, stacks
 
 IDS = np.array([3, 77, 3, 149], np.int64)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import circle_tf
-from circle_tf import class_updates
+from circle_tf.layers import class_updates
 from circle_tf.losses.streaming import class_blocks, class_sweep
 from tests import stacks, strategies
 from tests.combinations import diagonal

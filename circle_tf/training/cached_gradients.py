@@ -9,7 +9,8 @@ import contextlib
 
 import tensorflow as tf
 
-from circle_tf import keras_hooks, layers, passes
+from circle_tf.layers import layers
+from circle_tf.training import keras_private, passes
 
 __all__ = ["check_layers", "dense", "gradients"]
 
@@ -24,7 +25,7 @@ def check_layers(model):
         ValueError: layers that compare the rows of a batch, a model without symbolic outputs.
     """
     several = model.distribute_strategy.num_replicas_in_sync > 1
-    for layer in keras_hooks.all_layers(model):
+    for layer in keras_private.all_layers(model):
         exchanges = several and getattr(layer, "synchronized", False)
         if isinstance(layer, layers.LossLayer) or exchanges:
             raise ValueError(
@@ -179,7 +180,7 @@ class _Loops:
                 "activity regularisation) would add one for each micro-batch. Remove them, or "
                 "compile with cached_gradient_batch=None."
             )
-        if any(mask is not None for mask in keras_hooks.masks_of(passed.outputs)):
+        if any(mask is not None for mask in keras_private.masks_of(passed.outputs)):
             raise ValueError("cached_gradient_batch: outputs with Keras masks are not supported.")
         return passed
 

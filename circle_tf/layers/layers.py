@@ -3,8 +3,9 @@
 import keras
 import tensorflow as tf
 
-from circle_tf import compat, initializers
+from circle_tf import compat
 from circle_tf.distribute import replicas, sharded_variable
+from circle_tf.layers import initializers
 from circle_tf.losses import circle, circle_losses, reductions
 from circle_tf.losses.streaming import pair_sweep
 from circle_tf.ops import numerics

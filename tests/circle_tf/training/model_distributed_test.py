@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import circle_tf
 from benchmarks import strategy_cases
-from circle_tf import keras_hooks
+from circle_tf.training import keras_private
 from tests import one_device, strategies
 from tests.combinations import quick
 
@@ -324,16 +324,16 @@ def test_strategies_without_a_global_batch_are_refused_with_the_reason():
 
 
 def test_hooks_name_the_version_where_keras_behaves_otherwise(monkeypatch):
-    assert keras.__version__.startswith(keras_hooks.TESTED_KERAS)
+    assert keras.__version__.startswith(keras_private.TESTED_KERAS)
     monkeypatch.setattr(keras.layers.Dropout, "call", lambda self, inputs, training=False: inputs)
-    source = keras_hooks.__file__
-    with pytest.raises(ImportError, match=f"keras=={keras_hooks.TESTED_KERAS}"):
+    source = keras_private.__file__
+    with pytest.raises(ImportError, match=f"keras=={keras_private.TESTED_KERAS}"):
         with open(source, encoding="utf-8") as stream:
             exec(compile(stream.read(), source, "exec"), {"__name__": "again"})
 
 
 def test_one_device_uses_the_steps_of_keras(monkeypatch):
     model = small(tf.distribute.get_strategy(), lambda: [circle_tf.UnitEmbedding(4)])
-    monkeypatch.setattr(circle_tf.models, "_steps", lambda: pytest.fail("own steps"))
+    monkeypatch.setattr(circle_tf.training.model, "_steps", lambda: pytest.fail("own steps"))
     model.fit(*rows_and_ids(), batch_size=16, verbose=0)
     model.evaluate(*rows_and_ids(), verbose=0)

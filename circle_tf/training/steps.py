@@ -8,8 +8,8 @@ check for inf, clipping and the update, which are thereby the same everywhere.
 import keras
 import tensorflow as tf
 
-from circle_tf import cached_gradients, keras_hooks, passes, sharded_gradients
 from circle_tf.distribute import replicas
+from circle_tf.training import cached_gradients, keras_private, passes, sharded_gradients
 
 __all__ = ["Accumulator", "evaluation_step", "predict_step", "train_step"]
 
@@ -48,7 +48,7 @@ def train_step(model, data, *, compiled, accumulator=None, cached_batch=None):
     if accumulator is not None:
         accumulator.add(gradients, model.optimizer, variables)
     else:
-        with keras_hooks.already_reduced(model.optimizer):
+        with keras_private.already_reduced(model.optimizer):
             model.optimizer.apply(gradients, variables)
     return logs
 
@@ -86,12 +86,12 @@ def predict_step(model, data, *, compiled):
 
 
 def _unpack(data):
-    return keras.utils.unpack_x_y_sample_weight(keras_hooks.without_optionals(data))
+    return keras.utils.unpack_x_y_sample_weight(keras_private.without_optionals(data))
 
 
 def _share_of_loss(model, x, y, weights, passed, *, training):
     with model.holding_losses(passed.losses):
-        return keras_hooks.compute_loss(model, x, y, passed.outputs, weights, training=training)
+        return keras_private.compute_loss(model, x, y, passed.outputs, weights, training=training)
 
 
 def _finish(model, batch, passed, loss, gradients):
@@ -114,7 +114,7 @@ def _finish(model, batch, passed, loss, gradients):
     # A vector (reduction "none") is reported as its mean.
     value = total if loss.shape.rank == 0 else total / all_rows
     parts = replicas.num_replicas()
-    tracker = keras_hooks.loss_tracker(model)
+    tracker = keras_private.loss_tracker(model)
     tracker.update_state(value, sample_weight=all_rows / parts)
     # Every replica has added the same to the loss tracker: the sum over replicas needs no exchange.
     states = [*zip(metrics, states, strict=True)]
@@ -131,7 +131,7 @@ def _sum_parts(parts):
 
 def _metric_variables(model):
     """Variables of all metrics whose replicas' values add up, but the loss tracker's."""
-    own = {id(variable) for variable in keras_hooks.loss_tracker(model).variables}
+    own = {id(variable) for variable in keras_private.loss_tracker(model).variables}
     variables = [variable for metric in model.metrics for variable in metric.variables]
     return [v for v in variables if id(v) not in own and v.aggregation == "sum"]
 
@@ -198,7 +198,7 @@ class Accumulator:
                 total / self.steps if there else None
                 for total, there in zip(self.sums, known, strict=True)
             ]
-            with keras_hooks.already_reduced(optimizer):
+            with keras_private.already_reduced(optimizer):
                 optimizer.apply(mean, variables)
             for total in self.sums:
                 total.assign(tf.zeros_like(total))

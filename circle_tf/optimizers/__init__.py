@@ -1,0 +1,1 @@
+"""Updates of some rows of a variable, by any Keras optimizer."""
