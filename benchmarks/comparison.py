@@ -146,7 +146,7 @@ def train(loss, settings, images, labels, tests, *, steps, seed, dataset):
     import keras
 
     import circle_tf
-    from trainers import experiment
+    from trainers.training import run_models
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -156,7 +156,7 @@ def train(loss, settings, images, labels, tests, *, steps, seed, dataset):
     config.loss.update({name: settings[name] for name in SPACES[loss]})
     config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, steps // 10)
     ids = np.unique(labels, return_inverse=True)[1]
-    models = experiment.build(
+    models = run_models.build(
         config, image_shape=images.shape[1:], num_classes=int(ids.max()) + 1, steps=steps
     )
     classes, examples = _BATCHES[dataset]

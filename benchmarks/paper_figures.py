@@ -22,7 +22,8 @@ from benchmarks import comparison
 from circle_tf import baselines
 from circle_tf.ops import pairs
 from configs import digits
-from trainers import datasets, experiment
+from trainers import datasets
+from trainers.training import run_models
 
 _OUTPUT = flags.DEFINE_string("output", "docs/pictures", "Folder for the pictures.")
 _STEPS = flags.DEFINE_integer("steps", 200, "Steps of each training.", lower_bound=1)
@@ -159,7 +160,7 @@ def trained(dataset, *, at):
     config = digits.get_config()
     config.loss.margin, config.loss.gamma = _MARGIN, _GAMMA
     classes = len(dataset.train.class_names)
-    models = experiment.build(
+    models = run_models.build(
         config, image_shape=dataset.image_shape, num_classes=classes, steps=at[-1]
     )
     images = dataset.train.images()

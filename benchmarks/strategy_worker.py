@@ -27,7 +27,7 @@ def main(_):
     if _MIRRORED.value:
         strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(_DEVICES.value)])
     else:
-        from trainers import runtime
+        from trainers.distributed import runtime
 
         strategy = runtime.multi_worker(_DEVICES.value)
     from benchmarks import strategy_cases

@@ -2,7 +2,7 @@
 
     python -m benchmarks.training_benchmark
 
-The trainer is `trainers.training.train` on configs/glyphs.py as it stands: input pipeline, loss,
+The trainer is `python -m trainers.train` on configs/glyphs.py as it stands: input pipeline, loss,
 five metrics, evaluation, log, TensorBoard, checkpoints. At the end of each epoch it waits while the
 peers (`make bench-peers`) take their turn with the same images and batches. The loop in PyTorch
 with pytorch-metric-learning's CircleLoss only trains (benchmarks/training_peers.py). `--profile`
@@ -20,7 +20,8 @@ from absl import app, flags
 from benchmarks import peers, timing
 from circle_tf.data import sampling
 from configs import glyphs
-from trainers import datasets, training
+from trainers import datasets
+from trainers.training import loop
 
 _ROUNDS = flags.DEFINE_integer("rounds", 4, "Epochs that count, after one.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 100, "Steps of an epoch of ours.", lower_bound=2)
@@ -107,7 +108,7 @@ def main(_):
         measured = Turns(timers, rounds=_ROUNDS.value)
         with tempfile.TemporaryDirectory() as folder:
             try:
-                training.train(config, workdir=folder, callbacks=[measured])
+                loop.train(config, workdir=folder, callbacks=[measured])
             except _Done:
                 pass
     times = {name: np.array(values) for name, values in measured.times.items()}

@@ -11,7 +11,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
 # Its notes would stand below the result. The stack of Addons has no trainers.
 with contextlib.suppress(ImportError):
-    from trainers import quiet
+    from trainers.cli import quiet
 
     quiet.import_tensorflow()
 
@@ -72,11 +72,11 @@ def pytest_collection_modifyitems(items):
 PROCESSES = {
     "tests/chain_test.py",
     "tests/circle_tf/training/model_multiworker_test.py",
-    "tests/trainers/data_service_test.py",
+    "tests/trainers/input/data_service_test.py",
     "tests/trainers/head_runs_test.py",
     "tests/trainers/launch_test.py",
     "tests/trainers/restart_test.py",
-    "tests/trainers/training_test.py",
+    "tests/trainers/training/loop_test.py",
 }
 
 

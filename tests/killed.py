@@ -10,7 +10,9 @@ def dies_writing(step):
     """
     return f"""
 import os, signal
-from trainers import checkpoints, commands, train
+from trainers.training import checkpoints
+from trainers.cli import commands
+from trainers import train
 sync = checkpoints._sync
 def die(path):
     if path.endswith("ckpt-{step}.index"):

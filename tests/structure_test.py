@@ -50,7 +50,7 @@ SITES = {  # Heavy or ageing: the modules that may import it, in functions only.
         "circle_tf.plots.figures",
         "trainers.datasets.glyphs",  # Needs its fonts only.
     },
-    "scipy": {"benchmarks.comparison", "trainers.datasets.cars196"},
+    "scipy": {"benchmarks.comparison", "trainers.datasets.published.cars196"},
     "sklearn": {"circle_tf.evaluation.clustering", "trainers.datasets.digits"},
     "tensorboard": {"circle_tf.plots.projector"},
     "faiss": {"export.index"},

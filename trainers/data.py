@@ -18,7 +18,7 @@ import sys
 
 from absl import flags
 
-from trainers import commands, quiet
+from trainers.cli import commands, quiet
 
 _PATH = flags.DEFINE_string("path", "", "Folder with a sub-folder per class; check: or TFRecord.")
 _DATASET = flags.DEFINE_string(
@@ -58,8 +58,7 @@ def convert(
     Raises:
         DataError: the output exists, or the images cannot be used.
     """
-    from trainers import packing
-    from trainers.datasets import base
+    from trainers.datasets import base, packing
 
     output = os.path.normpath(output)
     if os.path.lexists(output):
@@ -76,8 +75,7 @@ def convert(
 
 
 def _convert_folder(path, output, **options):
-    from trainers import packing
-    from trainers.datasets import collection, folder
+    from trainers.datasets import collection, folder, packing
 
     found = collection.drop_unreadable(folder.collect(path))
     shards = packing.pack(packing.of_collection(found), output, **options)
@@ -86,8 +84,9 @@ def _convert_folder(path, output, **options):
 
 def _convert_layout(name, path, output, **options):
     """Each part to its own folder; a class has the same label in all of them."""
-    from trainers import datasets, packing
-    from trainers.datasets import collection, layouts
+    from trainers import datasets
+    from trainers.datasets import collection, packing
+    from trainers.datasets.published import layouts
 
     layout = datasets.read_layout(name, path)
     names = sorted({class_name for part in layout.parts.values() for class_name in part.classes})
@@ -106,8 +105,8 @@ def _convert_layout(name, path, output, **options):
 
 
 def _convert_recordio(path, output, **options):
-    from trainers import packing
-    from trainers.datasets.recordio import RecordIO
+    from trainers.datasets import packing
+    from trainers.datasets.faces.recordio import RecordIO
 
     with RecordIO(path) as records:
         shards = packing.pack(packing.of_recordio(records), output, **options)
@@ -161,7 +160,7 @@ def check_dataset(name: str, path: str) -> str:
     """Tells whether a published data set is complete and laid out right, and what is wrong.
 
     Args:
-        name: one of `trainers.datasets.LAYOUTS`, or of `trainers.datasets.faces.CHECKS`.
+        name: one of `trainers.datasets.LAYOUTS`, or of `completeness.CHECKS` (faces).
         path: the folder it was unpacked into.
 
     Returns:
@@ -171,12 +170,14 @@ def check_dataset(name: str, path: str) -> str:
         DataError: the name is unknown, or the data set is not there.
     """
     from trainers import datasets
-    from trainers.datasets import base, faces, layouts
+    from trainers.datasets import base
+    from trainers.datasets.faces import completeness
+    from trainers.datasets.published import layouts
 
-    if name in faces.CHECKS:
-        return "\n".join(faces.CHECKS[name](path))
+    if name in completeness.CHECKS:
+        return "\n".join(completeness.CHECKS[name](path))
     if name not in datasets.LAYOUTS:
-        known = ", ".join([*datasets.LAYOUTS, *faces.CHECKS])
+        known = ", ".join([*datasets.LAYOUTS, *completeness.CHECKS])
         raise base.DataError(f"Expected a data set of {known}; found {name!r}.")
     return "\n".join(layouts.check(datasets.read_layout(name, path)))
 

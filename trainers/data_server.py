@@ -9,7 +9,8 @@ starts all of it on this machine.
 
 from absl import flags
 
-from trainers import commands, launch, quiet
+from trainers import launch
+from trainers.cli import commands, quiet
 
 _PORT = flags.DEFINE_integer("port", 0, "Port to listen on; 0: any free one.")
 _DISPATCHER = flags.DEFINE_string("dispatcher", "", "host:port; makes this process a worker.")

@@ -11,7 +11,7 @@ Prints a table, and writes it to evaluation.json beside a sheet of queries with 
 
 from absl import flags
 
-from trainers import commands, quiet
+from trainers.cli import commands, quiet
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _RERANK = flags.DEFINE_bool("rerank", False, "Re-identification: rank anew as well.")
@@ -28,7 +28,7 @@ def main(argv):
     """Evaluates, and says what to do next."""
     del argv
     quiet.import_tensorflow()
-    from trainers import face_protocols, report
+    from trainers.evaluation import face_protocols, report
 
     protocols = face_protocols.asked_for(
         pairs=_PAIRS.value,

@@ -23,7 +23,7 @@ import time
 
 from absl import app, flags
 
-from trainers import cluster
+from trainers.distributed import cluster
 
 __all__ = ["Worker", "free_ports", "launch"]
 

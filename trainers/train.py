@@ -13,7 +13,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from trainers import commands, quiet
+from trainers.cli import commands, quiet
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe: a file in configs/.", lock_config=True
@@ -27,10 +27,11 @@ def main(argv):
     del argv
     config, name = commands.recipe(_CONFIG)
     quiet.import_tensorflow()
-    from trainers import preemption, training
+    from trainers.distributed import preemption
+    from trainers.training import loop
 
     try:
-        run = training.train(config, workdir=_WORKDIR.value, config_name=name)
+        run = loop.train(config, workdir=_WORKDIR.value, config_name=name)
     except preemption.Preempted as stop:
         print(stop, file=sys.stderr)
         raise

@@ -7,7 +7,8 @@ import pytest
 
 from benchmarks import comparison
 from configs import digits
-from trainers import datasets, experiment
+from trainers import datasets
+from trainers.training import run_models
 
 
 @pytest.mark.parametrize("loss", comparison.SPACES)
@@ -23,7 +24,7 @@ def test_every_loss_of_training_is_compared():
     # The one is another loss only by a wrong gradient, see glyphs_losses; the other one is a way to
     # compute class_circle.
     left_out = {"keras_circle", "circle_head"}
-    assert set(comparison.SPACES) == experiment.LOSSES.keys() - left_out
+    assert set(comparison.SPACES) == run_models.LOSSES.keys() - left_out
 
 
 def test_folds_share_no_class_and_leave_none_out():

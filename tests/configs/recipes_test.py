@@ -8,7 +8,8 @@ import pytest
 
 from tests import layouts
 from tests.combinations import quick
-from trainers import data, training
+from trainers import data
+from trainers.training import loop
 
 PAPER = {  # Recipe: loss, margin, gamma, embedding, as the paper states them.
     "cub200": ("circle", 0.4, 80, 512),
@@ -81,6 +82,6 @@ def test_two_steps(name, tmp_path):
     config.steps = config.eval_every = config.checkpoint_every = 2
     config.optimizer.warmup_steps = min(1, config.optimizer.warmup_steps)
     config.strategy, config.precision = "single", "float32"
-    training.train(config, workdir=str(tmp_path / "run"), config_name=name)
+    loop.train(config, workdir=str(tmp_path / "run"), config_name=name)
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["step"] == 2 and record["embedding_dim"] == 512

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 import yaml
 
-from trainers import cluster
+from trainers.distributed import cluster
 
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = ROOT / "trainers" / "deploy"

@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from trainers import preemption
-from trainers import workdir as workdirs
+from trainers.distributed import preemption
+from trainers.training import workdir as workdirs
 
 # Processes that train: a quarter of a minute each, as each imports TensorFlow.
 pytestmark = pytest.mark.slow

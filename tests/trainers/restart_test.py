@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from tests.killed import dies_writing
-from trainers import cluster, launch, preemption
-from trainers import workdir as workdirs
+from trainers import launch
+from trainers.distributed import cluster, preemption
+from trainers.training import workdir as workdirs
 
 
 def options(path):

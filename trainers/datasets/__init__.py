@@ -34,7 +34,7 @@ def load(config) -> Dataset:
             f"found {config['name']!r}."
         )
     # Imported when asked for: each needs other packages.
-    return importlib.import_module(f"trainers.datasets.{config['name']}").load(config)
+    return _module(config["name"]).load(config)
 
 
 def read_layout(name: str, path: str):
@@ -45,11 +45,16 @@ def read_layout(name: str, path: str):
         path: the folder it was unpacked into.
 
     Returns:
-        trainers.datasets.layouts.Layout.
+        trainers.datasets.published.layouts.Layout.
 
     Raises:
         DataError: the name is unknown, or the data set is not there.
     """
     if name not in LAYOUTS:
         raise DataError(f"Expected a data set of {', '.join(LAYOUTS)}; found {name!r}.")
-    return importlib.import_module(f"trainers.datasets.{name}").read(path)
+    return _module(name).read(path)
+
+
+def _module(name):
+    room = "trainers.datasets.published" if name in LAYOUTS else "trainers.datasets"
+    return importlib.import_module(f"{room}.{name}")

@@ -1,0 +1,83 @@
+import keras
+import numpy as np
+import pytest
+
+from configs import digits
+from trainers.cli import commands
+from trainers.distributed import runtime
+
+
+@pytest.fixture(autouse=True)
+def usual_policy():
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+def recipe(**changes):
+    config = digits.get_config()
+    config.deterministic = False  # It cannot be taken back, and would bind the other tests.
+    config.update(changes)
+    return config
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_precision(precision):
+    runtime.set_up(recipe(precision=precision))
+    assert keras.config.dtype_policy().name == precision
+
+
+def test_seed_makes_weights_the_same():
+    def weights(seed):
+        runtime.set_up(recipe(seed=seed))
+        layer = keras.layers.Dense(3)
+        layer.build((None, 4))
+        return layer.kernel.numpy()
+
+    np.testing.assert_array_equal(weights(1), weights(1))
+    assert (weights(1) != weights(2)).any()
+
+
+@pytest.mark.parametrize(("jit", "found"), [("auto", "auto"), ("on", True), ("off", False)])
+def test_jit(jit, found):
+    assert runtime.jit_compile(recipe(jit=jit, deterministic=False)) == found
+
+
+@pytest.mark.parametrize("jit", ["auto", "off"])
+def test_deterministic_runs_are_not_compiled(jit):
+    assert runtime.jit_compile(recipe(jit=jit, deterministic=True)) is False
+
+
+def test_deterministic_and_compiled_exclude_each_other():
+    with pytest.raises(commands.ConfigError, match="jit=on and deterministic=True exclude"):
+        runtime.jit_compile(recipe(jit="on", deterministic=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"precision": "float16"}, "float32, mixed_bfloat16, mixed_float16; found 'float16'"),
+        ({"strategy": "tpu"}, "single, mirrored, multi_worker; found 'tpu'"),
+        ({"strategy": "single", "devices": 2}, "devices=2. Set strategy=mirrored"),
+        ({"devices": -1}, "found -1"),
+        ({"strategy": "mirrored", "devices": 9}, "started with fewer devices"),
+        ({"strategy": "multi_worker"}, "TF_CONFIG is not set.*trainers.launch"),
+    ],
+)
+def test_bad_values(changes, message):
+    with pytest.raises(commands.ConfigError, match=message):
+        runtime.set_up(recipe(**changes))
+
+
+def test_bad_jit():
+    with pytest.raises(commands.ConfigError, match="auto, on or off; found 'yes'"):
+        runtime.jit_compile(recipe(jit="yes"))
+
+
+def test_device_is_named():
+    assert runtime.describe_device().startswith(("CPU", "GPU"))
+
+
+def test_mirrored():
+    strategy = runtime.set_up(recipe(strategy="mirrored", devices=2))
+    assert strategy.num_replicas_in_sync == 2
+    assert runtime.cluster_of(strategy).is_chief

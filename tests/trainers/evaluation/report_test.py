@@ -1,0 +1,73 @@
+import os
+
+import keras
+import pytest
+
+from circle_tf import backbones
+from configs import digits
+from trainers.cli import commands
+from trainers.evaluation import report
+from trainers.training import workdir
+
+RESULTS = {
+    "one_shot": {
+        "recall_at_1": 0.75,
+        "r_precision": 0.5,
+        "mean_average_precision_at_r": 0.25,
+        "queries": 1984,
+    }
+}
+
+
+def finished_run(path):
+    """A run with a net that was never trained."""
+    files = workdir.Workdir(str(path))
+    files.claim(digits.get_config())
+    backbones.build("conv4", (8, 8, 1)).save(files.model)
+    workdir.write_json(files.run, {"step": 0})
+    return files
+
+
+def test_table():
+    header, line = report.table(RESULTS).splitlines()
+    assert header.split() == ["recall@1", "R-precision", "MAP@R", "queries"]
+    assert line.split() == ["one-shot", "0.750", "0.500", "0.250", "1,984"]
+    assert len(header) == len(line)
+
+
+def test_evaluation_is_printed_and_written(tmp_path, capsys):
+    files = finished_run(tmp_path / "run")
+    report.evaluate_run(files.path)
+    found = workdir.read_json(files.evaluation)["leave_one_out"]
+    assert f"{found['recall_at_1']:.3f}" in capsys.readouterr().out
+    assert os.listdir(files.plots) == ["retrieval_sheet.png"]
+
+
+def test_unfinished_runs_are_refused(tmp_path):
+    files = finished_run(tmp_path / "run")
+    os.remove(files.run)
+    with pytest.raises(commands.ConfigError, match="not finished"):
+        report.evaluate_run(files.path)
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(commands.ConfigError, match="There is no run"):
+        report.evaluate_run(str(tmp_path))
+
+
+def test_next_command_names_the_run():
+    assert workdir.Workdir("runs/mine/").suggested_base_path == os.path.join("models", "mine")
+
+
+def test_models_with_keras_cv_layers_load(tmp_path):
+    path = str(tmp_path / "model.keras")
+    backbones.build("mobilenet_v3_small", (32, 32, 3)).save(path)
+    assert isinstance(report.load_model(path), keras.Model)
+
+
+def test_damaged_models_say_so(tmp_path):
+    path = str(tmp_path / "model.keras")
+    with open(path, "w") as file:
+        file.write("nonsense")
+    with pytest.raises(ValueError, match="model.keras"):
+        report.load_model(path)

@@ -1,0 +1,266 @@
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import keras
+import numpy as np
+import pytest
+
+from configs import digits
+from tests.killed import dies_writing
+from trainers.cli import commands
+from trainers.evaluation import report
+from trainers.training import checkpoints, loop
+from trainers.training import workdir as workdirs
+
+
+def recipe(**changes):
+    """A run of seconds; without determinism, which would bind the other tests of the process."""
+    config = digits.get_config()
+    config.deterministic = False
+    config.steps, config.eval_every, config.checkpoint_every = 12, 5, 4
+    config.update(changes)
+    return config
+
+
+class Watcher(keras.callbacks.Callback):
+    """Notes what an epoch's end has brought by the time it reaches callbacks of the caller."""
+
+    def __init__(self, path):
+        super().__init__()
+        self._files, self.seen = workdirs.Workdir(path), []
+
+    def on_epoch_end(self, epoch, logs=None):
+        lines = len(workdirs.MetricsLog(self._files.metrics).records())
+        self.seen.append((epoch, lines, "val_recall_at_1" in logs))
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """A finished run and what a callback saw of it."""
+    path = str(tmp_path_factory.mktemp("runs") / "whole")
+    watcher = Watcher(path)
+    files = loop.train(recipe(), workdir=path, config_name="digits", callbacks=[watcher])
+    return files, watcher.seen
+
+
+@pytest.fixture(scope="module")
+def finished(watched):
+    """A finished run."""
+    return watched[0]
+
+
+def weights(files):
+    return keras.models.load_model(files.model).get_weights()
+
+
+def test_run_files(finished):
+    run = workdirs.read_json(finished.run)
+    assert run["step"] == 12 and run["config_name"] == "digits"
+    assert run["image_shape"] == [8, 8, 1] and run["embedding_dim"] == 32
+    assert run["metrics"]["step"] == 12 and run["metrics"]["val_recall_at_1"] > 0
+    assert run["versions"]["keras"] == keras.__version__
+    assert finished.recipe().to_dict() == recipe().to_dict()
+    plots = {"similarity_scatter.png", "similarity_histograms.png", "training_curves.png"}
+    assert set(os.listdir(finished.plots)) >= plots
+    assert {"projector_config.pbtxt", "sprite.png"} <= set(os.listdir(finished.tensorboard))
+
+
+def test_log_has_a_line_per_evaluation(finished):
+    records = workdirs.MetricsLog(finished.metrics).records()
+    assert [record["step"] for record in records] == [5, 10, 12]
+    wanted = {"loss", "learning_rate", "s_p", "s_n", "valid_anchors", "val_recall_at_1"}
+    assert all(wanted <= set(record) for record in records)
+    assert records[-1]["learning_rate"] == 0
+
+
+def test_callbacks_of_the_caller_see_epochs_evaluated_and_logged(watched):
+    assert watched[1] == [(0, 1, True), (1, 2, True), (2, 3, True)]
+
+
+def test_no_file_is_left_half_written(finished):
+    names = [name for _, _, names in os.walk(finished.path) for name in names]
+    assert not [name for name in names if "partial" in name or "writing" in name]
+
+
+def test_model_takes_raw_pixels_and_gives_unit_embeddings(finished):
+    model = keras.models.load_model(finished.model)
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)
+    embeddings = model(images).numpy()
+    assert embeddings.shape == (3, 32) and embeddings.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
+
+
+def test_a_finished_run_is_left_alone(finished, capsys):
+    before = os.stat(finished.model).st_mtime_ns
+    loop.train(recipe(), workdir=finished.path)
+    assert "finished run of this recipe" in capsys.readouterr().out
+    assert os.stat(finished.model).st_mtime_ns == before
+
+
+def test_a_finished_run_of_another_recipe_is_refused(finished):
+    with pytest.raises(commands.ConfigError, match="steps: the run has 12, the command 13"):
+        loop.train(recipe(steps=13), workdir=finished.path)
+
+
+class Killed(BaseException):
+    pass
+
+
+def stop_after(context, step):
+    """Makes runs die once the checkpoint of `step` is saved."""
+    save = checkpoints.Checkpoints.save
+
+    def save_and_die(self, at):
+        save(self, at)
+        if at == step:
+            raise Killed
+
+    context.setattr(checkpoints.Checkpoints, "save", save_and_die)
+
+
+# Slow: four trainings.
+@pytest.mark.slow
+def test_runs_stopped_amid_an_accumulation_end_as_uninterrupted_ones(tmp_path, monkeypatch):
+    config = recipe(checkpoint_every=2, gradient_accumulation=3)
+    whole = loop.train(config, workdir=str(tmp_path / "whole"))
+    path = str(tmp_path / "stopped")
+    with monkeypatch.context() as context, pytest.raises(Killed):
+        stop_after(context, 4)
+        loop.train(config, workdir=path)
+    rest = loop.train(config, workdir=path)
+    for one, other in zip(weights(whole), weights(rest), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    plain = loop.train(recipe(), workdir=str(tmp_path / "plain"))
+    assert any(
+        np.abs(one - other).max() > 1e-3
+        for one, other in zip(weights(whole), weights(plain), strict=True)
+    )
+
+
+# Within an epoch; slow, as each is two more trainings: at the end of one, at the end of the run.
+@pytest.mark.parametrize(
+    ("step", "moment"),
+    [
+        (4, "after saving"),
+        pytest.param(10, "after saving", marks=pytest.mark.slow),
+        pytest.param(12, "before saving", marks=pytest.mark.slow),
+    ],
+)
+def test_stopped_runs_end_as_uninterrupted_ones(finished, step, moment, tmp_path, monkeypatch):
+    save = checkpoints.Checkpoints.save
+
+    def save_and_die(self, at):
+        if at == step and moment == "before saving":
+            raise Killed
+        save(self, at)
+        if at == step:
+            raise Killed
+
+    config, path = recipe(checkpoint_every=2), str(tmp_path / "run")
+    with monkeypatch.context() as context, pytest.raises(Killed):
+        context.setattr(checkpoints.Checkpoints, "save", save_and_die)
+        loop.train(config, workdir=path)
+    assert not workdirs.Workdir(path).is_finished
+    files = loop.train(config, workdir=path)
+    for one, other in zip(weights(finished), weights(files), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    expected = workdirs.MetricsLog(finished.metrics).records()
+    found = workdirs.MetricsLog(files.metrics).records()
+    assert [record["step"] for record in found] == [record["step"] for record in expected]
+    for one, other in zip(expected, found, strict=True):
+        assert other == pytest.approx(one, abs=1e-3)
+
+
+def test_epochs_are_passes_over_the_examples():
+    labels = np.repeat(np.arange(5), 24)
+    dataset = types.SimpleNamespace(train=types.SimpleNamespace(labels=labels))
+    assert loop.run_length(recipe(epochs=3), dataset) == 3 * (120 // 60)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps must be 1 or more; found 0"),
+        ({"eval_every": 0}, "eval_every must be 1 or more; found 0"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be 1 or more"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints must be 1 or more"),
+        ({"batch": {"classes_per_batch": 6}}, "at least classes_per_batch=6 classes, found 5"),
+        ({"dataset": {"name": "digit"}}, "glyphs, digits, folder, tfrecord"),
+        ({"loss": {"name": "circel"}}, "found 'circel'"),
+    ],
+)
+def test_bad_recipes_leave_no_workdir(changes, message, tmp_path):
+    path = str(tmp_path / "run")
+    with pytest.raises(ValueError, match=message):
+        loop.train(recipe(**changes), workdir=path)
+    assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize(
+    "loss", ["class_circle", pytest.param("cross_entropy", marks=pytest.mark.slow)]
+)
+def test_class_level_runs(loss, tmp_path):
+    config = recipe(steps=3, eval_every=5)  # Shorter than an epoch.
+    config.loss.update(name=loss, margin=None, gamma=None)
+    files = loop.train(config, workdir=str(tmp_path / "run"))
+    model = keras.models.load_model(files.model)
+    assert model.output_shape == (None, 32)
+    assert [record["step"] for record in workdirs.MetricsLog(files.metrics).records()] == [3]
+    assert report.evaluate_run(files.path).evaluation == files.evaluation
+
+
+def command(path, *arguments, program=("-m", "trainers.train")):
+    base = [sys.executable, *program, "--config=configs/digits.py"]
+    return [*base, f"--workdir={path}", "--config.steps=60", "--config.eval_every=20", *arguments]
+
+
+def checkpoint_step(path):
+    try:
+        with open(os.path.join(path, "checkpoints", "checkpoint"), encoding="utf-8") as file:
+            return int(re.search(r'^model_checkpoint_path: "ckpt-(\d+)"', file.read())[1])
+    except FileNotFoundError:
+        return 0
+
+
+def kill_after(arguments, path, *, step):
+    """Runs the command and kills it, with no chance to tidy up, some time after `step`."""
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
+    while checkpoint_step(path) < step:
+        assert process.poll() is None, "The run ended before it could be killed."
+        time.sleep(0.005)
+    time.sleep(random.uniform(0, 0.1))
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+# Slow: six processes, each of which imports TensorFlow.
+@pytest.mark.slow
+def test_killed_runs_end_bitwise_as_uninterrupted_ones(tmp_path):
+    whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
+    subprocess.run(command(whole), check=True, stdout=subprocess.DEVNULL)
+    # The interval is another one on purpose: when checkpoints are written must not matter.
+    # Steps 20 and 40 end epochs, 4 and 44 lie within one.
+    again = [*command(killed), "--config.checkpoint_every=4"]
+    for step in (4, 20):
+        kill_after(again, killed, step=step)
+    # In the middle of writing a checkpoint: its data has its name, its index has not.
+    dying = command(killed, "--config.checkpoint_every=4", program=("-c", dies_writing(36)))
+    assert subprocess.run(dying, stdout=subprocess.DEVNULL).returncode == -signal.SIGKILL
+    assert os.path.exists(os.path.join(killed, "checkpoints", "ckpt-36.data-00000-of-00001"))
+    assert not os.path.exists(os.path.join(killed, "checkpoints", "ckpt-36.index"))
+    kill_after(again, killed, step=44)
+    done = subprocess.run(again, check=True, capture_output=True, text=True)
+    assert "Resuming after step" in done.stdout and done.stderr == ""
+    first, second = workdirs.Workdir(whole), workdirs.Workdir(killed)
+    for one, other in zip(weights(first), weights(second), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with open(first.metrics) as one, open(second.metrics) as other:
+        assert one.read() == other.read()
+    shutil.rmtree(killed)

@@ -1,0 +1,178 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import circle_tf
+from configs import digits
+from tests.combinations import quick
+from trainers.cli import commands
+from trainers.training import held_out, run_models
+
+LOSSES = [name for name in run_models.LOSSES if name != "circle_head"]  # It takes ids as input.
+IDS = np.repeat(np.arange(4), 3)
+
+
+def recipe(**loss):
+    config = digits.get_config()
+    config.loss.margin = config.loss.gamma = None
+    config.loss.update(loss)
+    return config
+
+
+def build(config):
+    keras.utils.set_random_seed(0)
+    return run_models.build(config, image_shape=(8, 8, 1), num_classes=5, steps=20)
+
+
+def pixels():
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 80, (len(IDS), 8, 8, 1)) + 40 * IDS[:, None, None, None]
+    return tf.constant(images, tf.float32)
+
+
+def fit(models, *, epochs):
+    data = tf.data.Dataset.from_tensors((pixels(), IDS)).repeat()
+    return models.training.fit(data, epochs=epochs, steps_per_epoch=5, shuffle=False, verbose=0)
+
+
+# Each net takes two seconds to trace.
+QUICK = ["circle", "class_circle", "cross_entropy", "proxy_anchor", "triplet_hard"]
+
+
+@pytest.mark.parametrize("name", quick(LOSSES, among=QUICK))
+def test_every_loss_trains_the_embeddings(name):
+    models = build(recipe(name=name))
+    before = models.embedding(pixels()).numpy()
+    np.testing.assert_allclose(np.linalg.norm(before, axis=1), 1, rtol=1e-5)
+    history = fit(models, epochs=4).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert abs(models.embedding(pixels()).numpy() - before).max() > 1e-3
+    monitors = {"s_p", "s_n", "valid_anchors", "weight_p", "weight_n"}
+    assert set(history) == {"loss"} | ({"accuracy"} if name == "cross_entropy" else monitors)
+
+
+@pytest.mark.parametrize("options", [{}, {"fused_update": True}], ids=["plain", "fused"])
+def test_the_head_trains_as_classifier_and_loss_do(options):
+    histories, found = [], []
+    for name, more in (("class_circle", {}), ("circle_head", options)):
+        models = build(recipe(name=name, margin=0.25, gamma=32.0, **more))
+        ids_as_input = len(models.training.inputs) > 1
+        data = ((pixels(), IDS),) if ids_as_input else (pixels(), IDS)
+        data = tf.data.Dataset.from_tensors(data).repeat()
+        fitted = models.training.fit(data, epochs=2, steps_per_epoch=5, shuffle=False, verbose=0)
+        histories.append(fitted.history["loss"])
+        found.append([models.embedding(pixels()), held_out.class_weights_of(models.training)])
+        assert models.margin == 0.25
+    np.testing.assert_allclose(*histories, rtol=1e-4)
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [("circle", 32), ("class_circle", 5), ("keras_circle", 32), ("cross_entropy", 5)],
+)
+def test_what_the_training_model_ends_in(name, columns):
+    models = build(recipe(name=name))
+    assert models.training.output_shape == (None, columns)
+    assert models.embedding.output_shape == (None, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [("circle", circle_tf.CircleLoss), ("class_circle", circle_tf.ClassCircleLoss)],
+)
+def test_fields_left_out_take_the_class_s_defaults(name, loss):
+    found = build(recipe(name=name)).training.loss
+    assert type(found) is loss and found.get_config() == loss().get_config()
+
+
+def test_fields_given_reach_the_loss():
+    loss = build(recipe(margin=0.3, gamma=32.0, reduction="mean")).training.loss
+    assert (loss.margin, loss.gamma, loss.reduction) == (0.3, 32.0, "mean")
+
+
+def test_embedding_model_needs_circle_tf_alone(tmp_path):
+    models = build(recipe(name="cross_entropy"))
+    models.embedding.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(pixels()), models.embedding(pixels()))
+
+
+@pytest.mark.parametrize("name", ["circle", "cross_entropy"])
+def test_mixed_float16_gives_float32_embeddings(name):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        models = build(recipe(name=name))
+        assert np.isfinite(fit(models, epochs=1).history["loss"]).all()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert models.embedding.output.dtype == models.training.output.dtype == "float32"
+    assert isinstance(models.training.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def with_model(**changes):
+    config = recipe()
+    config.model.update(changes)
+    return config
+
+
+def test_a_memory_and_cached_gradients_train_as_asked_for():
+    config = recipe(memory_size=30, memory_start_step=2, margin=0.3)
+    config.cached_gradient_batch = 5
+    models = build(config)
+    memory = models.training.memory
+    assert (memory.memory_size, memory.start_step, memory.margin) == (30, 2, 0.3)
+    assert models.training.get_compile_config()["cached_gradient_batch"] == 5
+    assert np.isfinite(fit(models, epochs=1).history["loss"]).all()
+    assert int(memory.rows_seen.numpy()) == 5 * len(IDS)
+    assert models.embedding.memory is None
+
+
+def accumulating(batches):
+    config = recipe()
+    config.gradient_accumulation = batches
+    return config
+
+
+def cached(size):
+    config = recipe()
+    config.cached_gradient_batch = size
+    return config
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (recipe(memory_size=-1), "memory_size must be a whole number of 1 or more; found -1"),
+        (recipe(memory_size=9, memory_start_step=-1), "start_step must be .*found -1"),
+        (recipe(memory_start_step=9), "wants a loss.memory_size above 0"),
+        (recipe(name="class_circle", sample_rate=0.5), "sample_rate is for the loss circle_head"),
+        (recipe(name="circle", shards="replicas"), "shards is for the loss circle_head; found 'ci"),
+        (recipe(name="circle_head", shards="devices"), "shards must be None or .replicas."),
+        (recipe(name="circle_head", sample_rate=1.5), "sample_rate must be a number above 0"),
+        (recipe(name="circle_head", product_dtype="half"), "product_dtype must be None or"),
+        (recipe(name="circle_head", max_bytes=0), "max_bytes must be .*found 0"),
+        (recipe(name="class_circle", fused_update=True), "fused_update is for the loss circle_he"),
+        (recipe(name="circle_head", fused_update=True, shards="replicas"), "leave out sample_rate"),
+        (recipe(name="class_circle", memory_size=9), "for the loss circle; found 'class_circle'"),
+        (cached(-2), "cached_gradient_batch must be .*found -2"),
+        (accumulating(0), "gradient_accumulation must be .*found 0"),
+        (
+            recipe(name="circel"),
+            "arc_face, proxy_anchor; found 'circel'",
+        ),
+        (recipe(name="n_pairs", margin=0.1), "loss.margin is not for n_pairs: leave it None"),
+        (recipe(gamma=-1.0), "found -1"),
+        (recipe(reduction="median"), "median"),
+        (recipe(name="keras_circle", reduction="mean"), "not for keras_circle"),
+        (recipe(name="cross_entropy", gamma=1.0), "has no margin, gamma or reduction"),
+        (with_model(backbone="conv5"), "Did you mean 'conv4'"),
+        (with_model(embedding_dim=0), "1 or more; found 0"),
+        (with_model(pooling="mean"), "found 'mean'"),
+    ],
+)
+def test_bad_values(config, message):
+    with pytest.raises(commands.ConfigError, match=message):
+        build(config)

@@ -1,0 +1,123 @@
+import json
+import os
+
+import pytest
+
+from configs import digits
+from trainers.cli import commands
+from trainers.training import workdir
+
+
+@pytest.fixture
+def files(tmp_path):
+    return workdir.Workdir(str(tmp_path / "run"))
+
+
+def started(files, config):
+    """A run that has reached its first checkpoint."""
+    files.check(config)
+    files.claim(config)
+    os.makedirs(files.checkpoints)
+
+
+def test_the_same_recipe_is_welcome_again(files):
+    started(files, digits.get_config())
+    files.check(digits.get_config())
+
+
+def test_changed_fields_are_named(files):
+    started(files, digits.get_config())
+    changed = digits.get_config()
+    changed.loss.gamma, changed.steps = 64.0, 7
+    with pytest.raises(commands.ConfigError) as error:
+        files.check(changed)
+    assert "loss.gamma: the run has 80.0, the command 64.0" in str(error.value)
+    assert "steps: the run has 200, the command 7" in str(error.value)
+    assert "Give another --workdir" in str(error.value)
+    assert str(error.value).count("the run has") == 2
+
+
+def test_a_run_without_checkpoint_has_nothing_to_lose(files):
+    files.claim(digits.get_config())
+    changed = digits.get_config()
+    changed.loss.gamma = 64.0
+    files.check(changed)
+    files.claim(changed)
+    assert files.recipe().loss.gamma == 64.0
+
+
+def test_a_lost_recipe_is_not_guessed(files):
+    started(files, digits.get_config())
+    os.remove(files.config)
+    with pytest.raises(commands.ConfigError, match="the run has None"):
+        files.check(digits.get_config())
+
+
+def test_a_file_is_no_workdir(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(commands.ConfigError, match="is a file"):
+        workdir.Workdir(str(tmp_path / "run")).check(digits.get_config())
+
+
+def test_recipes_round_trip(files):
+    files.claim(digits.get_config())
+    assert files.recipe().to_dict() == digits.get_config().to_dict()
+
+
+def test_no_run_says_how_to_make_one(files):
+    with pytest.raises(commands.ConfigError, match="python -m trainers.train"):
+        files.recipe()
+
+
+def test_finished_is_run_json(files):
+    files.claim(digits.get_config())
+    assert not files.is_finished
+    workdir.write_json(files.run, {})
+    assert files.is_finished
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = str(tmp_path / "a.json")
+    workdir.write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        workdir.write_json(path, {"a": object()})
+    assert workdir.read_json(path) == {"a": 1}
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = workdir.MetricsLog(str(tmp_path / "metrics.jsonl"))
+    for step in (10, 20, 30):
+        log.append({"step": step, "loss": step / 3})
+    return log
+
+
+def test_records_come_back_exactly(log):
+    assert log.records() == [{"step": step, "loss": step / 3} for step in (10, 20, 30)]
+
+
+def test_a_line_is_a_json_object(log, tmp_path):
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [10, 20, 30]
+
+
+@pytest.mark.parametrize(("step", "kept"), [(0, 0), (10, 1), (29, 2), (30, 3), (99, 3)])
+def test_truncation_keeps_up_to_the_step(log, step, kept):
+    log.truncate(step)
+    assert [record["step"] for record in log.records()] == [10, 20, 30][:kept]
+
+
+def test_a_line_cut_by_a_kill_is_dropped(log, tmp_path):
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 40, "lo')
+    assert len(log.records()) == 3
+    log.truncate(40)
+    log.append({"step": 40, "loss": 1.0})
+    assert [record["step"] for record in log.records()] == [10, 20, 30, 40]
+
+
+def test_no_log_yet(tmp_path):
+    log = workdir.MetricsLog(str(tmp_path / "none.jsonl"))
+    log.truncate(5)
+    assert log.records() == [] and os.listdir(tmp_path) == []

@@ -1,0 +1,1 @@
+"""What the commands have in common: flags and errors for people, and a quiet start."""

@@ -1,0 +1,1 @@
+"""Sets of faces: to train on, and to verify and identify with."""

@@ -1,0 +1,235 @@
+"""Packs labelled images into TFRecord files: several at a time, and resumable."""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from trainers.datasets import base
+
+__all__ = ["Images", "Record", "folder_when_complete", "of_collection", "of_recordio", "pack"]
+
+_PLAN = "plan.json"
+_WRITING = ".writing"  # Suffix of a shard that is not whole yet.
+
+
+class Record(NamedTuple):
+    """One image to write: the bytes of its file, its class, where it came from, its camera."""
+
+    image: bytes
+    label: int
+    class_name: str
+    path: str
+    camera: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images:
+    """Images to pack.
+
+    Args:
+        sizes: bytes of each, about `[N]`.
+        marks: a text for each `[N]` that changes when its content does.
+        record: `fn(row) -> Record`; called from several threads.
+    """
+
+    sizes: np.ndarray
+    marks: list
+    record: Callable[[int], Record]
+
+    def digest(self):
+        """A text that differs for other images."""
+        found = hashlib.sha256()
+        for mark in self.marks:
+            found.update(os.fsencode(str(mark)) + b"\0")
+        return found.hexdigest()
+
+
+def of_collection(found, *, numbers=None, cameras=None) -> Images:
+    """The images of files.
+
+    Args:
+        found: trainers.datasets.collection.Collection of paths.
+        numbers: dict of class name to label, None for its place in the collection.
+        cameras: dict of name to the camera's number, or None.
+
+    Returns:
+        Images.
+    """
+
+    def record(row):
+        file, name = found.examples[row], found.class_names[found.labels[row]]
+        with open(file, "rb") as stream:
+            content = stream.read()
+        label = int(found.labels[row]) if numbers is None else numbers[name]
+        camera = None if cameras is None else cameras[found.names[row]]
+        return Record(content, label, name, os.path.relpath(file, found.root), camera)
+
+    sizes = np.array([os.path.getsize(file) for file in found.examples])
+    return Images(sizes, list(found.fingerprints), record)
+
+
+def of_recordio(records) -> Images:
+    """The images of an open RecordIO file; a class is named by its number.
+
+    Args:
+        records: trainers.datasets.faces.recordio.RecordIO.
+
+    Returns:
+        Images.
+    """
+    alone = threading.Lock()  # Reading moves the file's one position.
+
+    def record(row):
+        number = records.numbers[row]
+        with alone:
+            content, label = records.read(number)
+        return Record(content, label, str(label), str(number))
+
+    sizes = records.sizes()
+    return Images(sizes, list(zip(records.numbers, sizes.tolist(), strict=True)), record)
+
+
+@contextlib.contextmanager
+def folder_when_complete(output):
+    """A folder to write into, which gets its name only when all went well.
+
+    Until then its name ends in `.partial`; whoever writes the same again finds there what was done.
+
+    Args:
+        output: path of the folder; must not exist.
+
+    Yields:
+        path to write into.
+
+    Raises:
+        base.DataError: another process writes it at this moment.
+    """
+    partial = f"{output}.partial"
+    os.makedirs(partial, exist_ok=True)
+    lock = os.open(partial, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise base.DataError(
+                f"Another process is writing {partial} now: let it finish, or stop it."
+            ) from None
+        yield partial
+        for folder, _, names in os.walk(partial):
+            if _PLAN in names:
+                os.remove(os.path.join(folder, _PLAN))
+        os.rename(partial, output)
+    finally:
+        os.close(lock)
+
+
+def pack(images: Images, folder: str, *, shard_bytes: int, workers: int) -> int:
+    """Writes shards with their indices, but those that are there already from a run before.
+
+    Args:
+        images: what to write.
+        folder: where; made if need be.
+        shard_bytes: size of a shard, about.
+        workers: shards that are written at a time.
+
+    Returns:
+        Number of shards.
+
+    Raises:
+        base.DataError: the folder holds shards of other images, or an image cannot be read.
+    """
+    import tqdm
+
+    count = min(len(images.sizes), max(1, -(-int(images.sizes.sum()) // shard_bytes)))
+    _claim(folder, {"shards": count, "images": images.digest()})
+    # The shard in which the middle of each image comes to lie.
+    middles = np.cumsum(images.sizes) - images.sizes / 2
+    shard_of = (middles * count / images.sizes.sum()).astype(int)
+    stopped, counting = threading.Event(), threading.Lock()
+    with tqdm.tqdm(total=len(images.sizes), desc="writing images", disable=None) as bar:
+
+        def tell(done=1):
+            with counting:
+                bar.update(done)
+            if stopped.is_set():
+                raise concurrent.futures.CancelledError
+
+        def write(shard):
+            path = os.path.join(folder, f"images-{shard:05d}-of-{count:05d}.tfrecord")
+            _write_shard(path, images, np.flatnonzero(shard_of == shard), tell=tell)
+
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            futures = [pool.submit(write, shard) for shard in range(count)]
+            try:
+                for future in concurrent.futures.as_completed(futures):
+                    future.result()
+            except BaseException:
+                stopped.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+    return count
+
+
+def _claim(folder, plan):
+    """Begins a plan, or goes on with the same one."""
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, _PLAN)
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as stream:
+            before = json.load(stream)
+        if before != plan:
+            raise base.DataError(
+                f"{folder} holds the beginning of another conversion (other images, or another "
+                "--shard_megabytes): remove it, or convert what it was begun with."
+            )
+        return
+    with open(f"{path}{_WRITING}", "w", encoding="utf-8") as stream:
+        json.dump(plan, stream)
+    os.replace(f"{path}{_WRITING}", path)
+
+
+def _write_shard(path, images, rows, *, tell):
+    import tensorflow as tf
+
+    from circle_tf.data.records import write_index
+
+    # The index comes last: a shard that has one is whole.
+    if os.path.exists(f"{path}.index.npz"):
+        tell(len(rows))
+        return
+    writing = f"{path}{_WRITING}"
+    with tf.io.TFRecordWriter(writing) as writer:
+        for row in rows:
+            writer.write(_example(images.record(row)).SerializeToString())
+            tell()
+    os.replace(writing, path)
+    write_index(path)
+
+
+def _example(record):
+    import tensorflow as tf
+
+    def of_bytes(text):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[text]))
+
+    def of_number(number):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[number]))
+
+    feature = {
+        "image": of_bytes(record.image),
+        "label": of_number(record.label),
+        "class": of_bytes(os.fsencode(record.class_name)),
+        "path": of_bytes(os.fsencode(record.path)),
+    }
+    if record.camera is not None:
+        feature["camera"] = of_number(record.camera)
+    return tf.train.Example(features=tf.train.Features(feature=feature))

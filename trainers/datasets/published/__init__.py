@@ -1,0 +1,1 @@
+"""Published data sets, as they lie on disk after their download."""

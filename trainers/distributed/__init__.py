@@ -1,0 +1,1 @@
+"""Several processes: strategy, cluster, what workers agree on, and being told to stop."""

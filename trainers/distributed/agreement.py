@@ -1,0 +1,140 @@
+"""What the workers of a run tell each other outside the training step."""
+
+import contextlib
+import zlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from circle_tf.distribute import sharded_variable
+from trainers.cli import commands
+
+__all__ = ["Exchange", "check_agreement", "checksum", "explain_losses", "wait_for_all"]
+
+
+class Exchange:
+    """Small whole numbers from each worker to all; every worker must call it at the same time.
+
+    Args:
+        strategy: tf.distribute.Strategy.
+        cluster: trainers.distributed.cluster.Cluster.
+    """
+
+    def __init__(self, strategy, cluster):
+        self._strategy, self.cluster = strategy, cluster
+        self._gather = tf.function(self._gathered)
+
+    def gather(self, *numbers):
+        """The numbers of every worker.
+
+        Args:
+            *numbers: ints, as many on each worker.
+
+        Returns:
+            ndarray int64 `[workers, len(numbers)]`, in the order of the workers.
+        """
+        if len(self.cluster.workers) == 1:
+            return np.array([numbers], np.int64)
+        found = self._gather(tf.constant([numbers], tf.int64))
+        # Each of a worker's replicas has sent the same.
+        return found.numpy()[:: len(found) // len(self.cluster.workers)]
+
+    def _gathered(self, own):
+        def exchange():
+            # A tensor that is a function's argument has no device: hence the identity.
+            return tf.distribute.get_replica_context().all_gather(tf.identity(own), axis=0)
+
+        return self._strategy.experimental_local_results(self._strategy.run(exchange))[0]
+
+
+def checksum(variables):
+    """A number that differs between weights that differ in any bit.
+
+    Args:
+        variables: Keras variables.
+
+    Returns:
+        int, 0 to 2^32 - 1.
+
+    Example:
+        >>> checksum([]) == 0
+        True
+    """
+    value = 0
+    for variable in variables:
+        sharded = sharded_variable.is_sharded(variable)
+        array = variable.numpy() if sharded else keras.ops.convert_to_numpy(variable)
+        value = zlib.crc32(np.ascontiguousarray(array), value)
+    return value
+
+
+def check_agreement(exchange, *, step, variables):
+    """Stops every worker when one of them would go on from another step or other weights.
+
+    Args:
+        exchange: Exchange.
+        step: int, the step to go on from.
+        variables: Keras variables, the same on every worker in a run that goes on.
+
+    Raises:
+        commands.ConfigError: on all workers, when they differ.
+    """
+    found = exchange.gather(step, checksum(variables))
+    if (found == found[0]).all():
+        return
+    states = "".join(
+        f"\n  worker {index} ({name}): step {step}, weights {digest:08x}"
+        for index, (name, (step, digest)) in enumerate(
+            zip(exchange.cluster.workers, found.tolist(), strict=True)
+        )
+    )
+    raise commands.ConfigError(
+        f"The workers would go on from different states, and have all stopped:{states}\n"
+        "Every worker must read the same checkpoints: give all of them the same --workdir, on a "
+        "disk that they share, and the same --config; then start all of them again."
+    )
+
+
+def wait_for_all(exchange):
+    """Returns when every worker has come to this point.
+
+    A worker that ends while others still train looks to them as one that died.
+
+    Args:
+        exchange: Exchange.
+    """
+    exchange.gather(0)
+
+
+@contextlib.contextmanager
+def explain_losses(exchange):
+    """Turns TensorFlow's errors about a worker that is gone into one for people.
+
+    Args:
+        exchange: Exchange.
+
+    Yields:
+        None.
+
+    Raises:
+        commands.ConfigError: a worker was lost.
+    """
+    # What the others see of a worker that died, by the moment at which it did.
+    lost = (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+    )
+    try:
+        yield
+    except (*lost, tf.errors.InternalError, tf.errors.FailedPreconditionError) as error:
+        if len(exchange.cluster.workers) == 1:
+            raise
+        raise commands.ConfigError(
+            f"Worker {exchange.cluster.index} lost another worker "
+            f"({type(error).__name__}).\n"
+            "See that worker's own error, if it left one. To go on from the newest checkpoint, "
+            "start all workers again with the same command."
+        ) from error

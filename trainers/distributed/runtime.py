@@ -1,0 +1,175 @@
+"""The set-up of a process before training: strategy, precision, seed, determinism, compilation."""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+from trainers.cli import commands
+from trainers.distributed import cluster
+
+__all__ = ["cluster_of", "describe_device", "jit_compile", "multi_worker", "set_up"]
+
+_PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+_JIT = {"auto": "auto", "on": True, "off": False}
+
+
+def set_up(config):
+    """Sets what TensorFlow and Keras keep per process, from a recipe.
+
+    Args:
+        config: recipe; reads `strategy`, `devices`, `precision`, `deterministic`, `seed`.
+
+    Returns:
+        tf.distribute.Strategy to build the model in.
+
+    Raises:
+        commands.ConfigError: a value that is not known or not supported.
+    """
+    if config.precision not in _PRECISIONS:
+        raise commands.ConfigError(
+            f"precision must be one of {', '.join(_PRECISIONS)}; found {config.precision!r}."
+        )
+    # First of all: workers connect before anything else runs.
+    strategy = _strategy(config)
+    keras.config.set_dtype_policy(config.precision)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(config.seed)
+    return strategy
+
+
+def jit_compile(config):
+    """What to pass to `compile(jit_compile=...)`.
+
+    Args:
+        config: recipe; reads `jit`, `deterministic`.
+
+    Returns:
+        "auto" (off on CPU, where XLA's convolutions are slower; on for GPU and TPU), or a bool.
+        A deterministic run is not compiled: XLA has no deterministic gradient of max pooling.
+
+    Raises:
+        commands.ConfigError: a value that is not known; `on` for a deterministic run.
+    """
+    if config.jit not in _JIT:
+        raise commands.ConfigError(f"jit must be auto, on or off; found {config.jit!r}.")
+    if config.deterministic and config.jit == "on":
+        raise commands.ConfigError(
+            "jit=on and deterministic=True exclude each other: XLA has no deterministic gradient "
+            "of max pooling. Add --config.deterministic=False, or leave jit at auto."
+        )
+    return False if config.deterministic else _JIT[config.jit]
+
+
+def describe_device():
+    """The device that a single-device run uses, for people.
+
+    Example:
+        >>> describe_device().split()[0] in ("CPU", "GPU")
+        True
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "CPU"
+    return f"GPU ({tf.config.experimental.get_device_details(gpus[0]).get('device_name', '')})"
+
+
+def cluster_of(strategy):
+    """Which worker this process is; the only one but under `multi_worker`.
+
+    Args:
+        strategy: what `set_up` returned.
+
+    Returns:
+        trainers.distributed.cluster.Cluster.
+
+    Example:
+        >>> cluster_of(tf.distribute.get_strategy()).is_chief
+        True
+    """
+    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return cluster.Cluster.from_environment() if several else cluster.Cluster()
+
+
+def _strategy(config):
+    makers = {"single": _single, "mirrored": _mirrored, "multi_worker": multi_worker}
+    if config.strategy not in makers:
+        raise commands.ConfigError(
+            f"strategy must be one of {', '.join(makers)}; found {config.strategy!r}."
+        )
+    if config.devices < 0:
+        raise commands.ConfigError(f"devices must be 0 (all) or more; found {config.devices}.")
+    return makers[config.strategy](config.devices)
+
+
+def _single(devices):
+    if devices > 1:
+        raise commands.ConfigError(
+            f"strategy=single uses one device; found devices={devices}. Set strategy=mirrored."
+        )
+    return tf.distribute.get_strategy()
+
+
+def _mirrored(devices):
+    return tf.distribute.MirroredStrategy(_devices(devices))
+
+
+def multi_worker(devices):
+    """MultiWorkerMirroredStrategy over so many devices of each worker that TF_CONFIG lists.
+
+    Args:
+        devices: int; 0 for all GPUs of the machine, or its one CPU.
+
+    Returns:
+        tf.distribute.MultiWorkerMirroredStrategy.
+
+    Raises:
+        commands.ConfigError: no TF_CONFIG, or fewer devices than that.
+    """
+    cluster.Cluster.from_environment()
+    used = _devices(devices)
+    if used[0].startswith("CPU") and len(used) > 1:
+        with _local_devices(used):
+            return tf.distribute.MultiWorkerMirroredStrategy()
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _devices(wanted):
+    """Names of this machine's devices to train on; the others are hidden."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        if wanted > len(gpus):
+            raise commands.ConfigError(f"devices={wanted}: this machine has {len(gpus)} GPUs.")
+        tf.config.set_visible_devices(gpus[: wanted or None], "GPU")
+        return [f"GPU:{index}" for index in range(wanted or len(gpus))]
+    wanted = wanted or 1
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        logical = [tf.config.LogicalDeviceConfiguration()] * wanted
+        if wanted > len(tf.config.get_logical_device_configuration(cpu) or [None]):
+            tf.config.set_logical_device_configuration(cpu, logical)
+    except RuntimeError as error:
+        raise commands.ConfigError(
+            f"devices={wanted}: TensorFlow has started with fewer devices in this process."
+        ) from error
+    return [f"CPU:{index}" for index in range(wanted)]
+
+
+@contextlib.contextmanager
+def _local_devices(names):
+    """Lets MultiWorkerMirroredStrategy use several logical CPUs, of which it would take one."""
+    from tensorflow.python.distribute import collective_all_reduce_strategy as private
+
+    extended = private.CollectiveAllReduceExtended
+    original = extended._initialize_local_devices
+
+    def initialize(self, cluster_resolver, worker_device):
+        del self, cluster_resolver
+        return tuple(f"{worker_device}/device:{name}" for name in names), "CPU"
+
+    extended._initialize_local_devices = initialize
+    try:
+        yield
+    finally:
+        extended._initialize_local_devices = original

@@ -1,0 +1,175 @@
+"""How well an embedding model finds classes it has never seen."""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from circle_tf.callbacks import RetrievalCallback
+from circle_tf.evaluation import reidentification, reranking, retrieval
+from trainers.cli import commands
+
+__all__ = [
+    "caller",
+    "choose_classes",
+    "during_training",
+    "embed",
+    "evaluate",
+]
+
+_CHUNK = 1024  # images decoded at a time
+_BATCH = 256
+
+
+def evaluate(model, dataset, *, rerank=False):
+    """All metrics of a data set's protocols.
+
+    Args:
+        model: keras.Model from pixels `[B, H, W, C]` to embeddings `[B, D]`.
+        dataset: trainers.datasets.Dataset.
+        rerank: whether to rank anew by k-reciprocal neighbours as well, where cameras are known.
+
+    Returns:
+        dict: `leave_one_out` -> the numbers of `circle_tf.retrieval.retrieval_report` for the
+        unseen classes, each example looked up among the others; and, for data sets with queries
+        and a gallery, `one_shot` -> those of the queries looked up in the gallery, or, where
+        cameras are known, `re_identification` -> those of `circle_tf.reidentification_report`,
+        and with `rerank` `re_ranked` -> the same after re-ranking.
+
+    Raises:
+        commands.ConfigError: `rerank` of a data set without cameras.
+    """
+    results = {}
+    has_cameras = dataset.queries is not None and dataset.queries.cameras is not None
+    if rerank and not has_cameras:
+        raise commands.ConfigError(
+            f"--rerank is for data sets of re-identification; {dataset.name} has no cameras."
+        )
+    if has_cameras:
+        results |= _re_identify(model, dataset.queries, dataset.gallery, rerank=rerank)
+    elif dataset.queries is not None:
+        results["one_shot"] = retrieval.retrieval_report(
+            embed(model, dataset.queries),
+            dataset.queries.labels,
+            gallery=embed(model, dataset.gallery),
+            gallery_labels=dataset.gallery.labels,
+        )
+    embeddings = embed(model, dataset.test)
+    results["leave_one_out"] = retrieval.retrieval_report(embeddings, dataset.test.labels)
+    return results
+
+
+def _re_identify(model, queries, gallery, *, rerank):
+    rows = [embed(model, queries), embed(model, gallery)]
+    report = functools.partial(
+        reidentification.reidentification_report,
+        rows[0],
+        queries.labels,
+        rows[1],
+        gallery.labels,
+        query_cameras=queries.cameras,
+        gallery_cameras=gallery.cameras,
+    )
+    found = {"re_identification": report()}
+    if rerank:
+        # The paper's 20 and 6, or what there is.
+        k1 = min(20, len(rows[0]) + len(rows[1]) - 1)
+        distances = reranking.k_reciprocal_distances(*rows, k1=k1, k2=min(6, k1))
+        found["re_ranked"] = report(distances=distances)
+    return found
+
+
+def embed(model, split, rows=None):
+    """Embeddings of a split's images, decoded and embedded in chunks.
+
+    Args:
+        model: keras.Model from pixels `[B, H, W, C]` to embeddings `[B, D]`.
+        split: trainers.datasets.Split.
+        rows: indices into the split; None for all.
+
+    Returns:
+        ndarray float32 `[len(rows), D]`.
+    """
+    rows = np.arange(len(split)) if rows is None else np.asarray(rows)
+    call = caller(model)
+    chunks = [np.zeros([0, model.output_shape[-1]], np.float32)]
+    for start in range(0, len(rows), _CHUNK):
+        images = split.images(rows[start : start + _CHUNK])
+        for first in range(0, len(images), _BATCH):
+            chunks.append(call(images[first : first + _BATCH]))
+    return np.concatenate(chunks)
+
+
+def caller(model):
+    """The model as a function of arrays, in this process alone, traced once.
+
+    Args:
+        model: keras.Model from pixels `[B, H, W, C]` to embeddings `[B, D]`.
+
+    Returns:
+        `fn(pixels [B, H, W, C] of any dtype) -> ndarray [B, D]`.
+    """
+    pixels = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
+    call = tf.function(lambda images: model(images, training=False), input_signature=[pixels])
+    # Several of these are no retracing, of which TensorFlow would warn.
+    call = call.get_concrete_function()
+    return lambda images: call(tf.cast(images, tf.float32)).numpy()
+
+
+def choose_classes(split, *, examples, seed=0):
+    """Rows of a random choice of whole classes, at most so many examples but two classes.
+
+    Args:
+        split: trainers.datasets.Split.
+        examples: int, how many examples at most.
+        seed: int.
+
+    Returns:
+        Sorted indices `[n]` into the split.
+    """
+    classes, counts = np.unique(split.labels, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(classes))
+    chosen = max(2, int(np.searchsorted(np.cumsum(counts[order]), examples, side="right")))
+    return np.flatnonzero(np.isin(split.labels, classes[order[:chosen]]))
+
+
+def during_training(config, *, model, dataset):
+    """The callback that evaluates after each epoch, on unseen classes.
+
+    With queries and a gallery it takes all of them, but for data sets with cameras, whose
+    galleries are large; else leave-one-out over as many unseen classes
+    as `eval_examples` allows. With fewer classes to mistake them for, the latter numbers are higher
+    than those of `evaluate`.
+
+    Args:
+        config: recipe; reads `eval_examples` and `seed`.
+        model: the embedding model; the model that trains may end in class scores.
+        dataset: trainers.datasets.Dataset.
+
+    Returns:
+        circle_tf.callbacks.RetrievalCallback.
+    """
+    if dataset.queries is not None and dataset.queries.cameras is None:
+        return RetrievalCallback(
+            dataset.queries.images(),
+            dataset.queries.labels,
+            gallery=dataset.gallery.images(),
+            gallery_labels=dataset.gallery.labels,
+            model=_Local(model),
+        )
+    rows = choose_classes(dataset.test, examples=config.eval_examples, seed=config.seed)
+    return RetrievalCallback(
+        dataset.test.images(rows), dataset.test.labels[rows], model=_Local(model)
+    )
+
+
+class _Local:
+    """Predicts in this process alone, which under several workers only the chief does."""
+
+    def __init__(self, model):
+        self._call = caller(model)
+
+    def predict(self, images, *, batch_size, verbose):
+        del verbose
+        starts = range(0, len(images), batch_size)
+        return np.concatenate([self._call(images[start : start + batch_size]) for start in starts])

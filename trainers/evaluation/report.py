@@ -1,0 +1,126 @@
+"""The evaluation of a finished run, for people and as files."""
+
+import keras
+
+from circle_tf import backbones
+from trainers import datasets
+from trainers.cli import commands
+from trainers.evaluation import metrics
+from trainers.training import pictures
+from trainers.training import workdir as workdirs
+
+__all__ = ["evaluate_run", "load_model", "table"]
+
+
+def evaluate_run(path, *, protocols=None, rerank=False):
+    """Evaluates a finished run, prints the table, writes metrics.json and a retrieval sheet.
+
+    Args:
+        path: str, directory of the run.
+        protocols: dict of name to `fn(model) -> dict of numbers`, as of
+            `face_protocols.asked_for`: these are told as well.
+        rerank: see `evaluation.evaluate`.
+
+    Returns:
+        trainers.training.workdir.Workdir.
+
+    Raises:
+        commands.ConfigError: there is no run, or it is not finished.
+        trainers.datasets.DataError: the data cannot be used.
+    """
+    files = workdirs.Workdir(path)
+    config = files.recipe()
+    if not files.is_finished:
+        raise commands.ConfigError(
+            f"The run in {path} is not finished. Go on training it with the command it was "
+            "started with."
+        )
+    dataset = datasets.load(config.dataset)
+    print(dataset.report)
+    model = load_model(files.model)
+    results = metrics.evaluate(model, dataset, rerank=rerank)
+    results |= {name: judge(model) for name, judge in (protocols or {}).items()}
+    print(table(results))
+    step = workdirs.read_json(files.run)["step"]
+    pictures.draw_retrieval(model, dataset, files=files, step=step)
+    workdirs.write_json(files.evaluation, results)
+    return files
+
+
+def load_model(path):
+    """The embedding model of a run.
+
+    Args:
+        path: its `.keras` file.
+
+    Returns:
+        keras.Model.
+
+    Raises:
+        ImportError: the model holds layers of keras-cv, which is not installed.
+    """
+    try:
+        return keras.models.load_model(path)
+    except TypeError:
+        # Layers of keras-cv are known to Keras only once it is imported, which takes seconds.
+        backbones.import_keras_cv()
+        return keras.models.load_model(path)
+
+
+def table(results):
+    """The metrics of `evaluation.evaluate` as text, a protocol per line.
+
+    Args:
+        results: dict as `evaluation.evaluate` returns it.
+
+    Returns:
+        str.
+    """
+    columns = {
+        "recall@1": "recall_at_1",
+        "R-precision": "r_precision",
+        "MAP@R": "mean_average_precision_at_r",
+        "queries": "queries",
+    }
+    cameras = {
+        "rank-1": "cmc_at_1",
+        "mAP": "map_rectangular",
+        "mINP": "minp",
+        "queries": "queries",
+    }
+    verified = {
+        "accuracy": "accuracy",
+        "over folds ±": "accuracy_std",
+        "TAR@FAR=.001": "tar_at_far_0.001",
+        "genuine": "genuine",
+        "impostors": "impostors",
+    }
+    templates = {
+        "TAR@FAR=1e-5": "tar_at_far_1e-05",
+        "1e-4": "tar_at_far_0.0001",
+        "1e-3": "tar_at_far_0.001",
+        "templates": "templates",
+        "pairs": "pairs",
+    }
+    identified = {
+        "rank-1": "rank_1",
+        "rank-10": "rank_10",
+        "TAR@FAR=1e-6": "tar_at_far_1e-06",
+        "pairs": "pairs",
+        "distractors": "distractors",
+    }
+    lines = []
+    for kind in (cameras, columns, verified, templates, identified):
+        chosen = {name: r for name, r in results.items() if set(kind.values()) <= set(r)}
+        lines += _rows(chosen, kind)
+    return "\n".join(lines)
+
+
+def _rows(results, columns):
+    """A heading and a line per protocol; nothing without protocols."""
+    lines = ["".join([f"{'':<18}", *(f"{name:>13}" for name in columns)])] if results else []
+    for protocol, report in results.items():
+        cells = [report[key] for key in columns.values()]
+        shown = [f"{cell:>13,}" if isinstance(cell, int) else f"{cell:>13.3f}" for cell in cells]
+        lines.append(f"{protocol.replace('_', '-'):<18}" + "".join(shown))
+    return lines

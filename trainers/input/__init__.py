@@ -1,0 +1,1 @@
+"""From examples to the batches of a step, here or in other processes."""

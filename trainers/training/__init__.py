@@ -1,0 +1,1 @@
+"""A run: models, optimizer, callbacks, checkpoints, and the files in its workdir."""

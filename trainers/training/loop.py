@@ -1,0 +1,241 @@
+"""A training run from recipe to finished model, resumable at any step."""
+
+import dataclasses
+import functools
+import platform
+import warnings
+
+import keras
+import ml_collections
+import numpy as np
+import tensorflow as tf
+
+from circle_tf.data import sampling
+from circle_tf.utils.files import replacing
+from trainers import datasets
+from trainers.cli import commands
+from trainers.distributed import agreement, preemption, runtime
+from trainers.evaluation import metrics
+from trainers.input import batches
+from trainers.training import callbacks, checkpoints, held_out, pictures, run_models
+from trainers.training import workdir as workdirs
+
+__all__ = ["train"]
+
+
+def train(config, *, workdir, config_name="", callbacks=()):
+    """Trains the recipe, or goes on where a run in `workdir` stopped.
+
+    Args:
+        config: recipe, an ml_collections.ConfigDict with the fields of configs/base.py.
+        workdir: str, directory of the run's files.
+        config_name: str, the recipe's name for the record.
+        callbacks: Keras callbacks besides the run's own; an epoch's end reaches them once it is
+            evaluated and logged, and before it is saved.
+
+    Returns:
+        trainers.training.workdir.Workdir of the finished run.
+
+    Raises:
+        commands.ConfigError: the recipe cannot be, or `workdir` holds a run of another one.
+        trainers.datasets.DataError: the data cannot be used.
+        trainers.distributed.preemption.Preempted: stopped by SIGTERM, saved.
+    """
+    files = workdirs.Workdir(workdir)
+    files.check(config)
+    if files.is_finished:
+        print(f"{files.path} holds the finished run of this recipe: nothing to do.")
+        return files
+    strategy = runtime.set_up(config)
+    dataset = datasets.load(config.dataset)
+    print(dataset.report)
+    steps = run_length(config, dataset)
+    with strategy.scope():
+        models = run_models.build(
+            config,
+            image_shape=dataset.image_shape,
+            num_classes=len(dataset.train.class_names),
+            steps=steps,
+        )
+    exchange = agreement.Exchange(strategy, runtime.cluster_of(strategy))
+    run = _Run(config, dataset, models, files, steps, exchange, tuple(callbacks))
+    with agreement.explain_losses(exchange):
+        _train(run, config_name=config_name)
+        agreement.wait_for_all(exchange)
+    return files
+
+
+def _train(run, *, config_name):
+    """Trains on every worker; draws and saves on the chief."""
+    config, dataset, models, files = run.config, run.dataset, run.models, run.files
+    if not run.is_chief:
+        _fit(run)
+        held_out.class_weights_of(models.training)
+        return
+    files.claim(config)
+    drawing = pictures.BeforeAndAfter(
+        models.embedding, dataset, files=files, margin=models.margin, seed=config.seed
+    )
+    _fit(run)
+    weights = held_out.class_weights_of(models.training)
+    drawing.draw(models.embedding, step=run.steps)
+    _keep_data(run, weights)
+    _finish(config_name, models=models, files=files, steps=run.steps)
+
+
+def _keep_data(run, class_weights):
+    """What publishing needs of the data and of the class weights."""
+    config, dataset, files = run.config, run.dataset, run.files
+    held_out.save_examples(files.held_out, dataset, examples=config.eval_examples, seed=config.seed)
+    held_out.save_class_weights(
+        files.class_weights, class_weights, class_names=dataset.train.class_names
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Run:
+    """What a run consists of; of several workers the chief alone writes files."""
+
+    config: ml_collections.ConfigDict
+    dataset: datasets.Dataset
+    models: run_models.Models
+    files: workdirs.Workdir
+    steps: int
+    exchange: agreement.Exchange
+    callbacks: tuple
+
+    @property
+    def is_chief(self):
+        return self.exchange.cluster.is_chief
+
+
+def run_length(config, dataset):
+    """Steps of the run.
+
+    Args:
+        config: recipe; reads `steps`, `epochs`, `batch`.
+        dataset: trainers.datasets.Dataset.
+
+    Returns:
+        int; `epochs` passes over the training examples when set, else `steps`.
+
+    Raises:
+        commands.ConfigError: lengths and intervals below 1, batches the data cannot fill.
+    """
+    for name in ("eval_every", "checkpoint_every", "keep_checkpoints"):
+        if config[name] < 1:
+            raise commands.ConfigError(f"{name} must be 1 or more; found {config[name]}.")
+    with commands.config_errors(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Small classes are told of when the batches are made.
+        sampler = sampling.PKSampler(dataset.train.labels, seed=config.seed, **config.batch)
+    steps = config.epochs * sampler.steps_per_epoch if config.epochs else config.steps
+    if steps < 1:
+        raise commands.ConfigError(f"steps must be 1 or more; found {steps}.")
+    return steps
+
+
+def _fit(run):
+    """Trains from the newest checkpoint, or from the start, to the last step."""
+    config, models, steps = run.config, run.models, run.steps
+    saved = checkpoints.Checkpoints(
+        run.files.checkpoints,
+        models.training,
+        keep=config.keep_checkpoints,
+        write=run.is_chief,
+    )
+    watch = preemption.Watch(run.exchange)
+    step = saved.restore()
+    state = [*models.training.variables, *models.training.optimizer.variables]
+    agreement.check_agreement(run.exchange, step=step, variables=state)
+    reports = _reports(run, step=step)
+    _announce(config, models=models, step=step, steps=steps)
+    with watch.installed():
+        while step < steps:
+            span = _next_span(step, steps=steps, epoch_steps=config.eval_every)
+            places = {"step": step, "steps": steps}
+            saver = callbacks.Checkpointer(
+                saved,
+                every=config.checkpoint_every,
+                epoch_steps=config.eval_every,
+                must_stop=watch.must_stop,
+                **places,
+            )
+            models.training.fit(
+                batches.batches(
+                    config,
+                    run.dataset.train,
+                    strategy=models.training.distribute_strategy,
+                    ids_as_input=len(models.training.inputs) > 1,
+                    start_step=step,
+                    num_steps=span.steps,
+                ),
+                initial_epoch=span.epoch,
+                epochs=span.epoch + span.epochs,
+                steps_per_epoch=span.steps // span.epochs,
+                shuffle=False,  # The data set is in the order wanted.
+                verbose=0,
+                callbacks=[*(report(**places) for report in reports), *run.callbacks, saver],
+            )
+            step += span.steps
+
+
+def _reports(run, *, step):
+    """Makers of the callbacks that evaluate and write, which the chief alone does."""
+    if not run.is_chief:
+        return [callbacks.Progress]
+    log = workdirs.MetricsLog(run.files.metrics)
+    log.truncate(step)
+    evaluate = metrics.during_training(run.config, model=run.models.embedding, dataset=run.dataset)
+    record = functools.partial(callbacks.Recorder, log, run.files.tensorboard)
+    return [lambda **places: evaluate, record, callbacks.Progress]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Span:
+    """What one call of `fit` covers: whole epochs, or the rest of a broken one."""
+
+    epoch: int
+    epochs: int
+    steps: int
+
+
+def _next_span(step, *, steps, epoch_steps):
+    epoch, done = divmod(step, epoch_steps)
+    whole = (steps - step) // epoch_steps
+    if done or not whole:
+        return _Span(epoch, 1, min(epoch_steps - done, steps - step))
+    return _Span(epoch, whole, whole * epoch_steps)
+
+
+def _announce(config, *, models, step, steps):
+    weights = models.embedding.count_params()
+    batch = config.batch.classes_per_batch * config.batch.examples_per_class
+    print(
+        f"{config.model.backbone}: {weights:,} weights, images {models.embedding.input_shape[1:]} "
+        f"to {models.embedding.output_shape[1]} numbers, on {runtime.describe_device()}."
+    )
+    verb = f"Resuming after step {step}" if step else "Training"
+    print(f"{verb}: {steps} steps of {batch} images, loss {config.loss.name}.", flush=True)
+
+
+def _finish(config_name, *, models, files, steps):
+    """Saves the embedding model, and last of all the mark that the run is complete."""
+    with replacing(files.model) as partial:
+        models.embedding.save(partial)
+    records = workdirs.MetricsLog(files.metrics).records()
+    workdirs.write_json(
+        files.run,
+        {
+            "step": steps,
+            "config_name": config_name,
+            "image_shape": list(models.embedding.input_shape[1:]),
+            "embedding_dim": models.embedding.output_shape[1],
+            "metrics": records[-1] if records else {},
+            "versions": {
+                "python": platform.python_version(),
+                "tensorflow": tf.__version__,
+                "keras": keras.__version__,
+                "numpy": np.__version__,
+            },
+        },
+    )

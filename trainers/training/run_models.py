@@ -1,0 +1,261 @@
+"""The models of a run: the embedding model that is kept, and the model that is trained."""
+
+import dataclasses
+import functools
+import inspect
+
+import keras
+
+import circle_tf
+from circle_tf import backbones, baselines
+from trainers.cli import commands
+from trainers.distributed import runtime
+from trainers.training import optimizers
+
+__all__ = ["LOSSES", "Models", "build"]
+
+# The losses of circle_tf.baselines, and what the recipe's margin and gamma are called there.
+_PAIR_BASELINES = {
+    "unified": (baselines.UnifiedLoss, {}),
+    "contrastive": (baselines.ContrastiveLoss, {}),
+    "triplet_semihard": (functools.partial(baselines.TripletLoss, mining="semihard"), {}),
+    "triplet_hard": (functools.partial(baselines.TripletLoss, mining="hard"), {}),
+    "triplet_all": (functools.partial(baselines.TripletLoss, mining="all"), {}),
+    "lifted_structure": (baselines.LiftedStructureLoss, {}),
+    "n_pairs": (baselines.NPairsLoss, {}),
+    "multi_similarity": (baselines.MultiSimilarityLoss, {"margin": "base", "gamma": "beta"}),
+}
+_CLASS_BASELINES = {
+    "norm_face": (baselines.NormFaceLoss, {}),
+    "am_softmax": (baselines.AMSoftmaxLoss, {}),
+    "arc_face": (baselines.ArcFaceLoss, {}),
+    "proxy_anchor": (baselines.ProxyAnchorLoss, {}),
+}
+# Those that keep the head's default where the recipe has None.
+_HEAD_FIELDS = ("max_bytes", "sample_rate", "product_dtype", "fused_update")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Models:
+    """Two models that share their weights.
+
+    Args:
+        embedding: raw pixels `[B, H, W, C]` in 0..255 to unit embeddings `[B, D]` float32.
+        training: the compiled model that `fit` trains. With pair-wise losses it ends in the
+            embeddings, with class-level losses in cosines or logits `[B, num_classes]`; with the
+            head it takes the ids `[B]` as a second input and ends in losses `[B]`.
+        margin: float, of the loss, or None where it has none.
+    """
+
+    embedding: keras.Model
+    training: keras.Model
+    margin: float | None
+
+
+def build(config, *, image_shape, num_classes, steps):
+    """Builds and compiles the models of a recipe.
+
+    Args:
+        config: recipe.
+        image_shape: `(H, W, C)` of the images.
+        num_classes: int, classes to train on; used by class-level losses.
+        steps: int, length of the run in steps; shapes the learning rate.
+
+    Returns:
+        Models, with all variables made, also the optimizer's.
+
+    Raises:
+        commands.ConfigError: a name or number in the recipe that cannot be.
+
+    Example:
+        >>> from configs import digits
+        >>> models = build(digits.get_config(), image_shape=(8, 8, 1), num_classes=5, steps=10)
+        >>> models.embedding.output_shape
+        (None, 32)
+    """
+    if config.loss.memory_size and config.loss.name != "circle":
+        raise commands.ConfigError(
+            f"loss.memory_size is for the loss circle; found {config.loss.name!r}."
+        )
+    _check_head_fields(config.loss)
+    with commands.config_errors():
+        backbone = backbones.build(
+            config.model.backbone,
+            image_shape,
+            pooling=config.model.pooling,
+            weights=config.model.weights,
+        )
+        objective = _objective(config.loss.name)
+        ends = objective(
+            backbone.output, dim=config.model.embedding_dim, classes=num_classes, loss=config.loss
+        )
+    embedding = circle_tf.EmbeddingModel(backbone.input, ends.embeddings, name="embedding_model")
+    inputs = [backbone.input, *ends.more_inputs]
+    inputs = inputs if ends.more_inputs else inputs[0]
+    training = circle_tf.EmbeddingModel(inputs, ends.outputs, name="training_model")
+    with commands.config_errors():
+        training.compile(
+            optimizer=optimizers.build(config.optimizer, steps=_updates(config, steps)),
+            loss=ends.loss,
+            metrics=ends.metrics or None,  # An empty list Keras would want to build.
+            jit_compile=runtime.jit_compile(config),
+            # 0 is off; what is neither that nor a size is for compile to refuse.
+            cached_gradient_batch=config.cached_gradient_batch or None,
+            gradient_accumulation=config.gradient_accumulation,
+        )
+    return Models(embedding, training, ends.margin)
+
+
+def _check_head_fields(loss):
+    """What the head alone can do is not to be asked of another loss."""
+    if loss.name == "circle_head":
+        return
+    for name in (*_HEAD_FIELDS, "shards"):
+        if loss[name]:
+            raise commands.ConfigError(
+                f"loss.{name} is for the loss circle_head; found {loss.name!r}."
+            )
+
+
+def _updates(config, steps):
+    """Updates of the weights in so many steps; at least one, for the schedule to have an end."""
+    return max(1, steps // max(1, config.gradient_accumulation))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Ends:
+    """What a loss puts on top of the backbone's features."""
+
+    embeddings: keras.KerasTensor
+    outputs: keras.KerasTensor
+    loss: keras.losses.Loss | None
+    metrics: list
+    more_inputs: tuple = ()
+    head: keras.layers.Layer | None = None
+
+    @property
+    def margin(self):
+        """Of the loss or of the head that is the loss."""
+        return getattr(self.loss or self.head, "margin", None)
+
+
+def _objective(name):
+    """The function that puts a loss on top of features."""
+    if name not in LOSSES:
+        raise commands.ConfigError(f"loss.name must be one of {', '.join(LOSSES)}; found {name!r}.")
+    return LOSSES[name]
+
+
+def _circle(features, *, dim, classes, loss):
+    del classes
+    embeddings = circle_tf.UnitEmbedding(dim, name="embedding")(features)
+    loss = _pairwise_loss(loss)
+    monitors = circle_tf.metrics.monitors(margin=loss.margin)
+    return _Ends(embeddings, embeddings, loss, monitors)
+
+
+def _pairwise_loss(loss):
+    if not loss.memory_size:
+        if loss.memory_start_step:
+            raise commands.ConfigError("loss.memory_start_step wants a loss.memory_size above 0.")
+        return circle_tf.CircleLoss(**_given(loss))
+    return circle_tf.CrossBatchCircleLoss(
+        loss.memory_size, start_step=loss.memory_start_step, **_given(loss)
+    )
+
+
+def _class_circle(features, *, dim, classes, loss):
+    embeddings = circle_tf.UnitEmbedding(dim, name="embedding")(features)
+    cosines = circle_tf.CosineClassifier(classes, name="classes")(embeddings)
+    loss = circle_tf.ClassCircleLoss(**_given(loss))
+    monitors = circle_tf.metrics.monitors(margin=loss.margin, labels="class")
+    return _Ends(embeddings, cosines, loss, monitors)
+
+
+def _circle_head(features, *, dim, classes, loss):
+    """As `_class_circle`, in a layer that needs not hold the cosines to all classes."""
+    ids = keras.Input((), dtype="int64", name="ids")
+    embeddings = circle_tf.UnitEmbedding(dim, name="embedding")(features)
+    own = {name: loss[name] for name in _HEAD_FIELDS if loss[name] is not None}
+    head = circle_tf.CircleHead(
+        classes,
+        as_model_loss=True,
+        shards=loss.shards or None,
+        name="classes",
+        **own,
+        **_given(loss),
+    )
+    return _Ends(embeddings, head((embeddings, ids)), None, [], (ids,), head)
+
+
+def _keras_circle(features, *, dim, classes, loss):
+    """Keras' own Circle, to compare with."""
+    del classes
+    embeddings = circle_tf.UnitEmbedding(dim, name="embedding")(features)
+    hyper_parameters = _given(loss)
+    if hyper_parameters.pop("reduction", None):
+        raise commands.ConfigError("loss.reduction is not for keras_circle, which has its own.")
+    loss = keras.losses.Circle(**hyper_parameters)
+    return _Ends(embeddings, embeddings, loss, circle_tf.metrics.monitors(margin=loss.margin))
+
+
+def _cross_entropy(features, *, dim, classes, loss):
+    """A softmax classifier, to compare with: its last features are the embeddings."""
+    if _given(loss):
+        raise commands.ConfigError("cross_entropy has no margin, gamma or reduction to set.")
+    # Float32 as the other losses' logits, and not normalised: logits within -1..1 hardly train.
+    bottleneck = keras.layers.Dense(dim, dtype="float32", name="embedding")(features)
+    embeddings = keras.layers.UnitNormalization(dtype="float32", name="unit")(bottleneck)
+    logits = keras.layers.Dense(classes, dtype="float32", name="classes")(bottleneck)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return _Ends(embeddings, logits, loss, ["accuracy"])
+
+
+def _pair_baseline(features, *, dim, classes, loss):
+    del classes
+    embeddings = circle_tf.UnitEmbedding(dim, name="embedding")(features)
+    return _Ends(embeddings, embeddings, _baseline(*_PAIR_BASELINES[loss.name], loss), _monitors())
+
+
+def _class_baseline(features, *, dim, classes, loss):
+    embeddings = circle_tf.UnitEmbedding(dim, name="embedding")(features)
+    cosines = circle_tf.CosineClassifier(classes, name="classes")(embeddings)
+    return _Ends(
+        embeddings,
+        cosines,
+        _baseline(*_CLASS_BASELINES[loss.name], loss),
+        _monitors(labels="class"),
+    )
+
+
+def _monitors(**labels):
+    return circle_tf.metrics.monitors(margin=circle_tf.CircleLoss().margin, **labels)
+
+
+def _baseline(make, names, loss):
+    given = {names.get(name, name): value for name, value in _given(loss).items()}
+    unknown = set(given) - set(inspect.signature(make).parameters)
+    if unknown:
+        raise commands.ConfigError(
+            f"loss.{min(unknown)} is not for {loss.name}: leave it None. "
+            f"It takes {', '.join(inspect.signature(make).parameters)}."
+        )
+    return make(**given)
+
+
+def _given(loss):
+    """The hyper-parameters that the recipe sets; the others keep the class's defaults."""
+    names = ("margin", "gamma", "reduction")
+    return {name: loss[name] for name in names if loss[name] is not None}
+
+
+# What a recipe's `loss.name` can be, and the function that puts it on top of features.
+LOSSES = {
+    "circle": _circle,
+    "class_circle": _class_circle,
+    "circle_head": _circle_head,
+    "keras_circle": _keras_circle,
+    "cross_entropy": _cross_entropy,
+    **dict.fromkeys(_PAIR_BASELINES, _pair_baseline),
+    **dict.fromkeys(_CLASS_BASELINES, _class_baseline),
+}

@@ -1,0 +1,184 @@
+"""The files of a run: what is where in its working directory, written so that kills do no harm."""
+
+import json
+import os
+
+import ml_collections
+
+from circle_tf.utils.files import replacing
+from trainers.cli import commands
+
+__all__ = ["MetricsLog", "Workdir", "read_json", "write_json"]
+
+
+# Fields that say on what a run is trained, not what it is: it may go on elsewhere.
+_MACHINES = {"strategy", "devices", "data_service"}
+
+
+class Workdir:
+    """Paths of a run's files.
+
+    Args:
+        path: directory of the run.
+
+    Attributes:
+        path: the directory.
+        config: the recipe as it was run, JSON.
+        metrics: one JSON object per line and evaluation.
+        checkpoints: directory, to resume from.
+        model: the finished embedding model, `.keras`.
+        held_out: `.npz`, examples of unseen classes, see `trainers.training.held_out`.
+        class_weights: `.npz`, those of a class-level run.
+        run: JSON, written last: there exactly when the run is complete.
+        evaluation: JSON of `trainers.evaluate`.
+        plots: directory of PNG files.
+        tensorboard: directory of TensorBoard's events.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self.config = os.path.join(path, "config.json")
+        self.metrics = os.path.join(path, "metrics.jsonl")
+        self.checkpoints = os.path.join(path, "checkpoints")
+        self.model = os.path.join(path, "model.keras")
+        self.held_out = os.path.join(path, "held_out.npz")
+        self.class_weights = os.path.join(path, "class_weights.npz")
+        self.run = os.path.join(path, "run.json")
+        self.evaluation = os.path.join(path, "evaluation.json")
+        self.plots = os.path.join(path, "plots")
+        self.tensorboard = os.path.join(path, "tensorboard")
+
+    def check(self, config):
+        """Checks that the directory is free, or holds a run of `config`.
+
+        A run that was stopped before its first checkpoint has nothing to lose: its directory is
+        free.
+
+        Args:
+            config: recipe, ml_collections.ConfigDict.
+
+        Raises:
+            commands.ConfigError: the directory holds a run of another recipe, or is a file.
+        """
+        if os.path.exists(self.path) and not os.path.isdir(self.path):
+            raise commands.ConfigError(f"{self.path} is a file; --workdir wants a directory.")
+        if not self.is_finished and not os.path.isdir(self.checkpoints):
+            return
+        old = read_json(self.config) if os.path.exists(self.config) else {}
+        if changes := _changes(old, json.loads(config.to_json())):
+            raise commands.ConfigError(
+                f"{self.path} holds a run of another recipe:\n  " + "\n  ".join(changes) + "\n"
+                "Give another --workdir for the new recipe, or the old values to resume the run."
+            )
+
+    def claim(self, config):
+        """Makes the directory and writes the recipe down, before the first checkpoint.
+
+        Args:
+            config: recipe, ml_collections.ConfigDict.
+        """
+        os.makedirs(self.path, exist_ok=True)
+        write_json(self.config, json.loads(config.to_json()))
+
+    def recipe(self):
+        """The recipe of the run.
+
+        Returns:
+            ml_collections.ConfigDict.
+
+        Raises:
+            commands.ConfigError: there is no run.
+        """
+        if not os.path.exists(self.config):
+            raise commands.ConfigError(
+                f"There is no run in {self.path!r}: config.json is missing. Train one with "
+                f"python -m trainers.train --config=configs/glyphs.py --workdir={self.path}"
+            )
+        return ml_collections.ConfigDict(read_json(self.config)).lock()
+
+    @property
+    def suggested_base_path(self):
+        """Where to publish the run's model: `models/` and the run's name."""
+        return os.path.join("models", os.path.basename(os.path.normpath(self.path)))
+
+    @property
+    def is_finished(self):
+        """Whether the run is complete."""
+        return os.path.exists(self.run)
+
+
+class MetricsLog:
+    """`metrics.jsonl`: one JSON object per line.
+
+    Args:
+        path: the file; made with the first record.
+    """
+
+    def __init__(self, path):
+        self._path = path
+
+    def append(self, record):
+        """Adds a record, on disk when this returns.
+
+        Args:
+            record: dict with `step` (int) and JSON values.
+        """
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def truncate(self, step):
+        """Drops what lies after `step` and what is half written, to go on from a checkpoint.
+
+        Args:
+            step: int, the last step to keep.
+        """
+        kept = [record for record in self.records() if record["step"] <= step]
+        if os.path.exists(self._path):
+            _write(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def records(self):
+        """The records, oldest first; a line cut off by a kill is left out.
+
+        Returns:
+            list of dicts.
+        """
+        if not os.path.exists(self._path):
+            return []
+        with open(self._path, encoding="utf-8") as file:
+            lines = [line for line in file if line.endswith("\n")]
+        return [json.loads(line) for line in lines]
+
+
+def read_json(path):
+    """The content of a JSON file."""
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def write_json(path, content):
+    """Writes a JSON file whole or not at all.
+
+    Args:
+        path: the file.
+        content: what `json` takes.
+    """
+    _write(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _write(path, text):
+    with replacing(path) as partial, open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _changes(old, new, prefix=""):
+    """Lines `field: old -> new` of what differs between two recipes."""
+    lines = []
+    for name in sorted({*old, *new} - _MACHINES):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += _changes(before, after, f"{prefix}{name}.")
+        elif before != after:
+            lines.append(f"{prefix}{name}: the run has {before!r}, the command {after!r}")
+    return lines
