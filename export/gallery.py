@@ -8,7 +8,8 @@ The file names the model that made it: publishing it with another one is refused
 
 from absl import flags
 
-from export import console, runs
+from export.cli import console
+from export.publishing import runs
 
 
 def define_flags():
@@ -29,7 +30,7 @@ def main(argv):
     options = flags.FLAGS
     run = runs.read(options.workdir)
     console.import_tensorflow()
-    from export import gallery_sources
+    from export.publishing import gallery_sources
 
     model = runs.load_model(options.workdir)
     shape = run.image_shape or model.input_shape[1:]

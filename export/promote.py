@@ -8,7 +8,7 @@ under the label previous, for `python -m export.rollback`.
 
 from absl import flags
 
-from export import console
+from export.cli import console
 
 
 def define_flags():
@@ -24,12 +24,12 @@ def main(argv):
     """Promotes, and tells the labels."""
     del argv
     console.import_tensorflow()
-    from export import rollout
+    from export.rollout import lifecycle
 
     options = flags.FLAGS
-    config = options.models_config or rollout.default_config(options.base_path)
-    labels = rollout.promote(options.base_path, config=config, version=options.version)
-    print(rollout.report(options.base_path, labels=labels, config=config))
+    config = options.models_config or lifecycle.default_config(options.base_path)
+    labels = lifecycle.promote(options.base_path, config=config, version=options.version)
+    print(lifecycle.report(options.base_path, labels=labels, config=config))
     print(f"To go back: python -m export.rollback --base_path={options.base_path}")
 
 

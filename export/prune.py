@@ -5,7 +5,7 @@ python -m export.prune --base_path=models/glyphs --keep=3
 
 from absl import flags
 
-from export import console
+from export.cli import console
 
 
 def define_flags():
@@ -21,11 +21,11 @@ def main(argv):
     """Prunes, and tells what went and what is left."""
     del argv
     console.import_tensorflow()
-    from export import rollout, versions
+    from export.rollout import lifecycle, versions
 
     options = flags.FLAGS
-    config = options.models_config or rollout.default_config(options.base_path)
-    removed = rollout.prune(options.base_path, config=config, keep=options.keep)
+    config = options.models_config or lifecycle.default_config(options.base_path)
+    removed = lifecycle.prune(options.base_path, config=config, keep=options.keep)
     print(f"Removed {', '.join(map(str, removed)) or 'nothing'}.")
     print(f"Left: {', '.join(map(str, versions.existing(options.base_path)))}")
 

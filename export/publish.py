@@ -9,7 +9,8 @@ import os
 
 from absl import flags
 
-from export import console, runs
+from export.cli import console
+from export.publishing import runs
 
 IMAGE_TAG = "2.20.0"
 
@@ -51,15 +52,16 @@ def main(argv):
     run = runs.read(options.workdir)
     sizes = _batch_sizes(options.batch_sizes)
     console.import_tensorflow()
-    from export import publishing, rollout
+    from export.publishing import publisher
+    from export.rollout import lifecycle
 
-    config = options.models_config or rollout.default_config(options.base_path)
-    published = publishing.publish(
+    config = options.models_config or lifecycle.default_config(options.base_path)
+    published = publisher.publish(
         run,
         base_path=options.base_path,
         version=options.version,
         models_config=config if options.list else None,
-        options=publishing.Options(
+        options=publisher.Options(
             signatures=tuple(options.signatures) if options.signatures is not None else None,
             gallery=options.gallery,
             k=options.k,

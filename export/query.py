@@ -11,7 +11,7 @@ r"""Asks a server for the nearest neighbours of images.
 
 from absl import flags
 
-from export import console
+from export.cli import console
 
 
 def define_flags():
@@ -79,7 +79,7 @@ def check_flags(options):
 
 def build(served, options):
     """Builds an index; returns what to print, in lines."""
-    from export import index
+    from export.client import index
 
     made = index.build(served, options.build, batch_size=options.batch_size, progress=True)
     made.save(options.index)
@@ -92,7 +92,7 @@ def build(served, options):
 
 def ask(served, options):
     """Asks for all queries; returns what to print, in lines."""
-    from export import answers
+    from export.client import answers
 
     asked = answers.queries(options.image, held_out=options.held_out, count=options.count)
     found = answers.find(

@@ -5,7 +5,7 @@ python -m export.rollback --base_path=models/glyphs
 
 from absl import flags
 
-from export import console
+from export.cli import console
 
 
 def define_flags():
@@ -20,12 +20,12 @@ def main(argv):
     """Rolls back, and tells the labels."""
     del argv
     console.import_tensorflow()
-    from export import rollout
+    from export.rollout import lifecycle
 
     options = flags.FLAGS
-    config = options.models_config or rollout.default_config(options.base_path)
-    labels = rollout.rollback(options.base_path, config=config)
-    print(rollout.report(options.base_path, labels=labels, config=config))
+    config = options.models_config or lifecycle.default_config(options.base_path)
+    labels = lifecycle.rollback(options.base_path, config=config)
+    print(lifecycle.report(options.base_path, labels=labels, config=config))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import threading
 
 from absl import flags
 
-from export import console, versions
+from export.cli import console
+from export.rollout import versions
 
 
 def define_flags():

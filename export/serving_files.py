@@ -11,7 +11,7 @@ import os
 
 from absl import flags
 
-from export import console
+from export.cli import console
 
 
 def define_flags():
@@ -33,7 +33,7 @@ def main(argv):
     console.import_tensorflow()
     if options.check:
         return _check(options.check)
-    from export import server_config
+    from export.rollout import server_config
 
     try:
         sizes = [int(size) for size in options.batch_sizes]
@@ -60,7 +60,7 @@ def main(argv):
 
 
 def _check(paths):
-    from export import models_config, server_config
+    from export.rollout import models_config, server_config
 
     for path in paths:
         if os.path.basename(path) in server_config.KINDS:

@@ -7,7 +7,8 @@ With --workdir it is also compared with the model of that run.
 
 from absl import flags
 
-from export import console, runs
+from export.cli import console
+from export.publishing import runs
 
 
 def define_flags():
@@ -20,14 +21,14 @@ def main(argv):
     """Verifies, and tells what was found."""
     del argv
     console.import_tensorflow()
-    from export import verification
-    from export.contents import Contents
+    from export.publishing.contents import Contents
+    from export.verification import checks
 
     options = flags.FLAGS
     model = runs.load_model(options.workdir) if options.workdir else None
-    verification.read_graph(options.model)  # Is there a SavedModel?
+    checks.read_graph(options.model)  # Is there a SavedModel?
     contents = Contents.read(options.model) if model is not None else None
-    verified = verification.verify_servable(options.model, model=model, contents=contents)
+    verified = checks.verify_servable(options.model, model=model, contents=contents)
     print(f"{options.model} is fit to be served.")
     print("\n".join(f"  {line}" for line in verified.summary()))
     if model is None:

@@ -53,7 +53,7 @@ SITES = {  # Heavy or ageing: the modules that may import it, in functions only.
     "scipy": {"benchmarks.comparison", "trainers.datasets.published.cars196"},
     "sklearn": {"circle_tf.evaluation.clustering", "trainers.datasets.digits"},
     "tensorboard": {"circle_tf.plots.projector"},
-    "faiss": {"export.index"},
+    "faiss": {"export.client.index"},
     "tensorflow_addons": set(),
 }
 

@@ -6,7 +6,7 @@ import grpc
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from export import console
+from export.cli import console
 from export.server import errors
 
 __all__ = ["check", "for_model", "read"]

@@ -5,7 +5,7 @@ import os
 import grpc
 from tensorflow_serving.apis import get_model_status_pb2
 
-from export import versions
+from export.rollout import versions
 from export.server import errors
 
 __all__ = ["Model", "State", "Version", "find", "states"]

@@ -6,8 +6,9 @@ import grpc
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from export import session, warmup
+from export.publishing import warmup
 from export.server import errors, examples, inference
+from export.verification import session
 
 __all__ = ["open_version", "replay_warmup"]
 

@@ -17,7 +17,8 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from export.server import errors, json_examples, json_requests, json_responses
+from export.server import errors
+from export.server.json import formatting, parsing, tf_examples
 
 __all__ = ["application"]
 
@@ -150,9 +151,9 @@ class _Rest:
         if metadata:
             request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec)
             request.metadata_field.append("signature_def")
-            return json_responses.metadata(self._api.metadata(request))
+            return formatting.metadata(self._api.metadata(request))
         request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
-        return json_responses.status(self._api.status(request))
+        return formatting.status(self._api.status(request))
 
     def _infer(self, spec, method, body):
         answer = {"predict": self._predict, "classify": self._classify, "regress": self._regress}
@@ -168,28 +169,28 @@ class _Rest:
             self._metrics.request(spec.name, status=status)
 
     def _predict(self, spec, body):
-        document = json_requests.parse(body)
-        json_requests.fill_signature(document, spec)
+        document = parsing.parse(body)
+        parsing.fill_signature(document, spec)
         in_rows = False
 
         def make_inputs(definition):
             nonlocal in_rows
-            arrays, in_rows = json_requests.inputs(document, definition)
+            arrays, in_rows = parsing.inputs(document, definition)
             return arrays
 
         request = predict_pb2.PredictRequest(model_spec=spec)
         outputs = self._api.predict_arrays(request, make_inputs=make_inputs)
-        return (json_responses.rows if in_rows else json_responses.columns)(outputs)
+        return (formatting.rows if in_rows else formatting.columns)(outputs)
 
     def _classify(self, spec, body):
         request = classification_pb2.ClassificationRequest(model_spec=spec)
-        json_examples.fill_examples(json_requests.parse(body), request)
-        return json_responses.classifications(self._api.classify(request))
+        tf_examples.fill_examples(parsing.parse(body), request)
+        return formatting.classifications(self._api.classify(request))
 
     def _regress(self, spec, body):
         request = regression_pb2.RegressionRequest(model_spec=spec)
-        json_examples.fill_examples(json_requests.parse(body), request)
-        return json_responses.regressions(self._api.regress(request))
+        tf_examples.fill_examples(parsing.parse(body), request)
+        return formatting.regressions(self._api.regress(request))
 
 
 class _TooLarge(errors.ServingError):
@@ -217,7 +218,7 @@ def _late(seconds):
 
 def _error(error):
     status = 413 if isinstance(error, _TooLarge) else errors.http_status(error.code)
-    text = json_responses.error(error.message)
+    text = formatting.error(error.message)
     return responses.Response(text, status_code=status, media_type="application/json")
 
 

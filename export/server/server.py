@@ -6,7 +6,7 @@ import os
 
 import grpc
 
-from export import console
+from export.cli import console
 from export.server import (
     api,
     errors,

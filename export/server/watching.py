@@ -2,7 +2,7 @@
 
 import threading
 
-from export import console
+from export.cli import console
 from export.server import config as configs
 from export.server import errors
 

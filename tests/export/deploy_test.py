@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from export import publish, server_config
+from export import publish
+from export.rollout import server_config
 
 FOLDER = pathlib.Path(publish.__file__).parent / "deploy"
 SERVERS = ["Dockerfile", "serving.yaml", "serving-gpu.yaml"]

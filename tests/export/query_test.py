@@ -9,7 +9,10 @@ from PIL import Image
 
 from circle_tf.serving import gallery as galleries
 from circle_tf.serving import servable
-from export import answers, client, console, probes, server
+from export import server
+from export.cli import console
+from export.client import answers, client
+from export.verification import probes
 from tests import saved_models
 
 IMAGES = saved_models.IMAGES

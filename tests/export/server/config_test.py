@@ -2,7 +2,7 @@
 
 import pytest
 
-from export import console
+from export.cli import console
 from export.server import config, errors
 
 MODEL = 'config { name: "m" base_path: "/m" model_platform: "tensorflow" }'

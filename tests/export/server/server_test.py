@@ -21,8 +21,11 @@ from tensorflow_serving.apis import (
     prediction_log_pb2,
 )
 
-from export import console, server, session, warmup
+from export import server
+from export.cli import console
+from export.publishing import warmup
 from export.server import opening
+from export.verification import session
 from tests import saved_models, served_models
 from tests import serving_calls as calls
 from tests.serving_calls import TIMEOUT

@@ -1,0 +1,8 @@
+"""A client of TF Serving, by gRPC or by REST, and an index of embeddings to search in.
+
+It knows nothing of the models' code: it imports no TensorFlow, no Keras, and no circle_tf.
+"""
+
+from export.client.client import Answer, Client, ServerError, connect, is_rest, signature
+
+__all__ = ["Answer", "Client", "ServerError", "connect", "is_rest", "signature"]

@@ -1,0 +1,183 @@
+"""Queries of `export.query`, and what is found for them."""
+
+import dataclasses
+import os
+import zipfile
+
+import numpy as np
+
+from export.cli import console
+from export.client import client, contact_sheet, image_files
+from export.client import index as indexes
+
+__all__ = ["Found", "Queries", "find", "queries", "table"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Queries:
+    """Images to ask about.
+
+    Args:
+        images: list of paths, or pixels `[Q, H, W, C]` uint8.
+        names: list of str, what to call them.
+        known: dict of id to pixels, of the examples whose names begin with their class and a
+            slash; empty where classes are not known.
+    """
+
+    images: list | np.ndarray
+    names: list
+    known: dict
+
+    def is_right(self, query, found):
+        """Whether an id is of the query's class; None where that is not known."""
+        if not self.known:
+            return None
+        return str(found).rpartition("/")[0] == self.names[query].rpartition("/")[0]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
+    """Neighbours of each query, the nearest first.
+
+    Args:
+        ids: list of lists of str.
+        scores: list of lists of float, cosines.
+        folder: where the images are that ids name; "" if that is not known.
+    """
+
+    ids: list
+    scores: list
+    folder: str
+
+    def draw(self, path, asked, *, folder=None):
+        """Draws queries and neighbours.
+
+        Args:
+            path: file to write, `.png`.
+            asked: Queries.
+            folder: where the images are that ids name, if not where they were.
+        """
+        rows = []
+        for query, (ids, scores) in enumerate(zip(self.ids, self.scores, strict=True)):
+            row = [(asked.images[query], asked.names[query], None)]
+            for name, score in zip(ids, scores, strict=True):
+                picture = self._picture(name, asked, folder or self.folder)
+                row.append((picture, f"{score:.3f}\n{name}", asked.is_right(query, name)))
+            rows.append(row)
+        contact_sheet.save(path, rows)
+
+    def _picture(self, name, asked, folder):
+        path = os.path.join(folder, name) if folder else None
+        return path if path and os.path.isfile(path) else asked.known.get(name)
+
+
+def queries(images, *, held_out=None, count=5):
+    """What to ask about.
+
+    Args:
+        images: list of files and folders.
+        held_out: a run's held_out.npz to take examples from instead, or None.
+        count: int, how many examples to take, evenly spread.
+
+    Returns:
+        Queries.
+
+    Raises:
+        console.ExportError: there are no images, or the file is broken.
+        FileNotFoundError: there is no such file.
+    """
+    if held_out is not None:
+        return _held_out(held_out, count)
+    paths = []
+    for path in images:
+        if os.path.isdir(path):
+            paths += [os.path.join(path, name) for name in image_files.inside(path)]
+        elif os.path.isfile(path):
+            paths.append(path)
+        else:
+            raise console.ExportError(f"There is no file or folder {path!r}.")
+    return Queries(paths, paths, {})
+
+
+def _held_out(path, count):
+    try:
+        with np.load(path) as found:
+            images = found["images"]
+            classes = found["class_names"][found["labels"]]
+    except (KeyError, ValueError, zipfile.BadZipFile, IndexError) as error:
+        raise console.ExportError(f"{path} is broken ({error}): train the run again.") from error
+    names = [f"{name}/{number}" for number, name in enumerate(classes)]  # As export.gallery has it.
+    rows = np.unique(np.linspace(0, len(names) - 1, min(count, len(names))).astype(int))
+    known = dict(zip(names, images, strict=True))
+    return Queries(images[rows], [names[row] for row in rows], known)
+
+
+def find(served, asked, *, k, index=None, backend="exact", batch_size=32):
+    """Asks the server, or an index through its embeddings.
+
+    Args:
+        served: client.Client.
+        asked: Queries.
+        k: int, neighbours of each; of the model's gallery at most what it was published with.
+        index: file of an index, or None for the model's gallery.
+        backend: what searches the index.
+        batch_size: int, images a call.
+
+    Returns:
+        Found. An example that is in the gallery itself is not its own neighbour.
+
+    Raises:
+        console.ExportError: another model made the index, or the model has no gallery.
+        client.ServerError: a request was refused or not answered.
+    """
+    folder, options = "", {"batch_size": batch_size, "progress": True}
+    if index is None:
+        _check_has_gallery(served, asked)
+        ids, scores = served.search(asked.images, **options)
+    else:
+        found = indexes.Index.load(index)
+        found.check(served)
+        folder, most = found.folder, min(k + bool(asked.known), len(found))
+        embeddings = served.embed(asked.images, **options)
+        ids, scores = found.search(embeddings, k=most, backend=backend)
+    pairs = [
+        [pair for pair in zip(map(str, row), map(float, values), strict=True) if pair[0] != name][
+            :k
+        ]
+        for name, row, values in zip(asked.names, ids, scores, strict=True)
+    ]
+    return Found(
+        [[n for n, _ in row] for row in pairs], [[s for _, s in row] for row in pairs], folder
+    )
+
+
+def _check_has_gallery(served, asked):
+    wanted = client.signature(asked.images, searches=True)[1]
+    if wanted not in served.signatures():
+        raise console.ExportError(
+            f"{served.model!r} has no signature {wanted}: it was published without a gallery. "
+            "Publish it with --gallery, or search an index of your own: --build and --index."
+        )
+
+
+def table(asked, found):
+    """Lines for a terminal.
+
+    Args:
+        asked: Queries.
+        found: Found.
+
+    Returns:
+        list of str.
+    """
+    lines, right = [], []
+    for query, (ids, scores) in enumerate(zip(found.ids, found.scores, strict=True)):
+        lines.append(asked.names[query])
+        for rank, (name, score) in enumerate(zip(ids, scores, strict=True), 1):
+            is_right = asked.is_right(query, name)
+            mark = {None: "", True: "  same class", False: ""}[is_right]
+            lines.append(f"  {rank:>3}  {score:7.4f}  {name}{mark}")
+            right += [is_right] if rank == 1 else []
+    if asked.known:
+        lines.append(f"The nearest is of the same class for {sum(right)} of {len(right)}.")
+    return lines

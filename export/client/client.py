@@ -1,0 +1,229 @@
+"""A client of TF Serving, by gRPC or by REST, that knows nothing of the models' code.
+
+    with client.connect("localhost:8500", model="glyphs") as served:
+        embeddings = served.embed(["a.png", "b.png"])
+
+It needs neither the library nor the training code; gRPC needs tensorflow-serving-api, REST needs
+requests only.
+"""
+
+import random
+import time
+
+import numpy as np
+import tqdm
+
+from export.cli import console
+from export.client import transports
+from export.client.transports import Answer, ServerError
+
+__all__ = ["Answer", "Client", "ServerError", "connect", "is_rest", "signature"]
+
+_RETRIED = "UNAVAILABLE"  # The only status that says that the request was not worked on.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+
+
+def is_rest(target):
+    """Whether a target is a URL, for REST, and not host:port, for gRPC.
+
+    Example:
+        >>> is_rest("http://localhost:8501"), is_rest("localhost:8500")
+        (True, False)
+    """
+    return target.startswith(("http://", "https://"))
+
+
+def connect(target, *, model, version=None, label=None, timeout=10.0, attempts=4):
+    """Prepares to ask a server; nothing is sent yet.
+
+    Args:
+        target: `host:port` for gRPC, `http://host:port` for REST.
+        model: its name on the server.
+        version: int; None for the latest, or for that of `label`.
+        label: str such as `stable`; None for none.
+        timeout: float, seconds a call may take, attempts and pauses between them together.
+        attempts: int >= 1, how often a call is made if the server is UNAVAILABLE. No other error
+            is tried again, for another attempt would end in the same way or do the work twice.
+
+    Returns:
+        Client, a context manager.
+
+    Raises:
+        console.ExportError: options that contradict each other.
+    """
+    if version is not None and label is not None:
+        raise console.ExportError(
+            f"Give a version or a label, not both; found {version} and {label!r}."
+        )
+    if not timeout > 0 or attempts < 1:
+        raise console.ExportError(
+            f"timeout must be above 0 and attempts 1 or more; found {timeout} and {attempts}."
+        )
+    kind = transports.Rest if is_rest(target) else transports.Grpc
+    transport = kind(target, model=model, version=version, label=label)
+    return Client(transport, timeout=timeout, attempts=attempts)
+
+
+class Client:
+    """Asks one model of one server. Made by `connect`; use as a context manager, or `close` it.
+
+    Args:
+        transport: `transports.Grpc` or `transports.Rest`.
+        timeout: float, seconds a call may take.
+        attempts: int, how often a call is made if the server is UNAVAILABLE.
+    """
+
+    def __init__(self, transport, *, timeout, attempts):
+        self._transport = transport
+        self._timeout = timeout
+        self._attempts = attempts
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Closes the connection."""
+        self._transport.close()
+
+    @property
+    def model(self):
+        """Name of the model."""
+        return self._transport.model
+
+    def predict(self, inputs, *, signature="serving_default"):
+        """Runs a signature.
+
+        Args:
+            inputs: dict of name to array; strings as bytes.
+            signature: its name.
+
+        Returns:
+            Answer.
+
+        Raises:
+            ServerError: it was refused, or there was no answer in time.
+        """
+        arrays = {name: np.asarray(value) for name, value in inputs.items()}
+        return self._retried(lambda left: self._transport.predict(arrays, signature, timeout=left))
+
+    def signatures(self):
+        """What the model can be asked.
+
+        Returns:
+            dict of signature to dict of input name to shape, a tuple with -1 for any size.
+
+        Raises:
+            ServerError: there is no such model, or no answer in time.
+        """
+        return self._retried(lambda left: self._transport.signatures(timeout=left))
+
+    def embed(self, images, *, batch_size=32, progress=False):
+        """Embeds images, in batches.
+
+        Args:
+            images: sequence of paths of image files, which are sent as they are and decoded by
+                the server; or pixels `[N, H, W, C]`, 0..255.
+            batch_size: int, images a call.
+            progress: whether to show a progress bar on a terminal.
+
+        Returns:
+            `[N, D]` float32.
+
+        Raises:
+            ServerError: an image was refused, and which; or there was no answer in time.
+            console.ExportError: there are no images.
+            OSError: a file cannot be read.
+        """
+        return self.map(images, "embeddings", batch_size=batch_size, progress=progress)[0]
+
+    def search(self, images, *, batch_size=32, progress=False):
+        """Asks for the nearest of the gallery that the model holds.
+
+        Args:
+            images: as for `embed`.
+            batch_size: int, images a call.
+            progress: whether to show a progress bar on a terminal.
+
+        Returns:
+            `(ids, scores)`: `[N, k]` str or int, and `[N, k]` float32 cosines, the nearest first.
+
+        Raises:
+            ServerError: as `embed`, or the model has no gallery.
+        """
+        kinds = ("ids", "scores")
+        ids, scores = self.map(images, *kinds, batch_size=batch_size, progress=progress)
+        return (np.char.decode(ids.astype(bytes), "utf-8") if ids.dtype == object else ids), scores
+
+    def map(self, images, *outputs, batch_size, progress=False):
+        """Outputs of all images, by the signature that has them; see `embed` and `search`."""
+        if len(images) == 0:
+            raise console.ExportError("There are no images to ask about.")
+        name, chosen = signature(images, searches="ids" in outputs)
+        starts = range(0, len(images), batch_size)
+        bar = tqdm.tqdm(total=len(images), unit=" images", disable=None if progress else True)
+        found = []
+        with bar:
+            for batch in (images[start : start + batch_size] for start in starts):
+                found.append(self._ask(batch, name, chosen, outputs))
+                bar.update(len(batch))
+        return [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
+
+    def _ask(self, batch, name, signature, outputs):
+        try:
+            answer = self.predict({name: _contents(batch)}, signature=signature)
+        except ServerError as error:
+            if error.code == "INVALID_ARGUMENT" and not isinstance(batch, np.ndarray):
+                self._find_culprit(batch, name, signature)
+            raise
+        return [answer.outputs[output] for output in outputs]
+
+    def _find_culprit(self, batch, name, signature):
+        """Asks for each file alone: of a batch the server does not say which one is bad."""
+        for path in batch:
+            try:
+                self.predict({name: _contents([path])}, signature=signature)
+            except ServerError as error:
+                reason = error.message.strip().partition("\n")[0]
+                raise ServerError(error.code, f"{path}: {reason}") from error
+
+    def _retried(self, ask):
+        """`ask(seconds left)`, again with pauses while the server is UNAVAILABLE."""
+        end = time.monotonic() + self._timeout
+        for attempt in range(1, self._attempts + 1):
+            try:
+                return ask(max(end - time.monotonic(), 1e-3))
+            except ServerError as error:
+                # Full jitter: clients that fail together do not come back together.
+                pause = random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))
+                late = time.monotonic() + pause >= end
+                if error.code != _RETRIED or attempt == self._attempts or late:
+                    raise
+            time.sleep(pause)
+
+
+def signature(images, *, searches):
+    """Which signature to ask for images.
+
+    Args:
+        images: paths, or pixels.
+        searches: whether to search the model's gallery, and not to embed.
+
+    Returns:
+        `(input, signature)`, their names.
+    """
+    if isinstance(images, np.ndarray):
+        return "images", "search_image" if searches else "serving_default"
+    return "image_bytes", "search_bytes" if searches else "serving_bytes"
+
+
+def _contents(batch):
+    if isinstance(batch, np.ndarray):
+        return batch.astype(np.float32)
+    contents = np.empty(len(batch), object)
+    for row, path in enumerate(batch):
+        with open(path, "rb") as stream:
+            contents[row] = stream.read()
+    return contents

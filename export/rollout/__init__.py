@@ -1,0 +1,1 @@
+"""Which versions are served, under which labels, and TF Serving's own files."""

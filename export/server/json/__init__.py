@@ -1,0 +1,1 @@
+"""JSON as TF Serving reads and writes it."""

@@ -1,0 +1,240 @@
+"""Labels move as promised, whatever else runs and whenever it is killed."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from export.cli import console
+from export.rollout import lifecycle, models_config, versions
+
+
+@pytest.fixture
+def base_path(tmp_path):
+    for version in range(1, 7):
+        (tmp_path / "tiny" / str(version)).mkdir(parents=True)
+    return str(tmp_path / "tiny")
+
+
+@pytest.fixture
+def config(base_path):
+    return lifecycle.default_config(base_path)
+
+
+def _labels(config):
+    return dict(models_config.load(config).model_config_list.config[0].version_labels)
+
+
+def test_canary_promote_rollback(base_path, config):
+    assert lifecycle.add(base_path, version=1, config=config) == {"stable": 1}
+    assert lifecycle.add(base_path, version=2, config=config) == {"stable": 1, "canary": 2}
+    with pytest.raises(console.ExportError, match="canary of tiny is version 2, not 3"):
+        lifecycle.promote(base_path, config=config, version=3)
+    assert lifecycle.promote(base_path, config=config) == {"stable": 2, "previous": 1}
+    assert _labels(config) == {"stable": 2, "previous": 1}
+    lifecycle.add(base_path, version=3, config=config)
+    # First the canary goes, then the promotion is taken back.
+    assert lifecycle.rollback(base_path, config=config) == {"stable": 2, "previous": 1}
+    assert lifecycle.rollback(base_path, config=config) == {"stable": 1}
+    with pytest.raises(console.ExportError, match="neither a canary to drop nor a previous"):
+        lifecycle.rollback(base_path, config=config)
+    with pytest.raises(console.ExportError, match="no canary to promote.*stable 1"):
+        lifecycle.promote(base_path, config=config)
+
+
+def test_the_file_is_tf_servings_own(base_path, config):
+    lifecycle.add(base_path, version=3, config=config)
+    lifecycle.add(base_path, version=4, config=config)
+    parsed = model_server_config_pb2.ModelServerConfig()
+    with open(config) as file:
+        text_format.Parse(file.read(), parsed)
+    (entry,) = parsed.model_config_list.config
+    assert (entry.name, entry.base_path, entry.model_platform) == ("tiny", base_path, "tensorflow")
+    assert list(entry.model_version_policy.specific.versions) == [3, 4]
+    assert dict(entry.version_labels) == {"stable": 3, "canary": 4}
+
+
+def test_other_models_in_the_file_stay(base_path, config, tmp_path):
+    (tmp_path / "other" / "1").mkdir(parents=True)
+    lifecycle.add(str(tmp_path / "other"), version=1, config=config)
+    lifecycle.add(base_path, version=1, config=config)
+    assert [entry.name for entry in models_config.load(config).model_config_list.config] == [
+        "other",
+        "tiny",
+    ]
+
+
+def test_prune_keeps_the_newest_and_what_is_served(base_path, config):
+    lifecycle.add(base_path, version=1, config=config)
+    lifecycle.add(base_path, version=3, config=config)
+    assert lifecycle.prune(base_path, config=config, keep=2) == [2, 4]
+    assert versions.existing(base_path) == [1, 3, 5, 6]
+    assert lifecycle.prune(base_path, config=config, keep=1) == [5]
+    with pytest.raises(console.ExportError, match="1 or more"):
+        lifecycle.prune(base_path, config=config, keep=0)
+    assert not [name for name in os.listdir(base_path) if name.startswith(".tmp")]
+
+
+def test_prune_wants_to_know_what_is_served(base_path, config, tmp_path):
+    for change in (lifecycle.promote, lifecycle.rollback):
+        with pytest.raises(console.ExportError, match="There is no .*publish writes it"):
+            change(base_path, config=str(tmp_path / "none" / "models.config"))
+    assert os.listdir(tmp_path) == ["tiny"]
+    with pytest.raises(console.ExportError, match="There is no .*publish writes it"):
+        lifecycle.prune(base_path, config=config, keep=1)
+    (tmp_path / "other" / "1").mkdir(parents=True)
+    lifecycle.add(str(tmp_path / "other"), version=1, config=config)
+    with pytest.raises(console.ExportError, match="does not list tiny"):
+        lifecycle.prune(base_path, config=config, keep=1)
+    assert len(versions.existing(base_path)) == 6
+
+
+def test_a_model_of_the_same_name_elsewhere_is_not_touched(base_path, config, tmp_path):
+    lifecycle.add(base_path, version=1, config=config)
+    (tmp_path / "b" / "tiny" / "1").mkdir(parents=True)
+    with pytest.raises(console.ExportError, match="lists tiny at"):
+        lifecycle.add(str(tmp_path / "b" / "tiny"), version=1, config=config)
+
+
+def test_a_version_that_is_not_there_is_not_listed(base_path, config):
+    lifecycle.add(base_path, version=1, config=config)
+    with pytest.raises(console.ExportError, match="left as it is: .*version 9 is not in"):
+        lifecycle.add(base_path, version=9, config=config)
+    assert _labels(config) == {"stable": 1}
+
+
+GOOD = """
+model_config_list { config { name: "m" base_path: "/m" model_platform: "tensorflow"
+  model_version_policy { specific { versions: 1 versions: 2 } }
+  version_labels { key: "stable" value: 1 } } }
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("base_path", "basepath", 'no field named "basepath"'),
+        ("versions: 2", "versions: two", "two"),
+        ('"/m"', '"m"', "'m' is not an absolute path"),
+        ("value: 1", "value: 3", r"label stable is on version 3, which is not among \[1, 2\]"),
+        ("versions: 2", "versions: 1", "listed twice"),
+        ("specific { versions: 1 versions: 2 }", "latest { num_versions: 2 }", "must list specif"),
+        ('platform: "tensorflow"', 'platform: "pytorch"', "found 'pytorch'"),
+        ('name: "m"', "", "has no name"),
+        (GOOD, "", "lists no model"),
+        ("} } }\n", '} } config { name: "m" } }\n', "model m is listed twice"),
+    ],
+)
+def test_lint(tmp_path, old, new, message):
+    path = tmp_path / "models.config"
+    path.write_text(GOOD)
+    assert models_config.lint(models_config.read(str(path)), look=False) == []
+    path.write_text(GOOD.replace(old, new))
+    with pytest.raises(console.ExportError, match=message):
+        models_config.load(str(path))
+
+
+def test_versions_that_are_gone_are_found(tmp_path):
+    (tmp_path / "models.config").write_text(GOOD)
+    with pytest.raises(console.ExportError, match="version 1 is not in /m"):
+        models_config.load(str(tmp_path / "models.config"))
+
+
+def _add_and_promote(base_path, config, barrier):
+    barrier.wait()
+    for _ in range(5):
+        with versions.exclusive(base_path, tell=lambda line: None):
+            version = versions.choose(base_path)
+            os.mkdir(os.path.join(base_path, str(version)))
+            lifecycle.add(base_path, version=version, config=config, tell=lambda line: None)
+        try:
+            lifecycle.promote(base_path, config=config, tell=lambda line: None)
+        except console.ExportError:
+            pass  # Another process has promoted it.
+        lifecycle.prune(base_path, config=config, keep=2, tell=lambda line: None)
+
+
+def test_processes_at_once_lose_nothing(base_path, config):
+    lifecycle.add(base_path, version=6, config=config)
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(4)
+    workers = [
+        context.Process(target=_add_and_promote, args=(base_path, config, barrier))
+        for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers):
+        models_config.read(config)  # Whole at any moment.
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    existing = versions.existing(base_path)
+    assert existing[-1] == 26
+    assert set(_labels(config).values()) <= set(existing)
+
+
+_SLOW = """
+import sys, time
+from export.rollout import models_config
+with models_config.changing(sys.argv[1], tell=print) as config:
+    config.Clear()
+    print("changing", flush=True)
+    time.sleep(60)
+"""
+
+
+# Slow: a process that imports TensorFlow.
+@pytest.mark.slow
+def test_killed_in_the_middle_the_file_is_the_old_one_and_the_lock_is_free(base_path, config):
+    lifecycle.add(base_path, version=1, config=config)
+    command = [sys.executable, "-c", _SLOW, config]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout.readline() == b"changing\n"
+        process.send_signal(signal.SIGKILL)
+    start = time.monotonic()
+    assert lifecycle.add(base_path, version=2, config=config) == {"stable": 1, "canary": 2}
+    assert time.monotonic() - start < 30
+
+
+def _command(module, *options):
+    """What a command has printed; it must go well and have no complaints."""
+    words = [sys.executable, "-m", f"export.{module}", *options]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+# Slow: six processes that import TensorFlow.
+@pytest.mark.slow
+def test_the_commands_move_labels_and_remove_versions(base_path, config):
+    for version in (1, 2):
+        lifecycle.add(base_path, version=version, config=config)
+    option = f"--base_path={base_path}"
+    _command("promote", option, "--version=2")
+    assert _labels(config) == {"stable": 2, "previous": 1}
+    words = [sys.executable, "-m", "export.promote", option]
+    again = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 1 and "Traceback" not in again.stderr
+    assert "no canary to promote" in again.stderr
+    _command("rollback", option)
+    assert _labels(config) == {"stable": 1}
+    assert "Left: 1, 6" in _command("prune", option, "--keep=1")  # One has a label.
+    assert versions.existing(base_path) == [1, 6]
+
+
+# Slow: two processes that import TensorFlow.
+@pytest.mark.slow
+def test_the_command_writes_and_checks_serving_files(base_path, config):
+    lifecycle.add(base_path, version=1, config=config)
+    folder = os.path.dirname(config)
+    _command("serving_files", f"--output={folder}", "--batch_sizes=1,4")
+    files = [config, os.path.join(folder, "batching.config")]
+    checked = _command("serving_files", f"--check={','.join(files)}")
+    assert checked == "".join(f"{file} is right.\n" for file in files)
