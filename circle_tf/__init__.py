@@ -8,88 +8,90 @@ come from. See Sun et al., "Circle Loss: A Unified Perspective of Pair Similarit
 CVPR 2020.
 """
 
-from circle_tf import addons, backbones, baselines, callbacks, metrics, plots, records, retrieval
-from circle_tf.callbacks.diagnostics import DiagnosticsCallback
-from circle_tf.callbacks.retrieval_callback import RetrievalCallback
-from circle_tf.data.records import RecordFiles
-from circle_tf.data.sampling import PKSampler, pk_dataset
-from circle_tf.evaluation.clustering import normalized_mutual_information
-from circle_tf.evaluation.identification import (
-    detection_and_identification_rate,
-    distractor_identification,
-)
-from circle_tf.evaluation.reidentification import cmc, reidentification_report
-from circle_tf.evaluation.reranking import k_reciprocal_distances
-from circle_tf.evaluation.retrieval import (
-    mean_average_precision_at_r,
-    nearest_neighbours,
-    precision_at_1,
-    r_precision,
-    recall_at_k,
-    retrieval_report,
-)
-from circle_tf.evaluation.templates import template_embeddings, template_report
-from circle_tf.evaluation.verification import (
-    flip_test_embeddings,
-    k_fold_accuracy,
-    pair_similarities,
-    tar_at_far,
-    verification_report,
-)
-from circle_tf.layers.heads import CircleHead
-from circle_tf.layers.layers import CosineClassifier, PairwiseCircle, UnitEmbedding
-from circle_tf.layers.memory import CrossBatchCircleLoss, CrossBatchMemory
-from circle_tf.losses.circle import circle_loss
-from circle_tf.losses.circle_losses import CircleLoss, ClassCircleLoss
-from circle_tf.serving.gallery import Gallery
-from circle_tf.serving.servable import save_servable
-from circle_tf.training.model import EmbeddingModel
+import importlib
+import sys
+
+import wrapt
+
 from circle_tf.version import __version__
 
-__all__ = [
-    "CircleHead",
-    "CircleLoss",
-    "ClassCircleLoss",
-    "CosineClassifier",
-    "CrossBatchCircleLoss",
-    "CrossBatchMemory",
-    "DiagnosticsCallback",
-    "EmbeddingModel",
-    "Gallery",
-    "PKSampler",
-    "PairwiseCircle",
-    "RecordFiles",
-    "RetrievalCallback",
-    "UnitEmbedding",
-    "__version__",
+# Public name: the room that exports it. Rooms are imported when they are asked for (PEP 562), so
+# that neither the version nor what commands do before TensorFlow's start costs its import.
+_ROOM_OF = {
+    "CircleHead": "layers",
+    "CircleLoss": "losses",
+    "ClassCircleLoss": "losses",
+    "CosineClassifier": "layers",
+    "CrossBatchCircleLoss": "layers",
+    "CrossBatchMemory": "layers",
+    "DiagnosticsCallback": "callbacks",
+    "EmbeddingModel": "training",
+    "Gallery": "serving",
+    "PKSampler": "data",
+    "PairwiseCircle": "layers",
+    "RecordFiles": "data",
+    "RetrievalCallback": "callbacks",
+    "UnitEmbedding": "layers",
+    "circle_loss": "losses",
+    "cmc": "evaluation",
+    "detection_and_identification_rate": "evaluation",
+    "distractor_identification": "evaluation",
+    "flip_test_embeddings": "evaluation",
+    "k_fold_accuracy": "evaluation",
+    "k_reciprocal_distances": "evaluation",
+    "mean_average_precision_at_r": "evaluation",
+    "nearest_neighbours": "evaluation",
+    "normalized_mutual_information": "evaluation",
+    "pair_similarities": "evaluation",
+    "pk_dataset": "data",
+    "precision_at_1": "evaluation",
+    "r_precision": "evaluation",
+    "recall_at_k": "evaluation",
+    "reidentification_report": "evaluation",
+    "retrieval_report": "evaluation",
+    "save_servable": "serving",
+    "tar_at_far": "evaluation",
+    "template_embeddings": "evaluation",
+    "template_report": "evaluation",
+    "verification_report": "evaluation",
+}
+_MODULES = (
     "addons",
     "backbones",
     "baselines",
     "callbacks",
-    "circle_loss",
-    "cmc",
-    "detection_and_identification_rate",
-    "distractor_identification",
-    "flip_test_embeddings",
-    "k_fold_accuracy",
-    "k_reciprocal_distances",
-    "mean_average_precision_at_r",
     "metrics",
-    "nearest_neighbours",
-    "normalized_mutual_information",
-    "pair_similarities",
-    "pk_dataset",
     "plots",
-    "precision_at_1",
-    "r_precision",
-    "recall_at_k",
     "records",
-    "reidentification_report",
     "retrieval",
-    "retrieval_report",
-    "save_servable",
-    "tar_at_far",
-    "template_embeddings",
-    "template_report",
-    "verification_report",
-]
+)
+_WITHOUT_KERAS = {"utils", "version"}
+
+__all__ = ["__version__", *_MODULES, *_ROOM_OF]
+
+
+def __getattr__(name):
+    if name not in __all__:
+        raise AttributeError(f"module 'circle_tf' has no attribute {name!r}")
+    importlib.import_module("keras")  # First, so that no room is half imported when all are.
+    _import_rooms()
+    room = sys.modules[f"circle_tf.{_ROOM_OF.get(name, name)}"]
+    return globals().setdefault(name, getattr(room, name) if name in _ROOM_OF else room)
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
+
+
+def _import_rooms():
+    for room in sorted({*_MODULES, *_ROOM_OF.values()}):
+        importlib.import_module(f"circle_tf.{room}")
+
+
+# A `.keras` file loads after `import circle_tf` alone, before or after `import keras`: our classes
+# register as soon as there is a Keras to register with.
+@wrapt.when_imported("keras")
+def _register(_keras):
+    ours = (name.split(".")[1] for name in sys.modules if name.startswith("circle_tf."))
+    if set(ours) <= _WITHOUT_KERAS:  # Else a room is being imported by its path.
+        _import_rooms()

@@ -155,7 +155,7 @@ def test_rooms_import_only_those_below_them(room):
 
 def test_there_are_no_cycles():
     order = list(graphlib.TopologicalSorter({name: _ours(name) for name in MODULES}).static_order())
-    assert order.index("circle_tf.ops.numerics") < order.index("circle_tf.__init__")
+    assert order.index("circle_tf.ops.numerics") < order.index("circle_tf.losses.circle")
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -167,7 +167,7 @@ def test_packages_import_only_those_below_them(package):
 def test_the_library_needs_tensorflow_keras_and_numpy_only():
     imports = {entry for name in _modules_of("circle_tf") for entry in MODULES[name]}
     eager = {entry.package for entry in imports if entry.eager} - set(sys.stdlib_module_names)
-    assert eager == {"circle_tf", "keras", "numpy", "tensorflow"}
+    assert eager == {"circle_tf", "keras", "numpy", "tensorflow", "wrapt"}
 
 
 def test_pytorch_stays_in_the_scripts_of_the_peers():
@@ -223,6 +223,25 @@ assert can_still_set(1)
 tf.constant(1)
 assert not can_still_set(2)
 """
+
+
+_LAZY = """
+import sys
+import circle_tf
+assert circle_tf.__version__ and "EmbeddingModel" in dir(circle_tf)
+assert not {"keras", "numpy", "tensorflow"} & sys.modules.keys()
+import keras
+assert "circle_tf>EmbeddingModel" in keras.saving.get_custom_objects()
+for name in circle_tf.__all__:
+    assert getattr(circle_tf, name) is not None
+assert not hasattr(circle_tf, "no_such_name")
+"""
+
+
+def test_the_library_is_imported_when_it_is_needed_and_registers_with_keras():
+    command = [sys.executable, "-c", _LAZY]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def test_import_has_no_side_effects():
