@@ -36,7 +36,7 @@ class Part(NamedTuple):
         return tf.cast(self.number, tf.int64) * self.rows
 
     @property
-    def live(self):
+    def mask(self):
         """None, or bool `[rows]`: which are rows of the matrix, where some only fill it up."""
         if self.rows * self.parts == self.whole:
             return None

@@ -2,7 +2,43 @@
 
 import tensorflow as tf
 
-__all__ = ["sampled_classes", "size_of"]
+__all__ = ["ClassSampler", "sampled_classes", "size_of"]
+
+
+class ClassSampler:
+    """Draws the classes of each training step, anew and the same on all replicas.
+
+    Args:
+        rate: float above 0, at most 1, share of the classes.
+        seed: int.
+        steps_seen: integer variable, the steps drawn so far, saved with the model.
+    """
+
+    def __init__(self, rate, seed, steps_seen):
+        self._rate, self._seed, self._steps_seen = rate, seed, steps_seen
+
+    def draw(self, ids, everyone, part):
+        """The classes of the next step.
+
+        Args:
+            ids: int64 `[B]`, own classes counted from the first of `part`.
+            everyone: int64 `[N]`, the same for the global batch.
+            part: `sharded_variable.Part`, the classes that this replica holds.
+
+        Returns:
+            `(rows int64 [S], places int64 [B], mask bool [S])`: classes of the part, where in them
+            each own class stands (-1: in another part), and which of them count.
+        """
+        step = tf.convert_to_tensor(self._steps_seen)
+        size = size_of(part.rows, self._rate)
+        rows, mask, first = sampled_classes(
+            everyone, part.rows, size=size, seed=self._seed, step=step, part=part.number
+        )
+        self._steps_seen.assign(step + 1)
+        if part.mask is not None:
+            mask &= tf.gather(part.mask, rows)
+        places = tf.cast(tf.gather(first, tf.clip_by_value(ids, 0, part.rows - 1)), tf.int64)
+        return rows, tf.where((ids >= 0) & (ids < part.rows), places, -1), mask
 
 
 def size_of(num_classes, rate):
@@ -38,13 +74,13 @@ def sampled_classes(ids, num_classes, *, size, seed, step, part=0):
             they draw what `size` times their number draws from all.
 
     Returns:
-        `(rows int64 [N + size], live bool [N + size], first int32 [C])`: classes, which of them
+        `(rows int64 [N + size], mask bool [N + size], first int32 [C])`: classes, which of them
         stand there for the first time, and where each class does so (`N + size` if nowhere).
 
     Example:
-        >>> rows, live, first = sampled_classes(
+        >>> rows, mask, first = sampled_classes(
         ...     tf.constant([3, 3], tf.int64), 4, size=4, seed=0, step=0)
-        >>> rows.numpy().tolist(), live.numpy().tolist(), first.numpy().tolist()
+        >>> rows.numpy().tolist(), mask.numpy().tolist(), first.numpy().tolist()
         ([3, 3, 0, 1, 2, 3], [True, False, True, True, True, False], [2, 3, 4, 0])
 
     References:

@@ -1,15 +1,13 @@
 """The class-level head: class weights and loss in one layer."""
 
-import functools
 import numbers
 
 import keras
 import tensorflow as tf
 
 from circle_tf import compat
-from circle_tf.distribute import compilation, global_batch, replicas
-from circle_tf.distribute import sharded_variable as sharding
-from circle_tf.layers import class_sampling, class_updates, layers, sharded_classes
+from circle_tf.distribute import global_batch
+from circle_tf.layers import class_sampling, head_modes, layers
 from circle_tf.losses import base
 from circle_tf.losses.streaming import class_sweep
 from circle_tf.ops import numerics, pairs
@@ -111,7 +109,7 @@ class CircleHead(layers.LossLayer):
         self.shards = _check_shards(shards)
         self.product_dtype = _check_product_dtype(product_dtype)
         self.fused_update = self._check_fused(fused_update)
-        self._row_updates = None
+        self._mode = None
 
     def build(self, input_shape):
         """Makes the class weights `[C, D]`."""
@@ -130,7 +128,20 @@ class CircleHead(layers.LossLayer):
             )
             # Tells EmbeddingModel that replicas write the same: nothing to average.
             self.steps_seen.same_on_replicas = True
+        self._mode = self._choose_mode()
         self.built = True
+
+    def _choose_mode(self):
+        sampler = None
+        if self.samples:
+            sampler = class_sampling.ClassSampler(self.sample_rate, self.seed, self.steps_seen)
+        if self.shards is not None:
+            return head_modes.ShardedClasses(self.class_weights, sampler)
+        if sampler is not None:
+            return head_modes.SampledClasses(self.class_weights, sampler)
+        if self.fused_update:
+            return head_modes.FusedUpdate(self.class_weights)
+        return head_modes.AllClasses(self.class_weights)
 
     def call(self, inputs, training=None):
         """Per-example losses `[B]` of (embeddings, ids)."""
@@ -143,7 +154,15 @@ class CircleHead(layers.LossLayer):
         unit = numerics.safe_normalize(base.as_embeddings(embeddings))
         own = pairs.check_class_ids(pairs.to_ids(ids), self.num_classes)
         global_batch.check_lengths(own, unit, "embeddings")
-        values = self._values(unit, own, training=training)
+        rounds = unit.dtype != tf.float64  # Whose user wants no rounding at all.
+        values = self._mode.losses(
+            unit,
+            own,
+            training=training,
+            max_bytes=self.max_bytes,
+            product_dtype=self.product_dtype if rounds else None,
+            **self.hyperparameters(),
+        )
         seen = pairs.ids_in_range(own, self.num_classes) & pairs.float_labels_are_exact(ids)
         return base.nan_unless(seen, values), tf.ones_like(own, tf.bool)
 
@@ -163,7 +182,9 @@ class CircleHead(layers.LossLayer):
         if self.fused_update:
             row_updates.check_deferrable(optimizer)
         if self.samples or self.fused_update:
-            self._row_updates = row_updates.update_rows_only(optimizer, [self.class_weights])
+            updates = row_updates.update_rows_only(optimizer, [self.class_weights])
+            if self.fused_update:
+                self._mode.row_updates = updates
 
     @property
     def samples(self):
@@ -174,50 +195,6 @@ class CircleHead(layers.LossLayer):
     def crosses_replicas(self):
         """Whether a call exchanges something between replicas."""
         return self.samples or self.shards is not None or super().crosses_replicas
-
-    def _values(self, unit, own, *, training):
-        sampled = training and self.samples
-        if training and self._fuses(unit):
-            return class_updates.deferring_class_losses(
-                unit,
-                compat.tf_variable(self.class_weights),
-                own,
-                functools.partial(self._row_updates.defer, self.class_weights),
-                max_bytes=self.max_bytes,
-                product_dtype=self.product_dtype,
-                **self.hyperparameters(),
-            )
-        if self.shards is not None:
-            part = sharding.part_of(self.class_weights)
-            ids = replicas.gather_rows(own)[0] - part.first
-            weights, ids, live = self._classes(ids, part, ids, sampled=sampled)
-            score = sharded_classes.sharded_class_losses
-        else:
-            part = sharding.Part(0, self.num_classes, self.num_classes)
-            everyone = replicas.gather_rows(own)[0] if sampled else own
-            weights, ids, live = self._classes(own, part, everyone, sampled=sampled)
-            score = class_sweep.class_losses
-        return score(
-            unit,
-            tf.cast(weights, unit.dtype),
-            ids,
-            live=live,
-            max_bytes=self.max_bytes,
-            product_dtype=self._product_dtype_for(unit),
-            **self.hyperparameters(),
-        )
-
-    def _fuses(self, unit):
-        """Whether the update of the step being traced is fused."""
-        if not self.fused_update or self._row_updates is None:
-            return False
-        if replicas.replica_context() is not None:
-            raise NotImplementedError(
-                "CircleHead(fused_update=True) trains on one replica. On several give "
-                'shards="replicas", whereby each holds the gradient of its own classes only.'
-            )
-        whole = tf.executing_eagerly() or compilation.within_xla()
-        return not whole and unit.dtype == self.class_weights.dtype == "float32"
 
     def _check_fused(self, fused):
         if not isinstance(fused, bool):
@@ -230,30 +207,6 @@ class CircleHead(layers.LossLayer):
         if fused:
             compat.require_keras_3("CircleHead(fused_update=True)")
         return fused
-
-    def _product_dtype_for(self, unit):
-        """None where it is that of float64 embeddings, whose user wants no rounding at all."""
-        return None if unit.dtype == tf.float64 else self.product_dtype
-
-    def _classes(self, ids, part, everyone, *, sampled):
-        """`(class weights, own classes counted among them, which of them count)`."""
-        if not sampled:
-            return tf.convert_to_tensor(self.class_weights), ids, part.live
-        rows, live, first = class_sampling.sampled_classes(
-            everyone,
-            part.rows,
-            size=class_sampling.size_of(part.rows, self.sample_rate),
-            seed=self.seed,
-            step=tf.convert_to_tensor(self.steps_seen),
-            part=part.number,
-        )
-        self.steps_seen.assign(tf.convert_to_tensor(self.steps_seen) + 1)
-        if part.live is not None:
-            live &= tf.gather(part.live, rows)
-        places = tf.cast(tf.gather(first, tf.clip_by_value(ids, 0, part.rows - 1)), tf.int64)
-        places = tf.where((ids >= 0) & (ids < part.rows), places, -1)
-        # Gathered from the variable itself, whose gradient is sparse then.
-        return tf.gather(compat.tf_variable(self.class_weights), rows), places, live
 
     def get_config(self):
         """The constructor's arguments."""

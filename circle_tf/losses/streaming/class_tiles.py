@@ -8,6 +8,7 @@ products are of `[B, D]` unit embeddings with these, and `lengths` makes cosines
 import tensorflow as tf
 
 from circle_tf.distribute import replicas
+from circle_tf.losses.streaming import tiles
 
 __all__ = [
     "across",
@@ -63,8 +64,15 @@ def own_state(cosines, options):
     Returns:
         `[4, B]`.
     """
-    far = tf.abs(tf.minimum(cosines - 1, options.margin))
-    return tf.stack([tf.zeros_like(far), tf.zeros_like(far), far, tf.ones_like(far)])
+    running_max = tf.abs(tf.minimum(cosines - 1, options.margin))
+    return tf.stack(
+        [
+            tf.zeros_like(running_max),
+            tf.zeros_like(running_max),
+            running_max,
+            tf.ones_like(running_max),
+        ]
+    )
 
 
 @replicas.compiled
@@ -78,13 +86,15 @@ def merged(parts, options):
     Returns:
         `[2, B]`.
     """
-    far = tf.reduce_max(parts[:, 0], axis=0)
-    total = tf.reduce_sum(parts[:, 1] * tf.exp(_shifted(parts[:, 0], far, options)), axis=0)
-    return tf.stack([far, total])
+    running_max = tf.reduce_max(parts[:, 0], axis=0)
+    total = tf.reduce_sum(
+        parts[:, 1] * tf.exp(tiles.shifted(parts[:, 0], running_max, options)), axis=0
+    )
+    return tf.stack([running_max, total])
 
 
 @replicas.compiled
-def add_negatives(products, lengths, state, ids, live, options):
+def add_negatives(products, lengths, state, ids, mask, options):
     """The state after one more block.
 
     Args:
@@ -92,34 +102,35 @@ def add_negatives(products, lengths, state, ids, live, options):
         lengths: `[K]`, from `inverse_lengths`.
         state: `[4, B]`.
         ids: int64 `[B]`, own classes, counted from the first of the block.
-        live: None, or bool `[K]`, the classes that count.
+        mask: None, or bool `[K]`, the classes that count.
         options: `tiles.Options`.
 
     Returns:
         `(cosines [B, K], state [4, B])`.
     """
     cosines = products * lengths
-    _, _, _, state = _added(cosines, state, ids, live, options)
+    _, _, _, state = _added(cosines, state, ids, mask, options)
     return cosines, state
 
 
 @replicas.compiled
-def add_negatives_and_slopes(products, lengths, state, ids, options):
+def add_negatives_and_slopes(products, lengths, state, ids, mask, options):
     """The state after one more block, and the slopes of the losses as far as they are known by now.
 
     Args:
-        products: as for `add_negatives`.
-        lengths: as for `add_negatives`.
-        state: as for `add_negatives`.
-        ids: as for `add_negatives`.
-        options: as for `add_negatives`.
+        products: `[B, K]`.
+        lengths: `[K]`, from `inverse_lengths`.
+        state: `[4, B]`.
+        ids: int64 `[B]`, own classes, counted from the first of the block.
+        mask: None, or bool `[K]`, the classes that count.
+        options: `tiles.Options`.
 
     Returns:
         `(slopes [B, K] by the products, shrinkage [B], state [4, B])`: slopes lack a factor of each
         example, `gamma` times the second line of its scales, and all earlier ones are to be
         multiplied by the shrinkage.
     """
-    t, terms, shrinkage, state = _added(products * lengths, state, ids, None, options)
+    t, terms, shrinkage, state = _added(products * lengths, state, ids, mask, options)
     return terms * _by_other(t, options) * lengths, shrinkage, state
 
 
@@ -129,7 +140,7 @@ def own_slopes(cosines, scales, options):
 
     Args:
         cosines: `[B]`.
-        scales: `[4, B]`, from `tiles.finish`.
+        scales: `[4, B]`, from `tiles.finalize`.
         options: `tiles.Options`.
 
     Returns:
@@ -153,25 +164,25 @@ def scaled(products, lengths):
 
 
 @replicas.compiled
-def slopes(cosines, lengths, scales, ids, live, options):
+def slopes(cosines, lengths, scales, ids, mask, options):
     """The gradient of the upstream-weighted losses by the products of a block.
 
     Args:
         cosines: `[B, K]`.
         lengths: `[K]`.
         scales: `[4, B]`, from `tiles.weighted`.
-        ids: as for `add_negatives`.
-        live: as for `add_negatives`.
+        ids: int64 `[B]`, own classes, counted from the first of the block.
+        mask: None, or bool `[K]`, the classes that count.
         options: `tiles.Options`.
 
     Returns:
         `(slopes [B, K], along [K])`: `along` is what goes along each weight.
     """
-    far, weight, _, weight_own = (line[:, None] for line in tf.unstack(scales))
+    running_max, weight, _, weight_own = (line[:, None] for line in tf.unstack(scales))
     t = tf.maximum(cosines, -options.margin)
-    by_other = _by_other(t, options) * weight * tf.exp(_shifted(t, far, options))
-    if live is not None:
-        by_other = tf.where(live, by_other, tf.zeros_like(by_other))
+    by_other = _by_other(t, options) * weight * tf.exp(tiles.shifted(t, running_max, options))
+    if mask is not None:
+        by_other = tf.where(mask, by_other, tf.zeros_like(by_other))
     by_own = weight_own * _by_own(cosines, options)
     found = options.gamma * tf.where(_own(cosines, ids), by_own, by_other)
     return found * lengths, tf.reduce_sum(found * cosines, axis=0)
@@ -203,17 +214,17 @@ def _inverse_lengths(rows):
     return tf.where(is_zero, tf.zeros_like(inverse), inverse)
 
 
-def _added(cosines, state, ids, live, options):
+def _added(cosines, state, ids, mask, options):
     """`(t, terms, what earlier terms shrink by, state)`."""
     other = ~_own(cosines, ids)
-    if live is not None:
-        other &= live
+    if mask is not None:
+        other &= mask
     t = tf.maximum(cosines, -options.margin)
     zeros = tf.zeros_like(t)
-    far, total, *own = tf.unstack(state)
-    new = tf.maximum(far, tf.reduce_max(tf.where(other, tf.abs(t), zeros), axis=1))
-    terms = tf.where(other, tf.exp(_shifted(t, new[:, None], options)), zeros)
-    shrinkage = tf.exp(_shifted(far, new, options))
+    running_max, total, *own = tf.unstack(state)
+    new = tf.maximum(running_max, tf.reduce_max(tf.where(other, tf.abs(t), zeros), axis=1))
+    terms = tf.where(other, tf.exp(tiles.shifted(t, new[:, None], options)), zeros)
+    shrinkage = tf.exp(tiles.shifted(running_max, new, options))
     total = total * shrinkage + tf.reduce_sum(terms, axis=1)
     return t, terms, shrinkage, tf.stack([new, total, *own])
 
@@ -233,8 +244,3 @@ def _by_other(t, options):
 
 def _own(cosines, ids):
     return tf.equal(tf.range(tf.shape(cosines)[1], dtype=tf.int32), tf.cast(ids, tf.int32)[:, None])
-
-
-def _shifted(t, far, options):
-    # The difference of two logits as a product: subtracting them would lose what gamma scales up.
-    return options.gamma * (t - far) * (t + far)

@@ -7,12 +7,13 @@ together are no more than those of one pass over the whole matrix forward and ba
 """
 
 import math
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from circle_tf.distribute import global_batch
+from circle_tf.distribute import global_batch, replicas
 from circle_tf.losses import circle
-from circle_tf.losses.streaming import sweeps, tiles
+from circle_tf.losses.streaming import tiles
 
 __all__ = ["check_block_size", "pair_losses"]
 
@@ -20,6 +21,9 @@ __all__ = ["check_block_size", "pair_losses"]
 # the cache.
 _BLOCKS = ((768, 768), (4096, 512), (8192, 1024), (math.inf, 2048))
 _UNKNOWN_BATCH_BLOCK = 1024
+# Up to so many tiles are separate operations that run side by side, and their similarities are
+# kept for the gradient (which is linear in the batch still). More are visited in a loop.
+_MOST_UNROLLED = 64
 
 
 def pair_losses(
@@ -80,10 +84,10 @@ def pair_losses(
     symmetric = keys is None or keys is unit
     if rows is None:
         rows = global_batch.row_numbers(ids)
-    anchors = sweeps.Side(unit, ids, rows)
-    others = anchors if symmetric else sweeps.Side(keys, key_ids, key_rows)
-    layout = _layout(anchors, others, block_size, empties=empty_keys and not symmetric)
-    return _with_gradient(anchors, others, options, layout)
+    anchors = Side(unit, ids, rows)
+    others = anchors if symmetric else Side(keys, key_ids, key_rows)
+    tiling = _tiling(anchors, others, block_size, padding=empty_keys and not symmetric)
+    return _with_gradient(anchors, others, options, tiling)
 
 
 def check_block_size(block_size):
@@ -112,43 +116,320 @@ def check_block_size(block_size):
     return int(block_size)
 
 
-def _layout(anchors, others, block_size, *, empties):
+def _tiling(anchors, others, block_size, *, padding):
     sizes = anchors.ids.shape[0], others.ids.shape[0]
     longest = None if None in sizes else max(sizes)
     if block_size == "auto" and longest is None:
         block_size = _UNKNOWN_BATCH_BLOCK
     elif block_size == "auto":
         block_size = next(block for most, block in _BLOCKS if longest <= most)
-    return sweeps.Layout(int(block_size), symmetric=anchors is others, empties=empties)
+    return Tiling(int(block_size), symmetric=anchors is others, padding=padding)
 
 
-def _with_gradient(anchors, others, options, layout):
-    fixed = [
-        sweeps.Side(tf.stop_gradient(side.unit), side.ids, side.rows) for side in (anchors, others)
-    ]
-    losses, valid, scales, kept = sweeps.forward(*fixed, options, layout)
+def _with_gradient(anchors, others, options, tiling):
+    fixed = [Side(tf.stop_gradient(side.unit), side.ids, side.rows) for side in (anchors, others)]
+    losses, valid, scales, kept = _forward(*fixed, options, tiling)
 
     @tf.custom_gradient
-    def attach(*units):
+    def with_gradient(*units):
         def gradient(upstream):
-            found = sweeps.backward(*fixed, options, layout, scales, kept, upstream)
-            return _first_order(*units, *found)
+            found = _backward(*fixed, options, tiling, scales, kept, upstream)
+            return tiles.first_order(
+                units,
+                found,
+                "the blockwise Circle loss is not defined. Use block_size=None, which "
+                "differentiates the whole matrix as often as asked.",
+            )
 
         return tf.identity(losses), gradient
 
-    units = (anchors.unit,) if layout.symmetric else (anchors.unit, others.unit)
-    return attach(*units), valid
+    units = (anchors.unit,) if tiling.symmetric else (anchors.unit, others.unit)
+    return with_gradient(*units), valid
 
 
-@tf.custom_gradient
-def _first_order(*units_and_gradients):
-    """The gradients, as a function of the units that nobody can differentiate."""
-    gradients = units_and_gradients[len(units_and_gradients) // 2 :]
+class Side(NamedTuple):
+    """Anchors or keys: unit rows `[B, D]`, ids int64 `[B]`, numbers of the examples int64 `[B]`."""
 
-    def refuse(*_):
-        raise NotImplementedError(
-            "The second derivative of the blockwise Circle loss is not defined. Use "
-            "block_size=None, which differentiates the whole matrix as often as asked."
+    unit: tf.Tensor
+    ids: tf.Tensor
+    rows: tf.Tensor
+
+
+class Tiling(NamedTuple):
+    """How the sweeps are cut: Python values only, so that each tiling has its own graph."""
+
+    block: int
+    symmetric: bool
+    padding: bool
+
+
+@tf.function(autograph=False)
+def _forward(anchors, others, options, tiling):
+    """Losses of all anchors.
+
+    Args:
+        anchors: `Side` of A rows.
+        others: `Side` of K rows, the keys: the anchors again where the tiling is symmetric.
+        options: `tiles.Options`.
+        tiling: `Tiling`.
+
+    Returns:
+        `(losses [A], valid [A], scales, kept)`: the last two are for `_backward`.
+    """
+    if _is_one_tile(anchors, others, tiling):
+        return _forward_one(anchors, others, options, tiling)
+    grid = _Grid(anchors, others, tiling)
+    states, kept = _sweep_forward(grid, options)
+    losses, valid, scales = tiles.finalize(_joined(states.stack()), options)
+    undo = tf.math.invert_permutation(grid.own.order)
+    return tf.gather(losses, undo), tf.gather(valid, undo), scales, kept
+
+
+@tf.function(autograph=False)
+def _backward(anchors, others, options, tiling, scales, kept, upstream):
+    """Gradient of `sum(upstream * losses)`.
+
+    Args:
+        anchors: `Side` of A rows.
+        others: `Side` of K rows, the keys.
+        options: `tiles.Options`.
+        tiling: `Tiling`.
+        scales: from `_forward`.
+        kept: from `_forward`.
+        upstream: `[A]`.
+
+    Returns:
+        `[gradient [A, D]]` where the tiling is symmetric; elsewhere the keys' `[K, D]` after it.
+    """
+    if _is_one_tile(anchors, others, tiling):
+        return _backward_one(anchors, others, options, tiling, scales, kept[0], upstream)
+    grid = _Grid(anchors, others, tiling)
+    scales = tiles.weighted(scales, grid.own.spread(upstream))
+    return _sweep_backward(grid, options, scales, kept)
+
+
+@replicas.compiled
+def _forward_one(anchors, others, options, tiling):
+    similarities = tf.matmul(anchors.unit, others.unit, transpose_b=True)
+    labels = [_labels(side, tiling.padding) for side in (anchors, others)]
+    losses, valid, scales = tiles.dense(similarities, *labels, options)
+    return losses, valid, scales, [similarities]
+
+
+@replicas.compiled
+def _backward_one(anchors, others, options, tiling, scales, similarities, upstream):
+    sides = [tiles.weighted(scales, upstream)] * (2 if tiling.symmetric else 1)
+    labels = [_labels(side, tiling.padding) for side in (anchors, others)]
+    slopes = tiles.slopes(similarities, sides, *labels, options)
+    gradients = [tf.matmul(slopes, others.unit)]
+    if not tiling.symmetric:
+        gradients.append(tf.matmul(slopes, anchors.unit, transpose_a=True))
+    return gradients
+
+
+def _is_one_tile(anchors, others, tiling):
+    sizes = anchors.ids.shape[0], others.ids.shape[0]
+    return None not in sizes and sizes[0] * sizes[1] <= tiling.block**2
+
+
+def _labels(side, padding):
+    return tiles.labels_of(side.ids, side.rows, dtype=side.unit.dtype, padding=padding)
+
+
+class _Blocks:
+    """A side sorted by id and cut into blocks; the last one is filled up with empty slots.
+
+    Sorting gathers the positives into few tiles: the others are cheaper.
+    """
+
+    def __init__(self, side, size, *, padding):
+        total = _length(side.ids)
+        known = isinstance(total, int)
+        # A loop wants one block at least, so that it knows their shape: of empty slots, if need be.
+        self.size, self.count = (
+            size,
+            -(-total // size) if known else tf.maximum(-(-total // size), 1),
+        )
+        self.extra = self.count * size - total
+        self.order = tf.argsort(side.ids, stable=True)
+        self.unit = self._cut(self.spread(side.unit))
+        ids = tf.gather(side.ids, self.order)
+        ids = tf.concat([ids, tf.fill([self.extra], tf.reduce_max(ids))], 0)
+        rows = self.spread(side.rows, filling=-1)
+        padding = padding or not known or self.extra > 0
+        labels = tiles.labels_of(ids, rows, dtype=side.unit.dtype, padding=padding)
+        self.codes = tf.transpose(tf.reshape(labels.codes, [4, -1, size]), [1, 0, 2])
+        self.mask = None if labels.mask is None else self._cut(labels.mask)
+        self.first, self.last = self._cut(ids)[:, 0], self._cut(ids)[:, -1]
+
+    def labels(self, index):
+        """`Labels` of a block."""
+        return tiles.Labels(self.codes[index], None if self.mask is None else self.mask[index])
+
+    def spread(self, values, *, filling=0):
+        """`[total, ...]` values in the order of the slots, with something in those that fill up."""
+        values = tf.gather(values, self.order)
+        if isinstance(self.extra, int) and self.extra == 0:
+            return values
+        padding = [[0, self.extra], *([[0, 0]] * (values.shape.rank - 1))]
+        return tf.pad(values, padding, constant_values=tf.cast(filling, values.dtype))
+
+    def restored(self, blocks):
+        """`[count, size, D]` back to `[total, D]` in the side's own order."""
+        rows = tf.reshape(blocks, [-1, blocks.shape[-1]])
+        return tf.gather(rows, tf.math.invert_permutation(self.order))
+
+    def _cut(self, values):
+        return tf.reshape(values, tf.concat([[self.count, self.size], tf.shape(values)[1:]], 0))
+
+
+class _Grid:
+    """The tiles of anchors by keys, and how they are visited."""
+
+    def __init__(self, anchors, others, tiling):
+        self.symmetric = tiling.symmetric
+        size = _smaller(_length(anchors.ids), tiling.block)
+        key_size = size
+        if not self.symmetric:
+            key_size = _smaller(_length(others.ids), tiling.block**2 // size)
+        self.own = _Blocks(anchors, size, padding=tiling.padding and self.symmetric)
+        self.keys = self.own
+        if not self.symmetric:
+            self.keys = _Blocks(others, key_size, padding=tiling.padding)
+        known = isinstance(self.own.count, int) and isinstance(self.keys.count, int)
+        self.unrolled = known and self.own.count * self.keys.count <= _MOST_UNROLLED
+
+    def product(self, i, j):
+        """Similarities of a tile."""
+        return tf.matmul(self.own.unit[i], self.keys.unit[j], transpose_b=True)
+
+    def may_hold_positives(self, i, j):
+        """Whether the ids of two blocks overlap."""
+        own, keys = self.own, self.keys
+        return (own.first[i] <= keys.last[j]) & (keys.first[j] <= own.last[i])
+
+    def cells(self, values):
+        """A container of `values[0]`, `values[1]`, ... that a loop can carry."""
+        if self.unrolled:
+            return _List(tf.unstack(values))
+        cells = tf.TensorArray(
+            values.dtype,
+            size=tf.shape(values)[0],
+            clear_after_read=False,
+            element_shape=values.shape[1:],
+        )
+        return cells.unstack(values)
+
+    def each(self, visit, *carried):
+        """Calls `carried = visit(i, j, *carried, mutual=...)` for each tile.
+
+        Symmetric grids have only the tiles on the diagonal and above it; those above are mutual:
+        their keys are anchors of their anchors.
+        """
+
+        def row(i, *carried):
+            if not self.symmetric:
+                return self._loop(0, self.keys.count, cell(i, mutual=False), *carried)
+            carried = visit(i, i, *carried, mutual=False)
+            return self._loop(i + 1, self.keys.count, cell(i, mutual=True), *carried)
+
+        def cell(i, mutual):
+            return lambda j, *carried: visit(i, j, *carried, mutual=mutual)
+
+        return self._loop(0, self.own.count, row, *carried)
+
+    def _loop(self, start, stop, body, *carried):
+        if self.unrolled:
+            for index in range(start, stop):
+                carried = body(index, *carried)
+            return carried
+        return tf.while_loop(
+            lambda index, *_: index < stop,
+            lambda index, *carried: (index + 1, *body(index, *carried)),
+            (tf.convert_to_tensor(start), *carried),
+            parallel_iterations=1,
+        )[1:]
+
+
+class _List:
+    """A list with the methods of a TensorArray."""
+
+    def __init__(self, values):
+        self._values = list(values)
+
+    def read(self, index):
+        return self._values[index]
+
+    def write(self, index, value):
+        self._values[index] = value
+        return self
+
+    def stack(self):
+        return tf.stack(self._values)
+
+
+def _sweep_forward(grid, options):
+    kept = []
+
+    def visit(i, j, states, *, mutual):
+        similarities = grid.product(i, j)
+        if grid.unrolled:
+            kept.append(similarities)
+        places = (i, j) if mutual else (i,)
+        before = [states.read(place) for place in places]
+        for place, state in zip(places, update(i, j, similarities, before), strict=True):
+            states = states.write(place, state)
+        return (states,)
+
+    def update(i, j, similarities, before):
+        given = similarities, before, grid.own.labels(i), grid.keys.labels(j), options
+        if grid.symmetric and i is j:
+            return tiles.update(*given)
+        return tf.cond(
+            grid.may_hold_positives(i, j),
+            lambda: tiles.update(*given),
+            lambda: tiles.update(*given, negatives_only=True),
         )
 
-    return [tf.identity(gradient) for gradient in gradients], refuse
+    zeros = tf.zeros([grid.own.count, 4, grid.own.size], grid.own.unit.dtype)
+    return grid.each(visit, grid.cells(zeros))[0], kept
+
+
+def _sweep_backward(grid, options, scales, kept):
+    own, keys = grid.own, grid.keys
+    scales = tf.transpose(tf.reshape(scales, [4, own.count, own.size]), [1, 0, 2])
+    kept = iter(kept)
+
+    def visit(i, j, *totals, mutual):
+        similarities = next(kept) if grid.unrolled else grid.product(i, j)
+        sides = [scales[i], scales[j]] if grid.symmetric else [scales[i]]
+        slopes = tiles.slopes(similarities, sides, own.labels(i), keys.labels(j), options)
+        totals = [_add(totals[0], i, tf.matmul(slopes, keys.unit[j])), *totals[1:]]
+        if mutual or not grid.symmetric:
+            other = tf.matmul(slopes, own.unit[i], transpose_a=True)
+            totals[-1] = _add(totals[-1], j, other)
+        return tuple(totals)
+
+    sides = [own] if grid.symmetric else [own, keys]
+    totals = grid.each(visit, *(grid.cells(tf.zeros_like(side.unit)) for side in sides))
+    return [side.restored(total.stack()) for total, side in zip(totals, sides, strict=True)]
+
+
+def _add(cells, index, value):
+    # Not `+`, which TensorFlow fuses with the product as if it added a bias, and then fails.
+    return cells.write(index, tf.add_n([cells.read(index), value]))
+
+
+def _joined(states):
+    """`[count, 4, size]` to `[4, count * size]`."""
+    return tf.reshape(tf.transpose(states, [1, 0, 2]), [4, -1])
+
+
+def _length(ids):
+    return tf.shape(ids)[0] if ids.shape[0] is None else ids.shape[0]
+
+
+def _smaller(length, most):
+    if isinstance(length, int) and isinstance(most, int):
+        return max(1, min(length, most))
+    return tf.maximum(1, tf.minimum(length, most))

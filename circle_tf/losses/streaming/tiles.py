@@ -12,7 +12,18 @@ import tensorflow as tf
 
 from circle_tf.distribute import replicas
 
-__all__ = ["Labels", "Options", "finish", "labels_of", "slopes", "update", "weighted", "whole"]
+__all__ = [
+    "Labels",
+    "Options",
+    "dense",
+    "finalize",
+    "first_order",
+    "labels_of",
+    "shifted",
+    "slopes",
+    "update",
+    "weighted",
+]
 
 
 class Options(NamedTuple):
@@ -27,10 +38,10 @@ class Labels(NamedTuple):
     """Who stands in the slots of a block; see `labels_of`."""
 
     codes: tf.Tensor
-    live: tf.Tensor | None
+    mask: tf.Tensor | None
 
 
-def labels_of(ids, rows, *, dtype, empties):
+def labels_of(ids, rows, *, dtype, padding):
     """Labels in the form in which comparing them is cheap: 32 bits at a time, exact together.
 
     Args:
@@ -38,21 +49,21 @@ def labels_of(ids, rows, *, dtype, empties):
         rows: int64 `[B]`, the number of the example: pairs of one number are one example with
             itself. -1 marks an empty slot. Numbers are compared modulo 2^32.
         dtype: float dtype of the similarities.
-        empties: whether there may be empty slots.
+        padding: whether there may be empty slots.
 
     Returns:
-        `Labels`: codes int32 `[4, B]`, low and high halves of the ids and of the row numbers; live
-        `[B]`, 0 for empty slots and 1 for others, None without `empties`.
+        `Labels`: codes int32 `[4, B]`, low and high halves of the ids and of the row numbers; mask
+        `[B]`, 0 for empty slots and 1 for others, None without `padding`.
 
     Example:
         >>> one = labels_of(tf.constant([2**40 + 3], tf.int64), tf.constant([-1], tf.int64),
-        ...                 dtype=tf.float32, empties=True)
-        >>> one.codes.numpy()[:2].tolist(), one.live.numpy().tolist()
+        ...                 dtype=tf.float32, padding=True)
+        >>> one.codes.numpy()[:2].tolist(), one.mask.numpy().tolist()
         ([[3], [256]], [0.0])
     """
     halves = tf.transpose(tf.bitcast(tf.stack([ids, rows]), tf.int32), [0, 2, 1])
-    live = tf.cast(rows >= 0, dtype) if empties else None
-    return Labels(tf.reshape(halves, [4, -1]), live)
+    mask = tf.cast(rows >= 0, dtype) if padding else None
+    return Labels(tf.reshape(halves, [4, -1]), mask)
 
 
 @replicas.compiled
@@ -75,13 +86,13 @@ def update(similarities, states, labels, key_labels, options, *, negatives_only=
     if negatives_only:
         t = tf.maximum(similarities, -options.margin)
         return [
-            _add_negatives(state, t, _live(labels, key_labels, axis), options, axis=axis)
+            _add_negatives(state, t, _mask(labels, key_labels, axis), options, axis=axis)
             for state, axis in zip(states, (1, 0), strict=False)
         ]
     positives, negatives = _masks(labels, key_labels)
     t = _distances(similarities, positives, options)
     return [
-        _add(state, t, positives, negatives, _live(labels, key_labels, axis), options, axis=axis)
+        _add(state, t, positives, negatives, _mask(labels, key_labels, axis), options, axis=axis)
         for state, axis in zip(states, (1, 0), strict=False)
     ]
 
@@ -92,8 +103,8 @@ def slopes(similarities, sides, labels, key_labels, options):
 
     Args:
         similarities: `[A, K]` cosines.
-        sides: `[scales [4, A]]` of the anchors (from `finish`), or `[scales [4, A], scales [4, K]]`
-            where the keys are anchors too.
+        sides: `[scales [4, A]]` of the anchors, from `finalize`; the keys' `[4, K]` after it where
+            the keys are anchors too.
         labels: `Labels` of the anchors.
         key_labels: `Labels` of the keys.
         options: `Options`.
@@ -105,17 +116,17 @@ def slopes(similarities, sides, labels, key_labels, options):
     t = _distances(similarities, positives, options)
     slope = tf.zeros_like(t)
     for scales, axis in zip(sides, (1, 0), strict=False):
-        far_n, weight_n, far_p, weight_p = tf.unstack(scales)
-        far = _of_kind(far_n, far_p, positives, axis)
+        max_n, weight_n, max_p, weight_p = tf.unstack(scales)
+        running_max = _of_kind(max_n, max_p, positives, axis)
         weight = _of_kind(weight_n, weight_p, positives, axis)
-        live = _live(labels, key_labels, axis)
-        slope += _times(weight * tf.exp(_shifted(_times(t, live), far, options)), live)
+        mask = _mask(labels, key_labels, axis)
+        slope += _times(weight * tf.exp(shifted(_times(t, mask), running_max, options)), mask)
     slope *= _derivative(t, positives, options)
     return tf.where(positives | negatives, slope, tf.zeros_like(slope))
 
 
 @replicas.compiled
-def finish(state, options):
+def finalize(state, options):
     """Losses of anchors that have seen all their keys.
 
     Args:
@@ -129,24 +140,24 @@ def finish(state, options):
     References:
         Sun et al., CVPR 2020, eq. 6 (losses), 9 and 10 (scales).
     """
-    return _finish(state, options)
+    return _finalize(state, options)
 
 
-def _finish(state, options):
-    far_n, sum_n, far_p, sum_p = tf.unstack(state)
+def _finalize(state, options):
+    max_n, sum_n, max_p, sum_p = tf.unstack(state)
     # A pair that is there has added at least exp(0), or NaN.
     valid = (sum_n != 0) & (sum_p != 0)
     sum_n, sum_p = (tf.where(valid, value, tf.ones_like(value)) for value in (sum_n, sum_p))
     total = tf.math.log(sum_n) + tf.math.log(sum_p)
-    for far in (far_n, far_p):
-        total += options.gamma * (far - options.margin) * (far + options.margin)
+    for running_max in (max_n, max_p):
+        total += options.gamma * (running_max - options.margin) * (running_max + options.margin)
     losses = tf.where(valid, tf.math.softplus(total), tf.zeros_like(total))
     weight = tf.where(valid, tf.sigmoid(total), tf.zeros_like(total))
-    return losses, valid, tf.stack([far_n, weight / sum_n, far_p, weight / sum_p])
+    return losses, valid, tf.stack([max_n, weight / sum_n, max_p, weight / sum_p])
 
 
-def whole(similarities, labels, key_labels, options):
-    """`finish` after the one tile that holds all pairs.
+def dense(similarities, labels, key_labels, options):
+    """`finalize` after the one tile that holds all pairs.
 
     Args:
         similarities: `[A, K]` cosines.
@@ -155,20 +166,20 @@ def whole(similarities, labels, key_labels, options):
         options: `Options`.
 
     Returns:
-        As `finish`.
+        As `finalize`.
     """
     positives, negatives = _masks(labels, key_labels)
     t = _distances(similarities, positives, options)
     state = tf.zeros([4, 1], t.dtype)
-    live = _live(labels, key_labels, 1)
-    return _finish(_add(state, t, positives, negatives, live, options, axis=1), options)
+    mask = _mask(labels, key_labels, 1)
+    return _finalize(_add(state, t, positives, negatives, mask, options, axis=1), options)
 
 
 def weighted(scales, upstream):
     """Scales times the gradient that comes from above.
 
     Args:
-        scales: `[4, A]` from `finish`.
+        scales: `[4, A]` from `finalize`.
         upstream: `[A]`.
 
     Returns:
@@ -178,6 +189,47 @@ def weighted(scales, upstream):
     return scales * tf.stack([one, upstream, one, upstream])
 
 
+def shifted(t, running_max, options):
+    """The logit of `t` minus that of the running maximum.
+
+    Args:
+        t: distances.
+        running_max: `|t|` of the largest logit so far, of a shape that broadcasts.
+        options: `Options`.
+
+    Returns:
+        Tensor of the shape of both.
+    """
+    # The difference of two logits as a product: subtracting them would lose what gamma scales up.
+    return options.gamma * (t - running_max) * (t + running_max)
+
+
+def first_order(inputs, gradients, remedy):
+    """Gradients, as a function of the inputs that nobody can differentiate.
+
+    Args:
+        inputs: list of tensors.
+        gradients: list of tensors, by the inputs.
+        remedy: str, how to get second derivatives.
+
+    Returns:
+        list, the gradients.
+
+    Raises:
+        NotImplementedError: when differentiated.
+    """
+
+    @tf.custom_gradient
+    def gradients_of(*values):
+        def refuse(*_):
+            raise NotImplementedError(f"The second derivative of {remedy}")
+
+        # No tf.identity: it would keep buffers from being updated in place.
+        return list(values[len(inputs) :]), refuse
+
+    return gradients_of(*inputs, *gradients)
+
+
 def _masks(labels, key_labels):
     low, high, rows = (labels.codes[line, :, None] for line in range(3))
     key_low, key_high, key_rows = tf.unstack(key_labels.codes[:3])
@@ -185,13 +237,13 @@ def _masks(labels, key_labels):
     return same & tf.not_equal(rows, key_rows), ~same
 
 
-def _live(labels, key_labels, axis):
+def _mask(labels, key_labels, axis):
     """1 for the keys of an anchor (axis 1), or the anchors of a key, that are there; None: all.
 
     Multiplying by it costs XLA less than one more condition in the masks.
     """
-    live = key_labels.live if axis == 1 else labels.live
-    return None if live is None else tf.expand_dims(live, 1 - axis)
+    mask = key_labels.mask if axis == 1 else labels.mask
+    return None if mask is None else tf.expand_dims(mask, 1 - axis)
 
 
 def _distances(similarities, positives, options):
@@ -207,38 +259,33 @@ def _derivative(t, positives, options):
     return tf.where(moves, 2 * options.gamma * t, tf.zeros_like(t))
 
 
-def _add(state, t, positives, negatives, live, options, *, axis):
-    far_n, sum_n, far_p, sum_p = tf.unstack(state)
-    t = _times(t, live)
-    new_n = tf.maximum(far_n, _reduce(tf.reduce_max, tf.abs(t), negatives, axis))
-    new_p = tf.maximum(far_p, _reduce(tf.reduce_max, tf.abs(t), positives, axis))
-    far = _of_kind(new_n, new_p, positives, axis)
-    terms = _times(tf.exp(_shifted(t, far, options)), live)
-    sum_n = sum_n * tf.exp(_shifted(far_n, new_n, options))
-    sum_p = sum_p * tf.exp(_shifted(far_p, new_p, options))
+def _add(state, t, positives, negatives, mask, options, *, axis):
+    max_n, sum_n, max_p, sum_p = tf.unstack(state)
+    t = _times(t, mask)
+    new_n = tf.maximum(max_n, _reduce(tf.reduce_max, tf.abs(t), negatives, axis))
+    new_p = tf.maximum(max_p, _reduce(tf.reduce_max, tf.abs(t), positives, axis))
+    running_max = _of_kind(new_n, new_p, positives, axis)
+    terms = _times(tf.exp(shifted(t, running_max, options)), mask)
+    sum_n = sum_n * tf.exp(shifted(max_n, new_n, options))
+    sum_p = sum_p * tf.exp(shifted(max_p, new_p, options))
     sum_n += _reduce(tf.reduce_sum, terms, negatives, axis)
     sum_p += _reduce(tf.reduce_sum, terms, positives, axis)
     return tf.stack([new_n, sum_n, new_p, sum_p])
 
 
-def _add_negatives(state, t, live, options, *, axis):
-    far_n, sum_n, far_p, sum_p = tf.unstack(state)
-    t = _times(t, live)
-    new_n = tf.maximum(far_n, tf.reduce_max(tf.abs(t), axis=axis))
-    terms = _times(tf.exp(_shifted(t, tf.expand_dims(new_n, axis), options)), live)
-    sum_n = sum_n * tf.exp(_shifted(far_n, new_n, options))
+def _add_negatives(state, t, mask, options, *, axis):
+    max_n, sum_n, max_p, sum_p = tf.unstack(state)
+    t = _times(t, mask)
+    new_n = tf.maximum(max_n, tf.reduce_max(tf.abs(t), axis=axis))
+    terms = _times(tf.exp(shifted(t, tf.expand_dims(new_n, axis), options)), mask)
+    sum_n = sum_n * tf.exp(shifted(max_n, new_n, options))
     sum_n += tf.reduce_sum(terms, axis=axis)
-    return tf.stack([new_n, sum_n, far_p, sum_p])
+    return tf.stack([new_n, sum_n, max_p, sum_p])
 
 
-def _shifted(t, far, options):
-    # The difference of two logits as a product: subtracting them would lose what gamma scales up.
-    return options.gamma * (t - far) * (t + far)
-
-
-def _times(values, live):
+def _times(values, mask):
     # Distances of empty slots are made 0 as well: exp of a large one would be inf, and inf * 0 NaN.
-    return values if live is None else values * live
+    return values if mask is None else values * mask
 
 
 def _reduce(reduce, values, mask, axis):

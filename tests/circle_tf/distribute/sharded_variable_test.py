@@ -133,11 +133,11 @@ def sgd():
 
 
 def test_a_part_knows_which_of_its_rows_fill_up():
-    assert sharded_variable.Part(0, 3, 3).live is None
-    assert sharded_variable.Part(0, 2, 4, 2).live is None
-    assert sharded_variable.Part(1, 3, 5, 2).live.numpy().tolist() == [True, True, False]
+    assert sharded_variable.Part(0, 3, 3).mask is None
+    assert sharded_variable.Part(0, 2, 4, 2).mask is None
+    assert sharded_variable.Part(1, 3, 5, 2).mask.numpy().tolist() == [True, True, False]
     # 4 rows over 3 replicas: the last one has none.
-    assert sharded_variable.Part(2, 2, 4, 3).live.numpy().tolist() == [False, False]
+    assert sharded_variable.Part(2, 2, 4, 3).mask.numpy().tolist() == [False, False]
 
 
 def test_refuses_to_be_made_or_called_in_the_wrong_place():

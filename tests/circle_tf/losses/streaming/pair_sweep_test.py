@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import circle_tf
 from circle_tf.losses import circle
-from circle_tf.losses.streaming import pair_sweep, sweeps
+from circle_tf.losses.streaming import pair_sweep
 from tests import reference
 from tests.combinations import diagonal
 
@@ -112,7 +112,7 @@ def test_float32_keeps_the_gradient_at_any_scale(gamma, block_size):
 def test_loops_and_unrolled_tiles_agree(monkeypatch):
     unit, ids = batch()
     unrolled = run(unit, ids, 1.0, block_size=6)
-    monkeypatch.setattr(sweeps, "_MOST_UNROLLED", 0)
+    monkeypatch.setattr(pair_sweep, "_MOST_UNROLLED", 0)
     looped = run(unit, ids, 1.0, block_size=6, mode="graph", gamma=80.0 + 1e-12)  # A new trace.
     for one, other in zip(unrolled, looped, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)

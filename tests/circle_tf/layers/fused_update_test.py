@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 import circle_tf
-from circle_tf.layers import class_updates
-from circle_tf.losses.streaming import class_blocks, class_sweep
+from circle_tf.layers import fused_update
+from circle_tf.losses.streaming import class_sweep
 from tests import stacks, strategies
 from tests.combinations import diagonal
 
@@ -29,7 +29,7 @@ def inputs(dtype=np.float64):
     ("block", "gamma", "detach_weights"), diagonal([65, 4096], [8.0, 256.0], [True, False])
 )
 def test_losses_and_gradients_are_those_of_class_losses(block, gamma, detach_weights, monkeypatch):
-    monkeypatch.setattr(class_blocks, "_BLOCK_BYTES", block * BATCH * 8)
+    monkeypatch.setattr(class_sweep, "_BLOCK_BYTES", block * BATCH * 8)
     unit, weights, ids = inputs()
     variable, upstream = tf.Variable(weights), tf.constant(np.linspace(0.5, 2.0, BATCH))
     options = {"margin": 0.25, "gamma": gamma, "detach_weights": detach_weights}
@@ -39,7 +39,7 @@ def test_losses_and_gradients_are_those_of_class_losses(block, gamma, detach_wei
     def ours(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            losses = class_updates.deferring_class_losses(
+            losses = fused_update.deferring_class_losses(
                 x, variable, tf.constant(ids), handed.append, **options
             )
         of_unit, nothing = tape.gradient(losses, [x, variable], upstream)
@@ -93,7 +93,7 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_trains_as_from_the_whole_gradient(name, monkeypatch):
-    monkeypatch.setattr(class_blocks, "_BLOCK_BYTES", 65 * BATCH * 4)
+    monkeypatch.setattr(class_sweep, "_BLOCK_BYTES", 65 * BATCH * 4)
     plain, fused = (trained(OPTIMIZERS[name](), fused=fused) for fused in (False, True))
     for a, b in zip(plain, fused, strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
@@ -139,7 +139,7 @@ def matrices_in(function, shape):
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_no_tensor_as_large_as_the_class_weights_is_made(fused, monkeypatch):
-    monkeypatch.setattr(class_blocks, "_BLOCK_BYTES", 64 * BATCH * 4)
+    monkeypatch.setattr(class_sweep, "_BLOCK_BYTES", 64 * BATCH * 4)
     model, head = model_of(keras.optimizers.Adam(0.01), fused=fused, max_bytes=64 * BATCH * 4)
     model.optimizer.build(model.trainable_variables)
     data = ((tf.zeros([BATCH, 6]), tf.range(BATCH, dtype=tf.int64)),)

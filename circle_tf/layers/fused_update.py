@@ -1,0 +1,104 @@
+"""Class-level Circle loss without the gradient of the class weights, which is as large as they are.
+
+The forward sweep over blocks of classes sums the gradient of the embeddings up on its way, as an
+online logsumexp does its sum. The gradient of the class weights is left to the optimizer's step,
+which computes it a block at a time and uses it up at once. Four matrix products in all, as many as
+`class_sweep.class_losses` needs where it keeps no cosines.
+"""
+
+import functools
+
+import tensorflow as tf
+
+from circle_tf.losses import circle
+from circle_tf.losses.streaming import class_sweep, class_tiles, tiles
+
+__all__ = ["deferring_class_losses"]
+
+
+def deferring_class_losses(
+    unit,
+    variable,
+    ids,
+    defer,
+    *,
+    margin,
+    gamma,
+    detach_weights=True,
+    max_bytes=class_sweep.DEFAULT_MAX_BYTES,
+    product_dtype=None,
+):
+    """The losses of `class_sweep.class_losses`, with the gradient of the class weights handed over.
+
+    Args:
+        unit: `[B, D]` unit rows.
+        variable: tf.Variable `[C, D]` of the same dtype, the class weights. A gradient tape finds a
+            gradient of no rows for it.
+        ids: int64 `[B]`, the own classes, in `0 .. C - 1`.
+        defer: `fn(each)`, called when the tape computes gradients. `each(use)` computes the
+            gradient of the class weights: it calls `use(rows [K], gradients [K, D])` for one block
+            after the other, each row once. `use` may write these rows of the variable.
+        margin: float m in -1..1.
+        gamma: float scale above 0.
+        detach_weights: see `circle_loss`.
+        max_bytes: int, budget for the cosines of a block.
+        product_dtype: None, or "bfloat16"; see `CircleHead`.
+
+    Returns:
+        `[B]` losses in nats.
+
+    Raises:
+        ValueError: hyper-parameters out of range, or a budget that cannot hold a block.
+        NotImplementedError: a second-order gradient was asked for.
+
+    Example:
+        >>> unit, weights = tf.eye(3)[:2], tf.Variable(tf.eye(3)[::-1])
+        >>> handed = []
+        >>> with tf.GradientTape() as tape:
+        ...     losses = deferring_class_losses(
+        ...         unit, weights, tf.constant([0, 1], tf.int64), handed.append,
+        ...         margin=0.25, gamma=8.0)
+        >>> tape.gradient(losses, weights).values.shape.as_list()
+        [0, 3]
+        >>> handed[0](lambda rows, gradients: print(rows.numpy(), gradients.shape.as_list()))
+        [0 1 2] [3, 3]
+    """
+    circle.check_hyperparameters(margin=margin, gamma=gamma)
+    options = tiles.Options(float(margin), float(gamma), bool(detach_weights))
+    blocks = class_sweep.Blocks.of_batch(unit, variable.shape[0], max_bytes, product_dtype)
+    blocks = blocks._replace(kept=False)
+    unit = tf.convert_to_tensor(unit)
+
+    def rows_at(start, size):
+        return _rows(variable, start + tf.range(size))
+
+    sweep = class_sweep.Sweep(tf.stop_gradient(unit), rows_at, variable.shape, ids, options, blocks)
+    own = _rows(variable, sweep.clipped_ids())
+    cosines = class_tiles.cosines_to(tf.stop_gradient(unit), own)
+    state = class_tiles.own_state(cosines, options)
+    state, of_unit, inverse = sweep.forward_with_gradient(state)
+    losses, _, scales = tiles.finalize(state, options)
+    of_own = class_tiles.own_slopes(cosines, scales, options) * class_tiles.inverse_lengths(own)
+    of_unit = options.gamma * scales[1][:, None] * of_unit + of_own[:, None] * own
+
+    @tf.custom_gradient
+    def with_gradient(unit, no_rows):
+        def gradient(upstream):
+            weighted = tiles.weighted(scales, upstream)
+            defer(functools.partial(sweep.each_weight_gradient, weighted, inverse))
+            found = of_unit * upstream[:, None], tf.zeros_like(no_rows)
+            return tiles.first_order([unit, no_rows], found, class_sweep.SECOND_DERIVATIVE)
+
+        return tf.identity(losses), gradient
+
+    return with_gradient(unit, tf.gather(variable, tf.zeros([0], tf.int32)))
+
+
+def _rows(variable, places):
+    """Rows of a variable, copied; a gradient tape does not see it.
+
+    Reading the variable would copy all of it, as TensorFlow does once rows of it are written. Were
+    the tape to see it, the loops would be built a second time, to keep what their derivatives need.
+    """
+    handle = tf.stop_gradient(variable.handle)
+    return tf.raw_ops.ResourceGather(resource=handle, indices=places, dtype=variable.dtype)
