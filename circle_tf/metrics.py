@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from circle_tf.distribute import global_batch, replicas
+from circle_tf.distribute import collectives, global_batch
 from circle_tf.losses import circle
 from circle_tf.ops import numerics, pairs
 
@@ -61,11 +61,11 @@ class PairMonitor(keras.metrics.Mean):
         """Adds a batch: `y_true [B]` ids, `y_pred` embeddings or cosines. Weights are ignored."""
         del sample_weight  # A monitor describes the pairs there are, however they are weighted.
         values, mask = self.entries(*self._similarities(y_true, y_pred))
-        count = replicas.total(tf.math.count_nonzero(mask))
+        count = collectives.all_reduce_sum(tf.math.count_nonzero(mask))
         total = tf.reduce_sum(tf.where(mask, values, tf.zeros_like(values)))
         # Keras adds the replicas' sums: R times the own share, each with a weight of 1 / R, is the
         # mean over the global batch with a weight of 1.
-        parts = replicas.num_replicas()
+        parts = collectives.num_replicas()
         mean = numerics.positive_mean(total, count) * parts
         super().update_state(mean, sample_weight=tf.cast(count > 0, mean.dtype) / parts)
 

@@ -1,9 +1,21 @@
-"""What XLA can compile of a model, found before the first step."""
+"""What XLA compiles of a step, and what it cannot compile of a model, found before the first."""
+
+import functools
 
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
-__all__ = ["check_graph", "choose_jit", "has_accelerator", "uncompilable_layers", "within_xla"]
+from circle_tf.distribute import collectives, step_context
+
+__all__ = [
+    "call_compiled",
+    "check_graph",
+    "choose_jit",
+    "compiled",
+    "has_accelerator",
+    "uncompilable_layers",
+    "within_xla",
+]
 
 _REMEDY = "Move it into the input pipeline, replace it, or compile with jit_compile=False."
 
@@ -115,6 +127,52 @@ def check_graph(graph):
             f"jit_compile=True: XLA cannot compile these operations (named by their layer): "
             f"{listed}. {_REMEDY}"
         )
+
+
+def call_compiled(function, *tensors):
+    """Calls a pure function of tensors, compiled by XLA where the step at hand asks for it.
+
+    Collectives cannot stand inside: gather first, then hand over what was gathered.
+
+    Args:
+        function: function of tensors.
+        *tensors: its arguments.
+
+    Returns:
+        What the function returns.
+
+    Example:
+        >>> float(call_compiled(tf.reduce_sum, tf.ones([3])))
+        3.0
+    """
+    if not step_context.current().compiled:
+        return function(*tensors)
+    # A new tf.function at each trace: it captures this replica's variables and no other's.
+    return tf.function(function, jit_compile=True, autograph=False)(*tensors)
+
+
+def compiled(function):
+    """Decorates a pure function of tensors that XLA compiles wherever it is called.
+
+    Within something that is compiled as a whole it is a part of that.
+
+    Args:
+        function: function of tensors, and of Python values that are compared by value.
+
+    Returns:
+        Function.
+
+    Example:
+        >>> float(compiled(tf.reduce_sum)(tf.ones([3])))
+        3.0
+    """
+    alone = tf.function(function, jit_compile=True, autograph=False)
+
+    @functools.wraps(function)
+    def call(*args, **options):
+        return (function if collectives.on_tpu() else alone)(*args, **options)
+
+    return call
 
 
 def _is_uncompilable(op):

@@ -4,13 +4,13 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from circle_tf.distribute import replicas
+from circle_tf.distribute import collectives, compilation, step_context
 from circle_tf.ops import numerics, pairs
 
 __all__ = ["Batch", "check_lengths", "global_batch", "row_numbers"]
 
 # One pass each way instead of one per operation: it costs as much as the loss itself otherwise.
-_normalize = replicas.compiled(numerics.safe_normalize)
+_normalize = compilation.compiled(numerics.safe_normalize)
 
 
 class Batch(NamedTuple):
@@ -48,10 +48,10 @@ def global_batch(embeddings, labels, *, one_hot=False):
         unit = _normalize(embeddings)
         ids = pairs.to_ids(labels, one_hot=one_hot)
         check_lengths(ids, unit, "embeddings")
-        keys, offset = replicas.gather_rows(unit)
-        return Batch(unit, ids, keys, replicas.gather_rows(ids)[0], offset)
+        keys, offset = collectives.gather_rows(unit)
+        return Batch(unit, ids, keys, collectives.gather_rows(ids)[0], offset)
 
-    return replicas.once(make, embeddings, labels, one_hot)
+    return step_context.memoized(make, embeddings, labels, one_hot)
 
 
 def check_lengths(ids, rows, name):

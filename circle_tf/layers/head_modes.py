@@ -9,7 +9,7 @@ import functools
 import tensorflow as tf
 
 from circle_tf import compat
-from circle_tf.distribute import compilation, replicas, sharded_variable
+from circle_tf.distribute import collectives, compilation, sharded_variable
 from circle_tf.layers import fused_update
 from circle_tf.losses.streaming import class_sweep
 
@@ -51,7 +51,7 @@ class SampledClasses(AllClasses):
             return super().losses(unit, ids, training=False, **options)
         count = self.class_weights.shape[0]
         part = sharded_variable.Part(0, count, count)
-        rows, places, mask = self._sampler.draw(ids, replicas.gather_rows(ids)[0], part)
+        rows, places, mask = self._sampler.draw(ids, collectives.gather_rows(ids)[0], part)
         weights = _gathered(self.class_weights, rows, unit.dtype)
         return class_sweep.class_losses(unit, weights, places, mask=mask, **options)
 
@@ -70,7 +70,7 @@ class ShardedClasses:
     def losses(self, unit, ids, *, training, **options):
         """Losses `[B]` of this replica's unit rows `[B, D]` with own classes `[B]`."""
         part = sharded_variable.part_of(self._class_weights)
-        places = replicas.gather_rows(ids)[0] - part.first
+        places = collectives.gather_rows(ids)[0] - part.first
         if training and self._sampler is not None:
             rows, places, mask = self._sampler.draw(places, places, part)
             weights = _gathered(self._class_weights, rows, unit.dtype)
@@ -101,7 +101,7 @@ class FusedUpdate(AllClasses):
         """Whether the update of the step being traced is fused."""
         if self.row_updates is None:
             return False
-        if replicas.replica_context() is not None:
+        if collectives.replica_context() is not None:
             raise NotImplementedError(
                 "CircleHead(fused_update=True) trains on one replica. On several give "
                 'shards="replicas", whereby each holds the gradient of its own classes only.'

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from circle_tf import compat
-from circle_tf.distribute import replicas, sharded_variable
+from circle_tf.distribute import collectives, sharded_variable
 from circle_tf.layers import initializers
 from circle_tf.losses import circle, circle_losses, reductions
 from circle_tf.losses.streaming import pair_sweep
@@ -180,7 +180,7 @@ class LossLayer(keras.layers.Layer):
         if self.as_model_loss:
             loss = reductions.reduce_losses(values, valid, reduction=self.reduction)
             # Keras divides the losses that layers add by the number of replicas.
-            self.add_loss(loss * replicas.num_replicas())
+            self.add_loss(loss * collectives.num_replicas())
 
     def losses_of(self, embeddings, ids):
         """`(losses [B], valid [B])`; what a subclass adds."""

@@ -1,32 +1,20 @@
 """Cross-batch memory: earlier batches' embeddings as more keys for the pair-wise loss."""
 
-import contextlib
-import threading
-
 import keras
 import numpy as np
 import tensorflow as tf
 
 from circle_tf import compat
-from circle_tf.distribute import global_batch, replicas
+from circle_tf.distribute import collectives, compilation, global_batch, step_context
 from circle_tf.layers import layers
 from circle_tf.losses import base, circle, circle_losses
 from circle_tf.losses.streaming import pair_sweep
 from circle_tf.ops import pairs
 from circle_tf.utils import checks
 
-__all__ = ["CrossBatchCircleLoss", "CrossBatchMemory", "learning"]
+__all__ = ["CrossBatchCircleLoss", "CrossBatchMemory"]
 
 _EMPTY = -1  # The row number of a slot that holds nothing.
-
-
-class _Model(threading.local):
-    """Whether the model at work learns; replicas trace in threads of their own."""
-
-    learns = None
-
-
-_MODEL = _Model()
 
 
 @keras.saving.register_keras_serializable("circle_tf")
@@ -181,7 +169,7 @@ class CrossBatchMemory(layers.LossLayer):
             "Numbers of examples must be 0 or more; found",
             examples,
         )
-        return replicas.gather_rows(examples)[0]
+        return collectives.gather_rows(examples)[0]
 
     def _keys(self, batch, rows):
         """Batch and memory as keys; before the start every slot of the memory counts as empty."""
@@ -309,34 +297,12 @@ class CrossBatchCircleLoss(circle_losses.CircleLoss):
         return {**config, **{name: getattr(self.memory, name) for name in names}}
 
     def _losses(self, y_true, y_pred):
-        if _MODEL.learns is None:
+        if step_context.current().training is None:
             raise RuntimeError(
                 "CrossBatchCircleLoss works in EmbeddingModel.compile(loss=...) only: a loss alone "
                 "does not know whether it is training. Take the layer CrossBatchMemory elsewhere."
             )
-        return self.memory.losses_of(y_pred, y_true, training=_MODEL.learns)
-
-
-@contextlib.contextmanager
-def learning(training):
-    """Within it, losses with a memory know whether the model trains.
-
-    Args:
-        training: bool.
-
-    Yields:
-        None.
-
-    Example:
-        >>> with learning(True):
-        ...     _MODEL.learns
-        True
-    """
-    before, _MODEL.learns = _MODEL.learns, bool(training)
-    try:
-        yield
-    finally:
-        _MODEL.learns = before
+        return self.memory.losses_of(y_pred, y_true, training=step_context.current().training)
 
 
 def _resized(keys, ids, rows, end, *, size):
@@ -365,4 +331,5 @@ def _score(batch, rows, keys, key_ids, key_rows, options):
         values = circle.circle_loss(similarities, positives, negatives, **options)
         return values, circle.valid_anchors(positives, negatives)
 
-    return replicas.maths(whole_matrix, batch.unit, batch.ids, rows, keys, key_ids, key_rows)
+    given = batch.unit, batch.ids, rows, keys, key_ids, key_rows
+    return compilation.call_compiled(whole_matrix, *given)

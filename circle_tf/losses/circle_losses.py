@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from circle_tf.distribute import global_batch, replicas
+from circle_tf.distribute import compilation, global_batch
 from circle_tf.losses import circle
 from circle_tf.losses.base import (
     LabelLoss,
@@ -114,7 +114,7 @@ def class_losses(cosines, labels, *, margin, gamma, detach_weights=True, one_hot
         losses = circle.circle_loss(cosines, positives, negatives, **options)
         return losses, circle.valid_anchors(positives, negatives)
 
-    losses, valid = replicas.maths(score, cosines, ids)
+    losses, valid = compilation.call_compiled(score, cosines, ids)
     seen = pairs.ids_in_range(ids, count) & pairs.float_labels_are_exact(labels)
     return nan_unless(seen, losses), valid
 
@@ -126,7 +126,7 @@ def _whole_matrix_losses(batch, options):
         losses = circle.circle_loss(similarities, positives, negatives, **options)
         return losses, circle.valid_anchors(positives, negatives)
 
-    return replicas.maths(score, *batch)
+    return compilation.call_compiled(score, *batch)
 
 
 class _Circle(LabelLoss):

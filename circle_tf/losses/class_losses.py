@@ -10,7 +10,7 @@ import math
 import keras
 import tensorflow as tf
 
-from circle_tf.distribute import global_batch, replicas
+from circle_tf.distribute import collectives, compilation, global_batch
 from circle_tf.losses import circle
 from circle_tf.losses.base import LabelLoss, as_matrix, nan_unless, num_classes
 from circle_tf.ops import numerics, pairs
@@ -42,7 +42,7 @@ class _Softmax(LabelLoss):
                 tf.clip_by_value(ids, 0, tf.cast(count, tf.int64) - 1), logits
             )
 
-        losses = replicas.maths(score, cosines, ids)
+        losses = compilation.call_compiled(score, cosines, ids)
         seen = pairs.ids_in_range(ids, count) & pairs.float_labels_are_exact(y_true)
         return nan_unless(seen, losses), tf.ones_like(ids, tf.bool)
 
@@ -243,9 +243,11 @@ class ProxyAnchorLoss(LabelLoss):
         count = num_classes(cosines)
         ids = pairs.to_ids(y_true)
         global_batch.check_lengths(ids, cosines, "cosines")
-        everything, _ = replicas.gather_rows(cosines)
-        all_ids = replicas.gather_rows(ids)[0]
-        value = replicas.maths(lambda s, y: self._value(s, y, count), everything, all_ids)
+        everything, _ = collectives.gather_rows(cosines)
+        all_ids = collectives.gather_rows(ids)[0]
+        value = compilation.call_compiled(
+            lambda s, y: self._value(s, y, count), everything, all_ids
+        )
         seen = tf.reduce_all(pairs.ids_in_range(ids, count)) & pairs.float_labels_are_exact(y_true)
         # Each row of the global batch is given an equal share, so that replicas add up to the loss.
         share = value / tf.cast(tf.maximum(tf.size(all_ids), 1), value.dtype)

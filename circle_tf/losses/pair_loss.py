@@ -8,7 +8,7 @@ anchor averages over its own, and then come the anchors: the same for batches of
 
 import tensorflow as tf
 
-from circle_tf.distribute import global_batch, replicas
+from circle_tf.distribute import compilation, global_batch
 from circle_tf.losses import circle
 from circle_tf.losses.base import LabelLoss, as_embeddings, nan_unless
 from circle_tf.ops import pairs
@@ -30,7 +30,7 @@ class PairLoss(LabelLoss):
 
     def _losses(self, y_true, y_pred):
         batch = global_batch.global_batch(as_embeddings(y_pred), y_true)
-        losses, valid = replicas.maths(self._of_batch, *batch)
+        losses, valid = compilation.call_compiled(self._of_batch, *batch)
         finite = tf.reduce_all(tf.math.is_finite(batch.unit), axis=1)
         return nan_unless(finite & pairs.float_labels_are_exact(y_true), losses), valid
 

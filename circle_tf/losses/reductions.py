@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from circle_tf.distribute import replicas
+from circle_tf.distribute import collectives
 from circle_tf.ops import numerics
 
 __all__ = ["REDUCTIONS", "apply_weights", "check_reduction", "reduce_losses"]
@@ -49,9 +49,9 @@ def reduce_losses(losses, valid, *, reduction, sample_weight=None):
     if reduction == "sum":
         return total
     if reduction == "mean":
-        return numerics.positive_mean(total, replicas.total(tf.size(losses)))
+        return numerics.positive_mean(total, collectives.all_reduce_sum(tf.size(losses)))
     counted = valid if reduction == "mean_valid" else losses > 0
-    return numerics.positive_mean(total, replicas.total(tf.math.count_nonzero(counted)))
+    return numerics.positive_mean(total, collectives.all_reduce_sum(tf.math.count_nonzero(counted)))
 
 
 def apply_weights(losses, sample_weight):

@@ -12,7 +12,7 @@ from keras.src.backend import get_keras_mask, set_keras_mask
 from keras.src.losses import loss as keras_loss
 from keras.src.trainers.compile_utils import CompileLoss
 
-from circle_tf.distribute import replicas, sharded_variable
+from circle_tf.distribute import collectives, compilation, sharded_variable
 
 __all__ = [
     "TESTED_KERAS",
@@ -106,10 +106,10 @@ class _ShareTracker(keras.metrics.Mean):
     def update_state(self, values, sample_weight=None):
         # Keras hands over R times the share, and the local number of rows or, where that is not
         # static, None: then every batch has the same weight.
-        parts = replicas.num_replicas()
+        parts = collectives.num_replicas()
         if values.shape.rank != 0:
             return super().update_state(values / parts)
-        rows = 1 if sample_weight is None else replicas.total(sample_weight)
+        rows = 1 if sample_weight is None else collectives.all_reduce_sum(sample_weight)
         return super().update_state(values, sample_weight=rows / parts)
 
 
@@ -133,7 +133,7 @@ class _ShareOfLoss:
         if is_mean:
             # A function that reduces to a number itself: weigh each replica's by its rows.
             own, divisor = own * tf.cast(rows, own.dtype), (rows,)
-        counts = replicas.total_all([tf.cast(count, tf.float32) for count in divisor])
+        counts = collectives.all_reduce_sums([tf.cast(count, tf.float32) for count in divisor])
         return own / tf.cast(_divisor(counts), own.dtype)
 
     def _parts(self, y_true, y_pred, sample_weight):
@@ -150,7 +150,7 @@ class _ShareOfLoss:
 
         present = [value is not None for value in (y_true, y_pred, sample_weight, mask)]
         given = [v for v in (y_true, y_pred, sample_weight, mask) if v is not None]
-        total, counts = replicas.maths(own, *map(tf.convert_to_tensor, given))
+        total, counts = compilation.call_compiled(own, *map(tf.convert_to_tensor, given))
         return total, counts, kinds[-1]
 
 

@@ -1,20 +1,16 @@
 """`EmbeddingModel`: the Keras model whose compile and fit suit in-batch losses."""
 
 import contextlib
-import threading
 
 import keras
 import tensorflow as tf
 
 from circle_tf import compat
-from circle_tf.distribute import compilation, replicas, sharded_variable
-from circle_tf.layers import memory
+from circle_tf.distribute import collectives, compilation, sharded_variable, step_context
 from circle_tf.training import loops
 from circle_tf.utils import checks
 
 __all__ = ["EmbeddingModel"]
-
-_HELD = threading.local()
 
 
 @keras.saving.register_keras_serializable("circle_tf")
@@ -84,7 +80,7 @@ class EmbeddingModel(keras.Model):
             Memory Limited Setup", 2021.
         """
         strategy = self.distribute_strategy
-        replicas.check_strategy(strategy)
+        collectives.check_strategy(strategy)
         if self._several:
             _check_scope(self.variables)
         self._asked = {"jit_compile": jit_compile, "gradient_accumulation": gradient_accumulation}
@@ -125,31 +121,14 @@ class EmbeddingModel(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """As `keras.Model.compute_loss`; losses with a memory fill it in training only."""
-        with memory.learning(training):
+        with step_context.entered(training=bool(training)):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     @property
     def losses(self):
         """As `keras.Model.losses`."""
-        held = getattr(_HELD, "losses", None)
-        return super().losses if held is None else held
-
-    @contextlib.contextmanager
-    def holding_losses(self, losses):
-        """Within it, `losses` are these: what a compiled forward pass has returned.
-
-        Args:
-            losses: list of scalars.
-
-        Yields:
-            None.
-        """
-        # Replicas trace in threads of their own.
-        _HELD.losses = losses
-        try:
-            yield
-        finally:
-            _HELD.losses = None
+        passed = step_context.current().layer_losses
+        return super().losses if passed is None else passed
 
     def train_step(self, data):
         """One training step of one replica."""

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from circle_tf.distribute import compilation, replicas
+from circle_tf.distribute import collectives, compilation
 from circle_tf.training import keras_private
 
 __all__ = ["Passed", "forward"]
@@ -33,7 +33,7 @@ def forward(model, x, *, training, compiled, state=()):
         `Passed`: outputs, losses that layers added, variables that layers assigned to, and what.
     """
     assigned = []
-    context = replicas.replica_context()
+    context = collectives.replica_context()
     shift = 0 if context is None else context.replica_id_in_sync_group
 
     def call(x):

@@ -8,7 +8,7 @@ check for inf, clipping and the update, which are thereby the same everywhere.
 import keras
 import tensorflow as tf
 
-from circle_tf.distribute import replicas
+from circle_tf.distribute import collectives, step_context
 from circle_tf.training import cached_gradients, keras_private, passes, sharded_gradients
 
 __all__ = ["Accumulator", "evaluation_step", "predict_step", "train_step"]
@@ -29,7 +29,7 @@ def train_step(model, data, *, compiled, accumulator=None, cached_batch=None):
     """
     x, y, weights = _unpack(data)
     variables = model.trainable_variables
-    with replicas.step(compiled=compiled):
+    with step_context.entered(compiled=compiled, memo={}):
 
         def loss_of(passed):
             loss = _share_of_loss(model, x, y, weights, passed, training=True)
@@ -65,7 +65,7 @@ def evaluation_step(model, data, *, compiled):
         dict of logs, those of the global batch.
     """
     x, y, weights = _unpack(data)
-    with replicas.step(compiled=compiled):
+    with step_context.entered(compiled=compiled, memo={}):
         passed = passes.forward(model, x, training=False, compiled=compiled)
         loss = _share_of_loss(model, x, y, weights, passed, training=False)
         return _finish(model, (x, y, weights), passed, loss, [])[1]
@@ -90,7 +90,7 @@ def _unpack(data):
 
 
 def _share_of_loss(model, x, y, weights, passed, *, training):
-    with model.holding_losses(passed.losses):
+    with step_context.entered(layer_losses=passed.losses):
         return keras_private.compute_loss(model, x, y, passed.outputs, weights, training=training)
 
 
@@ -113,7 +113,7 @@ def _finish(model, batch, passed, loss, gradients):
         variable.assign(variable.value + tf.cast(change / all_rows, variable.dtype))
     # A vector (reduction "none") is reported as its mean.
     value = total if loss.shape.rank == 0 else total / all_rows
-    parts = replicas.num_replicas()
+    parts = collectives.num_replicas()
     tracker = keras_private.loss_tracker(model)
     tracker.update_state(value, sample_weight=all_rows / parts)
     # Every replica has added the same to the loss tracker: the sum over replicas needs no exchange.
@@ -124,7 +124,7 @@ def _finish(model, batch, passed, loss, gradients):
 
 
 def _sum_parts(parts):
-    flat = replicas.total_all([value for part in parts for value in part])
+    flat = collectives.all_reduce_sums([value for part in parts for value in part])
     summed = iter(flat)
     return [[next(summed) for _ in part] for part in parts]
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from circle_tf.distribute import compilation, replicas
+from circle_tf.distribute import collectives, compilation
 from circle_tf.losses import circle
 from circle_tf.losses.streaming import class_tiles, tiles
 from circle_tf.utils import checks
@@ -85,7 +85,7 @@ def class_losses(
     options = tiles.Options(float(margin), float(gamma), bool(detach_weights))
     batch, class_weights = tf.convert_to_tensor(unit), tf.convert_to_tensor(class_weights)
     if sharded:
-        batch, offset = replicas.gather_rows(batch)
+        batch, offset = collectives.gather_rows(batch)
     blocks = Blocks.of_batch(batch, class_weights.shape[0], max_bytes, product_dtype)
 
     @tf.custom_gradient
@@ -98,7 +98,7 @@ def class_losses(
 
         def gradient(upstream):
             if sharded:  # A replica's own rows get their upstream there and nowhere else.
-                (upstream,) = replicas.total_all([upstream])
+                (upstream,) = collectives.all_reduce_sums([upstream])
             found = _backward(*given, tiles.weighted(scales, upstream), inverse, kept)
             return tiles.first_order([batch, class_weights], found, SECOND_DERIVATIVE)
 
@@ -133,8 +133,8 @@ def _backward(unit, weights, ids, mask, options, blocks, scales, inverse, kept):
 
 def _joined(own, state, options):
     """The state `[4, N]` of the global batch, from what each replica's classes have added."""
-    (own,) = replicas.total_all([own])
-    parts, _ = replicas.gather_rows(state[None, :2])
+    (own,) = collectives.all_reduce_sums([own])
+    parts, _ = collectives.gather_rows(state[None, :2])
     positives = class_tiles.own_state(own, options)[2:]
     return tf.concat([class_tiles.merged(parts, options), positives], 0)
 

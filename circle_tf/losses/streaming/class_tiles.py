@@ -7,7 +7,7 @@ products are of `[B, D]` unit embeddings with these, and `lengths` makes cosines
 
 import tensorflow as tf
 
-from circle_tf.distribute import replicas
+from circle_tf.distribute import compilation
 from circle_tf.losses.streaming import tiles
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
 _ZERO_ROW = 1e-30  # As in `numerics.safe_normalize`.
 
 
-@replicas.compiled
+@compilation.compiled
 def inverse_lengths(rows):
     """What makes class weights units.
 
@@ -39,7 +39,7 @@ def inverse_lengths(rows):
     return _inverse_lengths(rows)
 
 
-@replicas.compiled
+@compilation.compiled
 def cosines_to(unit, own):
     """Cosine of each example to its own class.
 
@@ -53,7 +53,7 @@ def cosines_to(unit, own):
     return tf.reduce_sum(unit * (own * _inverse_lengths(own)[:, None]), axis=1)
 
 
-@replicas.compiled
+@compilation.compiled
 def own_state(cosines, options):
     """State (see `tiles.update`) of examples that have seen their own class only.
 
@@ -75,7 +75,7 @@ def own_state(cosines, options):
     )
 
 
-@replicas.compiled
+@compilation.compiled
 def merged(parts, options):
     """One logsumexp of negatives from those of several parts of the classes.
 
@@ -93,7 +93,7 @@ def merged(parts, options):
     return tf.stack([running_max, total])
 
 
-@replicas.compiled
+@compilation.compiled
 def add_negatives(products, lengths, state, ids, mask, options):
     """The state after one more block.
 
@@ -113,7 +113,7 @@ def add_negatives(products, lengths, state, ids, mask, options):
     return cosines, state
 
 
-@replicas.compiled
+@compilation.compiled
 def add_negatives_and_slopes(products, lengths, state, ids, mask, options):
     """The state after one more block, and the slopes of the losses as far as they are known by now.
 
@@ -134,7 +134,7 @@ def add_negatives_and_slopes(products, lengths, state, ids, mask, options):
     return terms * _by_other(t, options) * lengths, shrinkage, state
 
 
-@replicas.compiled
+@compilation.compiled
 def own_slopes(cosines, scales, options):
     """The slope of each loss by the cosine to the own class.
 
@@ -149,7 +149,7 @@ def own_slopes(cosines, scales, options):
     return options.gamma * scales[3] * _by_own(cosines, options)
 
 
-@replicas.compiled
+@compilation.compiled
 def scaled(products, lengths):
     """Cosines.
 
@@ -163,7 +163,7 @@ def scaled(products, lengths):
     return products * lengths
 
 
-@replicas.compiled
+@compilation.compiled
 def slopes(cosines, lengths, scales, ids, mask, options):
     """The gradient of the upstream-weighted losses by the products of a block.
 
@@ -188,7 +188,7 @@ def slopes(cosines, lengths, scales, ids, mask, options):
     return found * lengths, tf.reduce_sum(found * cosines, axis=0)
 
 
-@replicas.compiled
+@compilation.compiled
 def across(found, rows, lengths, along):
     """The gradient by the raw weights: what goes along a weight does not turn it.
 

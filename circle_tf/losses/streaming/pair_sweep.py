@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from circle_tf.distribute import global_batch, replicas
+from circle_tf.distribute import compilation, global_batch
 from circle_tf.losses import circle
 from circle_tf.losses.streaming import tiles
 
@@ -208,7 +208,7 @@ def _backward(anchors, others, options, tiling, scales, kept, upstream):
     return _sweep_backward(grid, options, scales, kept)
 
 
-@replicas.compiled
+@compilation.compiled
 def _forward_one(anchors, others, options, tiling):
     similarities = tf.matmul(anchors.unit, others.unit, transpose_b=True)
     labels = [_labels(side, tiling.padding) for side in (anchors, others)]
@@ -216,7 +216,7 @@ def _forward_one(anchors, others, options, tiling):
     return losses, valid, scales, [similarities]
 
 
-@replicas.compiled
+@compilation.compiled
 def _backward_one(anchors, others, options, tiling, scales, similarities, upstream):
     sides = [tiles.weighted(scales, upstream)] * (2 if tiling.symmetric else 1)
     labels = [_labels(side, tiling.padding) for side in (anchors, others)]

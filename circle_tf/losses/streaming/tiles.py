@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from circle_tf.distribute import replicas
+from circle_tf.distribute import compilation
 
 __all__ = [
     "Labels",
@@ -66,7 +66,7 @@ def labels_of(ids, rows, *, dtype, padding):
     return Labels(tf.reshape(halves, [4, -1]), mask)
 
 
-@replicas.compiled
+@compilation.compiled
 def update(similarities, states, labels, key_labels, options, *, negatives_only=False):
     """The state of anchors (and of keys, where each is the other's key) after one more tile.
 
@@ -97,7 +97,7 @@ def update(similarities, states, labels, key_labels, options, *, negatives_only=
     ]
 
 
-@replicas.compiled
+@compilation.compiled
 def slopes(similarities, sides, labels, key_labels, options):
     """The gradient of the upstream-weighted losses with respect to the similarities of a tile.
 
@@ -125,7 +125,7 @@ def slopes(similarities, sides, labels, key_labels, options):
     return tf.where(positives | negatives, slope, tf.zeros_like(slope))
 
 
-@replicas.compiled
+@compilation.compiled
 def finalize(state, options):
     """Losses of anchors that have seen all their keys.
 

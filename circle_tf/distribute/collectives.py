@@ -4,24 +4,16 @@ The rule of the house: each replica computes the part of a loss that belongs to 
 already divided by global counts, so that the sum over replicas is the loss of the global batch.
 """
 
-import contextlib
-import functools
-import threading
-
 import tensorflow as tf
 
 __all__ = [
+    "all_reduce_sum",
+    "all_reduce_sums",
     "check_strategy",
-    "compiled",
     "gather_rows",
-    "maths",
     "num_replicas",
     "on_tpu",
-    "once",
     "replica_context",
-    "step",
-    "total",
-    "total_all",
 ]
 
 _REFUSED = {
@@ -34,16 +26,6 @@ _REFUSED = {
         "batch whose pairs a loss could see"
     ),
 }
-
-
-class _Step(threading.local):
-    """What holds during one step of one replica: replicas trace in threads of their own."""
-
-    compiled = False
-    made = None
-
-
-_STEP = _Step()
 
 
 def gather_rows(rows):
@@ -71,31 +53,6 @@ def gather_rows(rows):
     if context is None:
         return rows, 0
     return _gather(rows, context)
-
-
-def once(make, *inputs):
-    """What `make()` returns, called only once in a step for the same inputs.
-
-    The loss and each monitor look at the same global batch: it is gathered once.
-
-    Args:
-        make: function without arguments.
-        *inputs: the objects on which its result depends, compared by identity.
-
-    Returns:
-        What `make` returned.
-
-    Example:
-        >>> once(lambda: 3, "key")
-        3
-    """
-    if _STEP.made is None or replica_context() is None:
-        return make()
-    key = tuple(id(value) for value in inputs)
-    if key not in _STEP.made:
-        # The inputs are kept, so that none of their ids can pass to another object.
-        _STEP.made[key] = (make(), inputs)
-    return _STEP.made[key][0]
 
 
 def replica_context():
@@ -145,7 +102,7 @@ def on_tpu():
     return type(tf.distribute.get_strategy()).__name__.startswith("TPUStrategy")
 
 
-def total(value):
+def all_reduce_sum(value):
     """Sum of a number over all replicas, without gradient; the number itself on one replica.
 
     Args:
@@ -155,16 +112,16 @@ def total(value):
         Scalar, float32 if summed.
 
     Example:
-        >>> int(total(3))
+        >>> int(all_reduce_sum(3))
         3
     """
     context = replica_context()
     if context is None:
         return value
-    return _all_reduce(context, [tf.stop_gradient(tf.cast(value, tf.float32))])[0]
+    return _reduced(context, [tf.stop_gradient(tf.cast(value, tf.float32))])[0]
 
 
-def total_all(values):
+def all_reduce_sums(values):
     """Sums of many tensors over all replicas, in as few exchanges as there are dtypes.
 
     Args:
@@ -174,7 +131,7 @@ def total_all(values):
         list of the same structure; the values themselves on one replica.
 
     Example:
-        >>> total_all([tf.constant(1.0), None])[1] is None
+        >>> all_reduce_sums([tf.constant(1.0), None])[1] is None
         True
     """
     context = replica_context()
@@ -182,79 +139,10 @@ def total_all(values):
         return list(values)
     results = list(values)
     for indices in _by_kind(values):
-        reduced = _all_reduce(context, [values[index] for index in indices])
+        reduced = _reduced(context, [values[index] for index in indices])
         for index, value in zip(indices, reduced, strict=True):
             results[index] = value
     return results
-
-
-def maths(function, *tensors):
-    """Calls a pure function of tensors, compiled by XLA where the step at hand asks for it.
-
-    Collectives cannot stand inside: gather first, then hand over what was gathered.
-
-    Args:
-        function: function of tensors.
-        *tensors: its arguments.
-
-    Returns:
-        What the function returns.
-
-    Example:
-        >>> float(maths(tf.reduce_sum, tf.ones([3])))
-        3.0
-    """
-    if not _STEP.compiled:
-        return function(*tensors)
-    # A new tf.function at each trace: it captures this replica's variables and no other's.
-    return tf.function(function, jit_compile=True, autograph=False)(*tensors)
-
-
-def compiled(function):
-    """Decorates a pure function of tensors that XLA compiles wherever it is called.
-
-    Within something that is compiled as a whole it is a part of that.
-
-    Args:
-        function: function of tensors, and of Python values that are compared by value.
-
-    Returns:
-        Function.
-
-    Example:
-        >>> float(compiled(tf.reduce_sum)(tf.ones([3])))
-        3.0
-    """
-    alone = tf.function(function, jit_compile=True, autograph=False)
-
-    @functools.wraps(function)
-    def call(*args, **options):
-        return (function if on_tpu() else alone)(*args, **options)
-
-    return call
-
-
-@contextlib.contextmanager
-def step(*, compiled):
-    """Marks one step of one replica: what `once` made is remembered until its end.
-
-    Args:
-        compiled: whether `maths` compiles by XLA.
-
-    Yields:
-        None.
-
-    Example:
-        >>> with step(compiled=True):
-        ...     float(maths(tf.reduce_sum, tf.ones([3])))
-        3.0
-    """
-    before = (_STEP.compiled, _STEP.made)
-    _STEP.compiled, _STEP.made = compiled, {}
-    try:
-        yield
-    finally:
-        _STEP.compiled, _STEP.made = before
 
 
 def check_strategy(strategy):
@@ -295,7 +183,7 @@ def _gather(rows, context):
         everything = context.all_gather(tf.identity(own_rows), axis=0)
 
         def gradient(upstream):
-            (summed,) = _all_reduce(context, [upstream])
+            (summed,) = _reduced(context, [upstream])
             part = summed[offset : offset + tf.shape(own_rows)[0]]
             return tf.ensure_shape(part, own_rows.shape)
 
@@ -304,7 +192,7 @@ def _gather(rows, context):
     return gather(tf.convert_to_tensor(rows)), offset
 
 
-def _all_reduce(context, values):
+def _reduced(context, values):
     # MultiWorkerMirroredStrategy reads the device off the tensor, and neither a function's argument
     # nor a gradient need have one: hence the identities, here and in _gather.
     return context.all_reduce("sum", [tf.identity(value) for value in values])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from circle_tf.distribute import replicas
+from circle_tf.distribute import collectives, step_context
 from tests import strategies
 
 
@@ -21,7 +21,7 @@ def parts_of(strategy, *parts):
 
 def test_one_replica_gathers_its_own_rows():
     rows = tf.reshape(tf.range(6), [3, 2])
-    everything, offset = replicas.gather_rows(rows)
+    everything, offset = collectives.gather_rows(rows)
     np.testing.assert_array_equal(everything, rows)
     assert offset == 0
 
@@ -39,7 +39,7 @@ def test_gathered_rows_offsets_and_gradients_are_exact_for_uneven_parts(strategy
             number = tf.cast(context.replica_id_in_sync_group, tf.float32)
             with tf.GradientTape() as tape:
                 tape.watch(rows)
-                gathered, offset = replicas.gather_rows(rows)
+                gathered, offset = collectives.gather_rows(rows)
                 value = tf.reduce_sum(gathered * factors * (number + 1))
             return gathered, offset, tape.gradient(value, rows)
 
@@ -56,8 +56,8 @@ def test_gathered_rows_offsets_and_gradients_are_exact_for_uneven_parts(strategy
 
 def test_totals_keep_structure_and_dtypes(strategy):
     def replica(value):
-        summed = replicas.total_all([value, None, tf.cast(value, tf.float64)])
-        return replicas.total(tf.size(value)), *summed
+        summed = collectives.all_reduce_sums([value, None, tf.cast(value, tf.float64)])
+        return collectives.all_reduce_sum(tf.size(value)), *summed
 
     count, small, nothing, large = strategy.run(replica, args=(parts_of(strategy, [1.0], [2.0]),))
     first = strategy.experimental_local_results(count)[0]
@@ -70,10 +70,10 @@ def test_totals_keep_structure_and_dtypes(strategy):
 def test_a_step_makes_once_what_it_is_asked_for_again(strategy):
     def replica():
         made = []
-        with replicas.step(compiled=False):
+        with step_context.entered(compiled=False, memo={}):
             for _ in range(2):
-                replicas.once(lambda: made.append(1), strategy)
-        replicas.once(lambda: made.append(1), strategy)
+                step_context.memoized(lambda: made.append(1), strategy)
+        step_context.memoized(lambda: made.append(1), strategy)
         return tf.constant(len(made))
 
     assert [int(n) for n in strategy.experimental_local_results(strategy.run(replica))] == [2, 2]
@@ -81,8 +81,8 @@ def test_a_step_makes_once_what_it_is_asked_for_again(strategy):
 
 def test_cross_replica_context_has_the_whole_batch(strategy):
     with strategy.scope():
-        assert replicas.num_replicas() == 1
-        assert replicas.gather_rows(tf.ones([2, 2]))[1] == 0
+        assert collectives.num_replicas() == 1
+        assert collectives.gather_rows(tf.ones([2, 2]))[1] == 0
 
 
 class ParameterServerStrategyV2:
@@ -93,4 +93,4 @@ def test_strategies_without_a_global_batch_are_refused():
     central = tf.distribute.experimental.CentralStorageStrategy(["CPU:0", "CPU:1"])
     for strategy in (central, ParameterServerStrategyV2()):
         with pytest.raises(NotImplementedError, match="Use tf.distribute.MirroredStrategy"):
-            replicas.check_strategy(strategy)
+            collectives.check_strategy(strategy)
