@@ -10,7 +10,7 @@ import contextlib
 import tensorflow as tf
 
 from circle_tf.layers import layers
-from circle_tf.training import keras_private, passes
+from circle_tf.training import forward_pass, keras_private
 
 __all__ = ["check_layers", "dense", "gradients"]
 
@@ -48,7 +48,7 @@ def gradients(model, x, loss_of, *, size, compiled):
     Args:
         model: compiled `EmbeddingModel`.
         x: inputs `[B, ...]`, or a structure of such.
-        loss_of: function of `passes.Passed`, of the whole batch, to (loss, scaled loss).
+        loss_of: function of `forward_pass.Forward`, of the whole batch, to (loss, scaled loss).
         size: int, rows of a micro-batch; the last one may be smaller.
         compiled: whether XLA compiles the passes.
 
@@ -70,7 +70,7 @@ def gradients(model, x, loss_of, *, size, compiled):
     with tf.GradientTape() as tape:
         tape.watch(flat)
         # The losses of weights, which do not depend on the batch, count once.
-        passed = passes.Passed(outputs, list(model.losses), [], [])
+        passed = forward_pass.Forward(outputs, list(model.losses), [], [])
         loss, scaled = loss_of(passed)
     upstream, direct = tape.gradient(scaled, (flat, raw))
     summed, variables, values = loops.backward(upstream, raw)
@@ -167,7 +167,7 @@ class _Loops:
         return results, state, written
 
     def _pass(self, index, state):
-        passed = passes.forward(
+        passed = forward_pass.forward(
             self._model,
             self._rows(self._x, index),
             training=True,

@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from circle_tf import compat
 from circle_tf.distribute import collectives, compilation, sharded_variable, step_context
-from circle_tf.training import loops
 from circle_tf.utils import checks
 
 __all__ = ["EmbeddingModel"]
@@ -90,6 +89,8 @@ class EmbeddingModel(keras.Model):
         )
         self._cached_batch = self._check_cached_batch(cached_gradient_batch)
         self._accumulator = None
+        if self._several or self._micro_batches > 1 or self._cached_batch is not None:
+            _keras_private().check()
         jit = self._choose_jit(jit_compile) and not kwargs.get("run_eagerly", False)
         # XLA compiles the parts of a step of ours, but the whole of a step of Keras'.
         in_parts = self._several or self._cached_batch is not None
@@ -167,7 +168,7 @@ class EmbeddingModel(keras.Model):
         if not self._several:
             return super().make_train_function(force)
         if self.train_function is None or force:
-            self.train_function = loops.make_function(self, self.train_step)
+            self.train_function = _steps().make_function(self, self.train_step)
         return self.train_function
 
     def make_test_function(self, force=False):
@@ -175,7 +176,7 @@ class EmbeddingModel(keras.Model):
         if not self._several:
             return super().make_test_function(force)
         if self.test_function is None or force:
-            self.test_function = loops.make_function(self, self.test_step)
+            self.test_function = _steps().make_function(self, self.test_step)
         return self.test_function
 
     def get_compile_config(self):
@@ -198,24 +199,25 @@ class EmbeddingModel(keras.Model):
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         if not self._several:
             return super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
-        hooks = _hooks()
-        specs = hooks.batch_signature(iterator) if iterator is not None else data_batch
+        private = _keras_private()
+        specs = data_batch if iterator is None else private.batch_signature(iterator)
         with self.distribute_strategy.scope():
-            hooks.build_from(self, specs)
+            private.build_from(self, specs)
         return _check_metrics(self)
 
     def _choose_jit(self, asked):
         if asked is False or (asked == "auto" and not compilation.has_accelerator()):
             return False
         found = compilation.uncompilable_layers(
-            _hooks().all_layers(self), replicas=self.distribute_strategy.num_replicas_in_sync
+            _keras_private().all_layers(self),
+            replicas=self.distribute_strategy.num_replicas_in_sync,
         )
         return compilation.choose_jit(asked, found)
 
     def _check_cached_batch(self, size):
         if size is None:
             return None
-        from circle_tf.training import cached_gradients  # Needs keras_hooks.
+        from circle_tf.training import cached_gradients  # Needs keras_private.
 
         cached_gradients.check_layers(self)
         return checks.whole_number(size, "cached_gradient_batch", least=1)
@@ -240,13 +242,13 @@ class EmbeddingModel(keras.Model):
                 _check_scope(self.memory.variables)
 
     def _keep_shards(self):
-        from circle_tf.training import sharded_gradients  # Needs keras_hooks.
+        from circle_tf.training import sharded_gradients  # Needs keras_private.
 
         sharded_gradients.check_optimizer(
             self.optimizer, self.trainable_variables, accumulated=self._micro_batches > 1
         )
         if any(map(sharded_variable.is_sharded, self.trainable_variables)):
-            _hooks().keep_shards(self.optimizer)
+            _keras_private().keep_shards(self.optimizer)
 
     def _count_across_replicas(self):
         if self.run_eagerly and type(self.distribute_strategy).__name__.startswith("Multi"):
@@ -255,7 +257,9 @@ class EmbeddingModel(keras.Model):
                 "MirroredStrategy or without a strategy."
             )
         config = self._compile_config
-        _hooks().compile_loss_across(self, config.config["loss"], config.config["loss_weights"])
+        from circle_tf.training import replica_loss  # Needs Keras' private side, too.
+
+        replica_loss.compile_loss_across(self, config.config["loss"], config.config["loss_weights"])
 
 
 def _layers_below(layer):
@@ -264,7 +268,9 @@ def _layers_below(layer):
         yield from _layers_below(below)
 
 
-def _hooks():
+# Keras' private side is another one in each version. It is imported where it is needed: on one
+# device, without accumulation and cached gradients, any Keras 3 will do.
+def _keras_private():
     from circle_tf.training import keras_private
 
     return keras_private
@@ -289,13 +295,13 @@ def _check_scope(variables):
 
 
 def _check_optimizer(optimizer, strategy):
-    hooks = _hooks()
-    if hooks.inner_optimizer(optimizer).gradient_accumulation_steps:
+    private = _keras_private()
+    if private.inner_optimizer(optimizer).gradient_accumulation_steps:
         raise ValueError(
             "The optimizer's gradient_accumulation_steps fails over several replicas. Use "
             "compile(gradient_accumulation=...)."
         )
-    if strategy.num_replicas_in_sync > 1 and hooks.optimizer_strategy(optimizer) is not strategy:
+    if strategy.num_replicas_in_sync > 1 and private.optimizer_strategy(optimizer) is not strategy:
         raise ValueError(
             "The optimizer was made outside the model's strategy. Make it under "
             "`with strategy.scope():`."

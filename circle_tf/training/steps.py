@@ -1,17 +1,19 @@
-"""One step of training, evaluation or prediction on one of several replicas.
+"""One step of training, evaluation or prediction on one of several replicas, and Keras' loop.
 
 The order that makes replicas equal to one device: forward and loss of the own rows against all,
 gradients, ONE exchange (sum of gradients, loss, statistics, metrics), and only then unscaling, the
 check for inf, clipping and the update, which are thereby the same everywhere.
 """
 
+import contextlib
+
 import keras
 import tensorflow as tf
 
 from circle_tf.distribute import collectives, step_context
-from circle_tf.training import cached_gradients, keras_private, passes, sharded_gradients
+from circle_tf.training import cached_gradients, forward_pass, keras_private, sharded_gradients
 
-__all__ = ["Accumulator", "evaluation_step", "predict_step", "train_step"]
+__all__ = ["Accumulator", "evaluation_step", "make_function", "predict_step", "train_step"]
 
 
 def train_step(model, data, *, compiled, accumulator=None, cached_batch=None):
@@ -41,10 +43,10 @@ def train_step(model, data, *, compiled, accumulator=None, cached_batch=None):
             )
         else:
             with tf.GradientTape() as tape:
-                passed = passes.forward(model, x, training=True, compiled=compiled)
+                passed = forward_pass.forward(model, x, training=True, compiled=compiled)
                 loss, scaled = loss_of(passed)
             gradients = tape.gradient(scaled, [variable.value for variable in variables])
-        gradients, logs = _finish(model, (x, y, weights), passed, loss, gradients)
+        gradients, logs = _reduced(model, (x, y, weights), passed, loss, gradients)
     if accumulator is not None:
         accumulator.add(gradients, model.optimizer, variables)
     else:
@@ -66,9 +68,9 @@ def evaluation_step(model, data, *, compiled):
     """
     x, y, weights = _unpack(data)
     with step_context.entered(compiled=compiled, memo={}):
-        passed = passes.forward(model, x, training=False, compiled=compiled)
+        passed = forward_pass.forward(model, x, training=False, compiled=compiled)
         loss = _share_of_loss(model, x, y, weights, passed, training=False)
-        return _finish(model, (x, y, weights), passed, loss, [])[1]
+        return _reduced(model, (x, y, weights), passed, loss, [])[1]
 
 
 def predict_step(model, data, *, compiled):
@@ -82,7 +84,7 @@ def predict_step(model, data, *, compiled):
     Returns:
         Structure of tensors, outputs for the own rows.
     """
-    return passes.forward(model, _unpack(data)[0], training=False, compiled=compiled).outputs
+    return forward_pass.forward(model, _unpack(data)[0], training=False, compiled=compiled).outputs
 
 
 def _unpack(data):
@@ -94,7 +96,7 @@ def _share_of_loss(model, x, y, weights, passed, *, training):
         return keras_private.compute_loss(model, x, y, passed.outputs, weights, training=training)
 
 
-def _finish(model, batch, passed, loss, gradients):
+def _reduced(model, batch, passed, loss, gradients):
     """Exchanges what the replicas have to share; returns `(summed gradients, global logs)`."""
     x, y, weights = batch
     variables = model.trainable_variables if gradients else []
@@ -216,3 +218,72 @@ def _at_each(counter, steps, apply):
         tf.cond(tf.equal(counter % steps, 0), now, lambda: tf.constant(False))
 
     return merged
+
+
+def make_function(model, step):
+    """What Keras' loops call: a step, or several, on the next of an iterator's batches.
+
+    Args:
+        model: compiled `EmbeddingModel`.
+        step: function of one replica's data that returns a dict of logs.
+
+    Returns:
+        Function of an iterator that returns logs, and raises `StopIteration` or
+        `tf.errors.OutOfRangeError` at its end.
+    """
+    strategy = model.distribute_strategy
+    maybe_graph = (lambda f, **_: f) if model.run_eagerly else tf.function
+
+    def one_step(data):
+        logs = strategy.run(step, args=(data,))
+        # Logs are the same on all replicas.
+        return {key: strategy.experimental_local_results(v)[0] for key, v in logs.items()}
+
+    @_with_options(maybe_graph)
+    def on_next(iterator):
+        return one_step(iterator.get_next())
+
+    @_with_options(maybe_graph, reduce_retracing=True)
+    def on_batches(batches):
+        return [one_step(data) for data in batches][-1]
+
+    def function(iterator):
+        if not isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
+            return on_batches([_spread(strategy, next(iterator))])
+        if model.steps_per_execution == 1:
+            return on_next(iterator)
+        return on_batches(_take(iterator, model.steps_per_execution))
+
+    return function
+
+
+def _with_options(decorate, **options):
+    return lambda function: decorate(tf.autograph.experimental.do_not_convert(function), **options)
+
+
+def _take(iterator, count):
+    """The next batches; fewer at the end of the data, at least one."""
+    batches = [next(iterator)]
+    with contextlib.suppress(StopIteration, tf.errors.OutOfRangeError):
+        while len(batches) < count:
+            batches.append(next(iterator))
+    return batches
+
+
+def _spread(strategy, data):
+    """Splits a whole batch (of `train_on_batch`) over the replicas, every row on one of them."""
+    count = strategy.num_replicas_in_sync
+
+    def spread(value):
+        if value is None:
+            return None
+        rows = tf.convert_to_tensor(value)
+        ends = [len(rows) * index // count for index in range(count + 1)]
+
+        def part(context):
+            index = context.replica_id_in_sync_group
+            return rows[ends[index] : ends[index + 1]]
+
+        return strategy.experimental_distribute_values_from_function(part)
+
+    return keras.tree.map_structure(spread, data)

@@ -159,14 +159,14 @@ class Noise(keras.layers.Layer):
 def test_both_passes_see_the_same_masks_and_states(monkeypatch):
     """The embeddings that the loss saw are those that are differentiated."""
     seen = []
-    forward = cached_gradients.passes.forward
+    forward = cached_gradients.forward_pass.forward
 
     def spy(*args, **options):
         passed = forward(*args, **options)
         seen.append(passed.outputs.numpy())
         return passed
 
-    monkeypatch.setattr(cached_gradients.passes, "forward", spy)
+    monkeypatch.setattr(cached_gradients.forward_pass, "forward", spy)
     noise, dropout = Noise(), keras.layers.Dropout(0.5, seed=1)
     model = build([noise, dropout], cached_gradient_batch=10, run_eagerly=True)
     step(model)

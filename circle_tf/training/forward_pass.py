@@ -7,10 +7,10 @@ import tensorflow as tf
 from circle_tf.distribute import collectives, compilation
 from circle_tf.training import keras_private
 
-__all__ = ["Passed", "forward"]
+__all__ = ["Forward", "forward"]
 
 
-class Passed(NamedTuple):
+class Forward(NamedTuple):
     """What a forward pass gives: nothing has been written to a variable yet."""
 
     outputs: Any
@@ -30,7 +30,7 @@ def forward(model, x, *, training, compiled, state=()):
         state: pairs (Keras variable, value) to take in place of the variables' own values.
 
     Returns:
-        `Passed`: outputs, losses that layers added, variables that layers assigned to, and what.
+        `Forward`: outputs, losses that layers added, variables that layers assigned to, and what.
     """
     assigned = []
     context = collectives.replica_context()
@@ -51,4 +51,4 @@ def forward(model, x, *, training, compiled, state=()):
         call = tf.function(call, jit_compile=True, autograph=False)
     outputs, losses, values, masks = call(x)
     keras_private.copy_masks(outputs, masks)
-    return Passed(outputs, losses, list(assigned), values)
+    return Forward(outputs, losses, list(assigned), values)
