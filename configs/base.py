@@ -75,9 +75,6 @@ def get_config():
             # mirrored, multi_worker: how many devices of each machine; 0: all GPUs, or else one
             # CPU. More CPUs than one are logical, to try things out.
             "devices": 0,
-            # tf.data service that prepares the batches: host:port of its dispatcher; empty: each
-            # process prepares its own
-            "data_service": "",
             "deterministic": True,  # the same weights, bit for bit, from the same command
             "seed": 0,
         }

@@ -72,7 +72,6 @@ def pytest_collection_modifyitems(items):
 PROCESSES = {
     "tests/chain_test.py",
     "tests/circle_tf/training/model_multiworker_test.py",
-    "tests/trainers/input/data_service_test.py",
     "tests/trainers/head_runs_test.py",
     "tests/trainers/launch_test.py",
     "tests/trainers/restart_test.py",

@@ -12,7 +12,6 @@ machine, with the same options and TF_CONFIG={"cluster": {"worker": ["host0:1234
 machine's own index. The workdir must be on a disk that all share. See docs/distributed-training.md.
 """
 
-import contextlib
 import os
 import signal
 import socket
@@ -31,9 +30,6 @@ _WORKERS = flags.DEFINE_integer("workers", 2, "Worker processes.", lower_bound=1
 _DEVICES = flags.DEFINE_integer(
     "devices_per_worker", 1, "Devices of each worker; logical CPUs without GPUs.", lower_bound=1
 )
-_DATA_WORKERS = flags.DEFINE_integer(
-    "data_service_workers", 0, "Workers of a tf.data service to start too.", lower_bound=0
-)
 
 _GRACE = 20  # seconds in which workers notice by themselves that another one has failed
 _POLL = 0.1
@@ -45,31 +41,8 @@ def main(argv):
     if _WORKERS.value > 1 or _DEVICES.value > 1:
         arguments += ["--config.strategy=multi_worker"]
     arguments += [f"--config.devices={_DEVICES.value}"]
-    with _data_service(_DATA_WORKERS.value) as option:
-        command = [sys.executable, "-m", "trainers.train", *arguments, *option]
-        status = launch(command, workers=_WORKERS.value)
-    sys.exit(status)
-
-
-@contextlib.contextmanager
-def _data_service(workers):
-    """Runs a tf.data service; yields the options that tell trainers of it."""
-    if not workers:
-        yield []
-        return
-    port = free_ports(1)[0]
-    server = [sys.executable, "-m", "trainers.data_server"]
-    commands = [[*server, f"--port={port}"]]
-    commands += [[*server, f"--dispatcher=localhost:{port}"]] * workers
-    # What befalls the service is told by the trainers, which go on without it.
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-    processes = [subprocess.Popen(command, **quiet) for command in commands]
-    try:
-        yield [f"--config.data_service=localhost:{port}"]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    command = [sys.executable, "-m", "trainers.train", *arguments]
+    sys.exit(launch(command, workers=_WORKERS.value))
 
 
 def launch(command, *, workers):

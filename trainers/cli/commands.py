@@ -9,9 +9,15 @@ import sys
 import warnings
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 __all__ = ["ConfigError", "config_errors", "recipe", "run"]
+
+_NO_SERVICE = (
+    "There is no tf.data service any more: leave it out, each worker prepares its own batches. "
+    "Where that is too slow, see Input in docs/distributed-training.md."
+)
+_GONE = {"data_service": _NO_SERVICE, "data_service_workers": _NO_SERVICE}  # Fields and flags.
 
 
 class ConfigError(ValueError):
@@ -85,33 +91,39 @@ def _is_for_people(error):
 def _parse_flags(args):
     try:
         return flags.FLAGS(args)
+    except flags.UnrecognizedFlagError as error:
+        hint = "" if "Did you mean" in str(error) else ". See --help."
+        hint = f". {_GONE[error.flagname]}" if error.flagname in _GONE else hint
+        _stop(f"{error}{hint}", status=2)
     except flags.Error as error:
-        _stop(f"{error}{_flag_hint(str(error))}", status=2)
-    except (AttributeError, KeyError) as error:
-        # What ml_collections raises for a field that the recipe does not have.
-        _stop(_unknown_field(str(error), args), status=2)
+        _stop(str(error), status=2)
     except FileNotFoundError as error:
         _stop(f"There is no recipe {error.filename!r}.", status=2)
+    except (AttributeError, KeyError) as error:
+        # What ml_collections lets out of a file that is no recipe, and for a field that the recipe
+        # lacks. A recipe whose own code is wrong keeps its traceback.
+        if getattr(error, "name", None) == "get_config":
+            _stop("The file of --config has no function get_config: it is no recipe.", status=2)
+        if unknown := _unknown_field(args):
+            _stop(unknown, status=2)
+        raise
 
 
-def _unknown_field(message, args):
-    """One line for ml_collections' error text, which is a repr within a repr."""
-    if "get_config" in message:
-        return "The file of --config has no function get_config: it is no recipe."
-    found = re.search(r"'(\w+)\\?'", message.replace("\\", ""))
-    name = found[1] if found else message
-    flag = next((arg for arg in args if name in re.split(r"[.=]", arg)[1:]), f"--config.{name}")
-    meant = re.search(r'Did you mean "(\w+)"', message)
-    hint = f"Did you mean {meant[1]!r}?" if meant else "See configs/base.py for the fields."
-    return f"{flag}: the recipe has no field {name!r}. {hint}"
-
-
-def _flag_hint(message):
-    unknown = re.search(r"Unknown command line flag '(\w+)", message)
-    if not unknown or "Did you mean" in message:
-        return ""
-    close = difflib.get_close_matches(unknown[1], list(flags.FLAGS), n=1)
-    return f". Did you mean --{close[0]}?" if close else ". See --help."
+def _unknown_field(args):
+    """What to say of the first option whose field the recipe lacks; None if there is none."""
+    path = re.search(r"^--?config[=\n](.*)$", "\n".join(args), re.MULTILINE)[1]
+    recipe = flags.FLAGS["config"].parser.parse(path)
+    for option in args:
+        section, (root, *names) = recipe, option.partition("=")[0].lstrip("-").split(".")
+        for name in names if root == "config" else []:
+            known = list(section) if isinstance(section, ConfigDict) else []
+            if name not in known:
+                hint = "See configs/base.py for the fields."
+                if close := difflib.get_close_matches(name, known, n=1):
+                    hint = f"Did you mean {close[0]!r}?"
+                return f"{option}: the recipe has no field {name!r}. {_GONE.get(name, hint)}"
+            section = section[name]
+    return None
 
 
 def _speak_plainly():

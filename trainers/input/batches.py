@@ -1,10 +1,8 @@
 """The batches of a run, of which each process reads the rows of its own replicas."""
 
-import functools
-
 from circle_tf.data import sampling
 from trainers.cli import commands
-from trainers.input import data_service
+from trainers.input import augment
 
 __all__ = ["batches"]
 
@@ -31,16 +29,24 @@ def batches(config, split, *, strategy, start_step, num_steps, ids_as_input=Fals
         commands.ConfigError: batches smaller than the number of replicas.
     """
     size = config.batch.classes_per_batch * config.batch.examples_per_class
-    make = data_service.batches if config.data_service else data_service.own_batches
-    given = functools.partial(make, config, split, start_step=start_step, num_steps=num_steps)
 
-    def part(**which):
-        found = given(**which)
-        return found.map(lambda images, ids: ((images, ids),)) if ids_as_input else found
+    def part(index, number):
+        rows = sampling.pk_dataset(
+            split.examples,
+            split.labels,
+            seed=config.seed,
+            start_step=start_step,
+            num_steps=num_steps,
+            decode=split.decode,
+            augment=augment.augmenter(config.augment),
+            part=(index, number),
+            **config.batch,
+        )
+        return rows.map(lambda images, ids: ((images, ids),)) if ids_as_input else rows
 
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
-        return part(part=(0, 1))
+        return part(0, 1)
     with commands.config_errors():
         sizes = [_length(size, (index, replicas)) for index in range(replicas)]
 
@@ -48,7 +54,7 @@ def batches(config, split, *, strategy, start_step, num_steps, ids_as_input=Fals
         index, number = context.input_pipeline_id, context.num_input_pipelines
         local = replicas // number
         own = sizes[index * local : (index + 1) * local]
-        return _per_replica(part(part=(index, number)), own)
+        return _per_replica(part(index, number), own)
 
     return strategy.distribute_datasets_from_function(worker_part)
 

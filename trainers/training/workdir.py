@@ -11,7 +11,8 @@ from trainers.cli import commands
 __all__ = ["MetricsLog", "Workdir", "read_json", "write_json"]
 
 
-# Fields that say on what a run is trained, not what it is: it may go on elsewhere.
+# Fields that say on what a run is trained, not what it is: it may go on elsewhere. The recipes of
+# older runs have data_service, which no recipe has any more.
 _MACHINES = {"strategy", "devices", "data_service"}
 
 

@@ -33,6 +33,24 @@ def train(*arguments):
             ["--config.steps=many"],
             "error: flag --config.steps=many: invalid literal for int() with base 10: 'many'",
         ),
+        (
+            ["--config.steps.x=64"],
+            "error: --config.steps.x=64: the recipe has no field 'x'. "
+            "See configs/base.py for the fields.",
+        ),
+        (
+            ["--config.data_service=host:5050"],
+            "error: --config.data_service=host:5050: the recipe has no field 'data_service'. "
+            "There is no tf.data service any more: leave it out, each worker prepares its own "
+            "batches. Where that is too slow, see Input in docs/distributed-training.md.",
+        ),
+        (
+            ["--data_service_workers=2"],
+            "error: Unknown command line flag 'data_service_workers'. "
+            "There is no tf.data service any more: leave it out, each worker prepares its own "
+            "batches. Where that is too slow, see Input in docs/distributed-training.md.",
+        ),
+        (["--zzz"], "error: Unknown command line flag 'zzz'. See --help."),
         (["--workdri=x"], "error: Unknown command line flag 'workdri'. Did you mean: workdir ?"),
         (["here"], "error: Unexpected argument 'here': options are written --name=value."),
     ],
@@ -58,6 +76,13 @@ def test_required_flags(arguments, flag):
     status, message = train(*arguments)
     assert status == 2 and message.startswith("error: ") and f"--{flag}" in message
     assert "\n" not in message
+
+
+def test_a_recipe_that_is_wrong_itself_keeps_its_traceback(tmp_path):
+    recipe = tmp_path / "wrong.py"
+    recipe.write_text("from configs import digits\nget_config = lambda: digits.get_config().stepz")
+    status, printed = train(f"--config={recipe}", "--workdir=x", "--config.steps=3")
+    assert status == 1 and printed.startswith("Traceback") and "stepz" in printed
 
 
 def test_a_file_that_is_no_recipe():

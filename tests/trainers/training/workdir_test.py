@@ -25,6 +25,15 @@ def test_the_same_recipe_is_welcome_again(files):
     files.check(digits.get_config())
 
 
+def test_the_recipe_of_an_older_run_is_welcome_on_another_machine(files):
+    older = digits.get_config()
+    with older.unlocked():
+        older.data_service = "host:5050"  # No recipe has it any more.
+    older.strategy, older.devices = "mirrored", 2
+    started(files, older)
+    files.check(digits.get_config())
+
+
 def test_changed_fields_are_named(files):
     started(files, digits.get_config())
     changed = digits.get_config()
