@@ -160,7 +160,7 @@ def check_dataset(name: str, path: str) -> str:
     """Tells whether a published data set is complete and laid out right, and what is wrong.
 
     Args:
-        name: one of `trainers.datasets.LAYOUTS`, or of `completeness.CHECKS` (faces).
+        name: one of `trainers.datasets.LAYOUTS`, or of `checks.CHECKS` (faces).
         path: the folder it was unpacked into.
 
     Returns:
@@ -171,13 +171,13 @@ def check_dataset(name: str, path: str) -> str:
     """
     from trainers import datasets
     from trainers.datasets import base
-    from trainers.datasets.faces import completeness
+    from trainers.datasets.faces import checks
     from trainers.datasets.published import layouts
 
-    if name in completeness.CHECKS:
-        return "\n".join(completeness.CHECKS[name](path))
+    if name in checks.CHECKS:
+        return "\n".join(checks.CHECKS[name](path))
     if name not in datasets.LAYOUTS:
-        known = ", ".join([*datasets.LAYOUTS, *completeness.CHECKS])
+        known = ", ".join([*datasets.LAYOUTS, *checks.CHECKS])
         raise base.DataError(f"Expected a data set of {known}; found {name!r}.")
     return "\n".join(layouts.check(datasets.read_layout(name, path)))
 

@@ -28,9 +28,9 @@ def main(argv):
     """Evaluates, and says what to do next."""
     del argv
     quiet.import_tensorflow()
-    from trainers.evaluation import face_protocols, report
+    from trainers.evaluation import faces, report
 
-    protocols = face_protocols.asked_for(
+    protocols = faces.protocols(
         pairs=_PAIRS.value,
         ijbc=_IJBC.value,
         probes=_PROBES.value,

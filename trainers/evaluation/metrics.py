@@ -9,13 +9,7 @@ from circle_tf.callbacks import RetrievalCallback
 from circle_tf.evaluation import reidentification, reranking, retrieval
 from trainers.cli import commands
 
-__all__ = [
-    "caller",
-    "choose_classes",
-    "during_training",
-    "embed",
-    "evaluate",
-]
+__all__ = ["Embedder", "choose_classes", "during_training", "embed", "evaluate"]
 
 _CHUNK = 1024  # images decoded at a time
 _BATCH = 256
@@ -91,29 +85,38 @@ def embed(model, split, rows=None):
         ndarray float32 `[len(rows), D]`.
     """
     rows = np.arange(len(split)) if rows is None else np.asarray(rows)
-    call = caller(model)
-    chunks = [np.zeros([0, model.output_shape[-1]], np.float32)]
+    embedder = Embedder(model)
+    found = [np.zeros([0, model.output_shape[-1]], np.float32)]
     for start in range(0, len(rows), _CHUNK):
         images = split.images(rows[start : start + _CHUNK])
-        for first in range(0, len(images), _BATCH):
-            chunks.append(call(images[first : first + _BATCH]))
-    return np.concatenate(chunks)
+        found.append(embedder.predict(images, batch_size=_BATCH))
+    return np.concatenate(found)
 
 
-def caller(model):
-    """The model as a function of arrays, in this process alone, traced once.
+class Embedder:
+    """A model as a function of arrays, traced once, in this process alone.
+
+    `keras.Model.predict` would run on all workers of a cluster, and evaluating is the chief's.
 
     Args:
         model: keras.Model from pixels `[B, H, W, C]` to embeddings `[B, D]`.
-
-    Returns:
-        `fn(pixels [B, H, W, C] of any dtype) -> ndarray [B, D]`.
     """
-    pixels = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
-    call = tf.function(lambda images: model(images, training=False), input_signature=[pixels])
-    # Several of these are no retracing, of which TensorFlow would warn.
-    call = call.get_concrete_function()
-    return lambda images: call(tf.cast(images, tf.float32)).numpy()
+
+    def __init__(self, model):
+        pixels = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
+        call = tf.function(lambda images: model(images, training=False), input_signature=[pixels])
+        # Several of these are no retracing, of which TensorFlow would warn.
+        self._call = call.get_concrete_function()
+
+    def __call__(self, images):
+        """Embeddings `[B, D]`, an ndarray, of pixels `[B, H, W, C]` of any dtype."""
+        return self._call(tf.cast(images, tf.float32)).numpy()
+
+    def predict(self, images, *, batch_size, verbose=0):
+        """Embeddings `[N, D]` of pixels `[N, H, W, C]`, so many at a time, as Keras' `predict`."""
+        del verbose
+        starts = range(0, len(images), batch_size)
+        return np.concatenate([self(images[start : start + batch_size]) for start in starts])
 
 
 def choose_classes(split, *, examples, seed=0):
@@ -155,21 +158,9 @@ def during_training(config, *, model, dataset):
             dataset.queries.labels,
             gallery=dataset.gallery.images(),
             gallery_labels=dataset.gallery.labels,
-            model=_Local(model),
+            model=Embedder(model),
         )
     rows = choose_classes(dataset.test, examples=config.eval_examples, seed=config.seed)
     return RetrievalCallback(
-        dataset.test.images(rows), dataset.test.labels[rows], model=_Local(model)
+        dataset.test.images(rows), dataset.test.labels[rows], model=Embedder(model)
     )
-
-
-class _Local:
-    """Predicts in this process alone, which under several workers only the chief does."""
-
-    def __init__(self, model):
-        self._call = caller(model)
-
-    def predict(self, images, *, batch_size, verbose):
-        del verbose
-        starts = range(0, len(images), batch_size)
-        return np.concatenate([self._call(images[start : start + batch_size]) for start in starts])

@@ -6,7 +6,7 @@ from circle_tf import backbones
 from trainers import datasets
 from trainers.cli import commands
 from trainers.evaluation import metrics
-from trainers.training import pictures
+from trainers.training import artifacts
 from trainers.training import workdir as workdirs
 
 __all__ = ["evaluate_run", "load_model", "table"]
@@ -18,8 +18,8 @@ def evaluate_run(path, *, protocols=None, rerank=False):
     Args:
         path: str, directory of the run.
         protocols: dict of name to `fn(model) -> dict of numbers`, as of
-            `face_protocols.asked_for`: these are told as well.
-        rerank: see `evaluation.evaluate`.
+            `faces.protocols`: these are told as well.
+        rerank: see `metrics.evaluate`.
 
     Returns:
         trainers.training.workdir.Workdir.
@@ -42,7 +42,7 @@ def evaluate_run(path, *, protocols=None, rerank=False):
     results |= {name: judge(model) for name, judge in (protocols or {}).items()}
     print(table(results))
     step = workdirs.read_json(files.run)["step"]
-    pictures.draw_retrieval(model, dataset, files=files, step=step)
+    artifacts.draw_retrieval(model, dataset, files=files, step=step)
     workdirs.write_json(files.evaluation, results)
     return files
 
@@ -68,10 +68,10 @@ def load_model(path):
 
 
 def table(results):
-    """The metrics of `evaluation.evaluate` as text, a protocol per line.
+    """The metrics of `metrics.evaluate` as text, a protocol per line.
 
     Args:
-        results: dict as `evaluation.evaluate` returns it.
+        results: dict as `metrics.evaluate` returns it.
 
     Returns:
         str.

@@ -17,7 +17,7 @@ from trainers.cli import commands
 from trainers.distributed import agreement, preemption, runtime
 from trainers.evaluation import metrics
 from trainers.input import batches
-from trainers.training import callbacks, checkpoints, held_out, pictures, run_models
+from trainers.training import artifacts, callbacks, checkpoints, run_models
 from trainers.training import workdir as workdirs
 
 __all__ = ["train"]
@@ -70,26 +70,22 @@ def _train(run, *, config_name):
     config, dataset, models, files = run.config, run.dataset, run.models, run.files
     if not run.is_chief:
         _fit(run)
-        held_out.class_weights_of(models.training)
+        artifacts.class_weights_of(models.training)
         return
     files.claim(config)
-    drawing = pictures.BeforeAndAfter(
+    drawing = artifacts.BeforeAndAfter(
         models.embedding, dataset, files=files, margin=models.margin, seed=config.seed
     )
     _fit(run)
-    weights = held_out.class_weights_of(models.training)
+    weights = artifacts.class_weights_of(models.training)
     drawing.draw(models.embedding, step=run.steps)
-    _keep_data(run, weights)
-    _finish(config_name, models=models, files=files, steps=run.steps)
-
-
-def _keep_data(run, class_weights):
-    """What publishing needs of the data and of the class weights."""
-    config, dataset, files = run.config, run.dataset, run.files
-    held_out.save_examples(files.held_out, dataset, examples=config.eval_examples, seed=config.seed)
-    held_out.save_class_weights(
-        files.class_weights, class_weights, class_names=dataset.train.class_names
+    artifacts.save_examples(
+        files.held_out, dataset, examples=config.eval_examples, seed=config.seed
     )
+    artifacts.save_class_weights(
+        files.class_weights, weights, class_names=dataset.train.class_names
+    )
+    _finish(config_name, models=models, files=files, steps=run.steps)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -28,7 +28,7 @@ class Workdir:
         metrics: one JSON object per line and evaluation.
         checkpoints: directory, to resume from.
         model: the finished embedding model, `.keras`.
-        held_out: `.npz`, examples of unseen classes, see `trainers.training.held_out`.
+        held_out: `.npz`, examples of unseen classes, see `trainers.training.artifacts`.
         class_weights: `.npz`, those of a class-level run.
         run: JSON, written last: there exactly when the run is complete.
         evaluation: JSON of `trainers.evaluate`.

@@ -7,7 +7,7 @@ import circle_tf
 from configs import digits
 from tests.combinations import quick
 from trainers.cli import commands
-from trainers.training import held_out, run_models
+from trainers.training import artifacts, run_models
 
 LOSSES = [name for name in run_models.LOSSES if name != "circle_head"]  # It takes ids as input.
 IDS = np.repeat(np.arange(4), 3)
@@ -62,7 +62,7 @@ def test_the_head_trains_as_classifier_and_loss_do(options):
         data = tf.data.Dataset.from_tensors(data).repeat()
         fitted = models.training.fit(data, epochs=2, steps_per_epoch=5, shuffle=False, verbose=0)
         histories.append(fitted.history["loss"])
-        found.append([models.embedding(pixels()), held_out.class_weights_of(models.training)])
+        found.append([models.embedding(pixels()), artifacts.class_weights_of(models.training)])
         assert models.margin == 0.25
     np.testing.assert_allclose(*histories, rtol=1e-4)
     for one, other in zip(*found, strict=True):

@@ -8,7 +8,7 @@ import scipy.ndimage
 import tensorflow as tf
 from PIL import Image
 
-from trainers.evaluation import alignment
+from trainers.evaluation import face_images
 
 SIDE = 112
 
@@ -33,7 +33,7 @@ def turned(image, *, scale, degrees, shift, side=300):
         )
         for c in range(image.shape[-1])
     ]
-    points = a * (alignment.REFERENCE @ [1, 1j]) + shift
+    points = a * (face_images.REFERENCE @ [1, 1j]) + shift
     picture = np.rint(np.stack(planes, axis=-1)).astype(np.uint8)
     return picture, np.stack([points.real, points.imag], axis=-1)
 
@@ -46,9 +46,9 @@ def encoded(image):
 
 @pytest.mark.parametrize("side", [112, 64])
 def test_transforms_are_the_least_squares_similarity(side):
-    points = alignment.REFERENCE * 2 + np.random.default_rng(0).normal(0, 8, (4, 5, 2)) + 30
-    target = alignment.REFERENCE * side / SIDE
-    for row, found in zip(points, alignment.transforms(points, side=side), strict=True):
+    points = face_images.REFERENCE * 2 + np.random.default_rng(0).normal(0, 8, (4, 5, 2)) + 30
+    target = face_images.REFERENCE * side / SIDE
+    for row, found in zip(points, face_images.transforms(points, side=side), strict=True):
         (x, y), one, zero = row.T, np.ones(5), np.zeros(5)
         across, down = np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)
         rows, values = np.concatenate([across, down]), np.concatenate(target.T)
@@ -60,12 +60,12 @@ def test_transforms_are_the_least_squares_similarity(side):
 def test_a_turned_face_is_put_back():
     image = face()
     picture, points = turned(image, scale=1.7, degrees=25, shift=80 + 30j)
-    decode = alignment.aligned_decoder((SIDE, SIDE, 3))
-    found = decode(encoded(picture), alignment.transforms(points[None], side=SIDE)[0]).numpy()
+    decode = face_images.aligned_decoder((SIDE, SIDE, 3))
+    found = decode(encoded(picture), face_images.transforms(points[None], side=SIDE)[0]).numpy()
     inner = (slice(8, -8), slice(8, -8))
     assert np.abs(found[inner].astype(int) - image[inner]).max() <= 3
-    grey = alignment.aligned_decoder((SIDE, SIDE, 1))
-    found = grey(encoded(picture), alignment.transforms(points[None], side=SIDE)[0]).numpy()
+    grey = face_images.aligned_decoder((SIDE, SIDE, 1))
+    found = grey(encoded(picture), face_images.transforms(points[None], side=SIDE)[0]).numpy()
     expected = image[inner] @ [0.299, 0.587, 0.114]
     assert np.abs(found[inner][..., 0] - expected).max() <= 3
 
@@ -73,10 +73,10 @@ def test_a_turned_face_is_put_back():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: alignment.transforms(np.zeros([2, 4, 2]), side=8), r"found \[2, 4, 2\]"),
-        (lambda: alignment.transforms(np.full([1, 5, 2], np.nan), side=8), "must be finite"),
-        (lambda: alignment.transforms(np.ones([1, 5, 2]), side=8), "face 0 are in one place"),
-        (lambda: alignment.aligned_decoder((8, 4, 3)), "the model takes 8 x 4"),
+        (lambda: face_images.transforms(np.zeros([2, 4, 2]), side=8), r"found \[2, 4, 2\]"),
+        (lambda: face_images.transforms(np.full([1, 5, 2], np.nan), side=8), "must be finite"),
+        (lambda: face_images.transforms(np.ones([1, 5, 2]), side=8), "face 0 are in one place"),
+        (lambda: face_images.aligned_decoder((8, 4, 3)), "the model takes 8 x 4"),
     ],
 )
 def test_bad_input(call, message):

@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from circle_tf.plots import figures
+from circle_tf import plots
 from configs import digits, glyphs
 from trainers import datasets
-from trainers.training import pictures, workdir
+from trainers.training import artifacts, workdir
 
 
 @functools.cache
@@ -39,7 +39,7 @@ def images_in(files):
 def test_before_and_after(tmp_path):
     files = workdir.Workdir(str(tmp_path))
     workdir.MetricsLog(files.metrics).append({"step": 5, "loss": 2.0, "val_recall_at_1": 0.5})
-    drawing = pictures.BeforeAndAfter(flat(8), load(digits), files=files, margin=None, seed=0)
+    drawing = artifacts.BeforeAndAfter(flat(8), load(digits), files=files, margin=None, seed=0)
     drawing.draw(flat(8), step=5)
     names = {"similarity_scatter", "similarity_histograms", "training_curves"}
     assert {os.path.splitext(name)[0] for name in os.listdir(files.plots)} == names
@@ -52,19 +52,19 @@ def test_before_and_after(tmp_path):
 @pytest.fixture
 def drawn(monkeypatch):
     """What the sheets of a test show: the arguments that each was drawn from."""
-    shown, draw = [], figures.retrieval_sheet
+    shown, draw = [], plots.retrieval_sheet
 
     def watch(queries, neighbours, **options):
         shown.append({"queries": queries, "neighbours": neighbours, **options})
         return draw(queries, neighbours, **options)
 
-    monkeypatch.setattr(figures, "retrieval_sheet", watch)
+    monkeypatch.setattr(plots, "retrieval_sheet", watch)
     return shown
 
 
 def test_a_sheet_of_the_test_classes_leaves_each_query_out(tmp_path, drawn):
     files = workdir.Workdir(str(tmp_path))
-    pictures.draw_retrieval(flat(8), load(digits), files=files, step=5)
+    artifacts.draw_retrieval(flat(8), load(digits), files=files, step=5)
     assert os.listdir(files.plots) == ["retrieval_sheet.png"]
     assert images_in(files) == {"retrieval_sheet"}
     (sheet,) = drawn
@@ -77,7 +77,7 @@ def test_a_sheet_of_the_test_classes_leaves_each_query_out(tmp_path, drawn):
 # Glyphs take seconds to render.
 def test_queries_are_looked_up_in_the_gallery(tmp_path, drawn):
     data = load(glyphs)
-    pictures.draw_retrieval(flat(32), data, files=workdir.Workdir(str(tmp_path)), step=5)
+    artifacts.draw_retrieval(flat(32), data, files=workdir.Workdir(str(tmp_path)), step=5)
     (sheet,) = drawn
     gallery = {image.tobytes() for image in data.gallery.images(np.arange(len(data.gallery)))}
     assert sheet["neighbours"].shape[:2] == (10, 8)

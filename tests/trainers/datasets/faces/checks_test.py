@@ -6,7 +6,7 @@ from tests import layouts as fixtures
 from tests.pictures import picture
 from trainers import data
 from trainers.datasets import base
-from trainers.datasets.faces import completeness
+from trainers.datasets.faces import checks
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def test_ijbc(tmp_path, monkeypatch):
     assert "5 images; the protocol has 469,375." in told
     assert "loose_crop lacks 1 of the images: 5.jpg." in told
     assert "unreadable: loose_crop/3.jpg" in told
-    monkeypatch.setattr(completeness, "_IJBC", {"images": 5, "templates": 3, "pairs": 2})
+    monkeypatch.setattr(checks, "_IJBC", {"images": 5, "templates": 3, "pairs": 2})
     for number in (3, 5):
         (tmp_path / "loose_crop" / f"{number}.jpg").write_bytes(picture("jpeg", seed=9))
     told = data.check_dataset("ijbc", str(tmp_path))
