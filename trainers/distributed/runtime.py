@@ -1,7 +1,5 @@
 """The set-up of a process before training: strategy, precision, seed, determinism, compilation."""
 
-import contextlib
-
 import keras
 import tensorflow as tf
 
@@ -130,9 +128,30 @@ def multi_worker(devices):
     cluster.Cluster.from_environment()
     used = _devices(devices)
     if used[0].startswith("CPU") and len(used) > 1:
-        with _local_devices(used):
-            return tf.distribute.MultiWorkerMirroredStrategy()
+        return _over_logical_cpus(used)
     return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _over_logical_cpus(names):
+    """MultiWorkerMirroredStrategy over several CPUs of a worker, of which it would take one.
+
+    TensorFlow asks the cluster for numbers of GPUs and TPUs alone, and has no option for others:
+    see TODO(b/126786766) in its `_initialize_local_devices`.
+    """
+    from tensorflow.python.distribute import collective_all_reduce_strategy as private
+
+    class Extended(private.CollectiveAllReduceExtended):
+        def _initialize_local_devices(self, cluster_resolver, worker_device):
+            del cluster_resolver
+            return tuple(f"{worker_device}/device:{name}" for name in names), "CPU"
+
+    class Strategy(tf.distribute.MultiWorkerMirroredStrategy):
+        def __init__(self):
+            options = tf.distribute.experimental.CommunicationOptions()
+            extended = Extended(self, cluster_resolver=None, communication_options=options)
+            tf.distribute.Strategy.__init__(self, extended)
+
+    return Strategy()
 
 
 def _devices(wanted):
@@ -154,22 +173,3 @@ def _devices(wanted):
             f"devices={wanted}: TensorFlow has started with fewer devices in this process."
         ) from error
     return [f"CPU:{index}" for index in range(wanted)]
-
-
-@contextlib.contextmanager
-def _local_devices(names):
-    """Lets MultiWorkerMirroredStrategy use several logical CPUs, of which it would take one."""
-    from tensorflow.python.distribute import collective_all_reduce_strategy as private
-
-    extended = private.CollectiveAllReduceExtended
-    original = extended._initialize_local_devices
-
-    def initialize(self, cluster_resolver, worker_device):
-        del self, cluster_resolver
-        return tuple(f"{worker_device}/device:{name}" for name in names), "CPU"
-
-    extended._initialize_local_devices = initialize
-    try:
-        yield
-    finally:
-        extended._initialize_local_devices = original
