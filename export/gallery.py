@@ -8,6 +8,7 @@ The file names the model that made it: publishing it with another one is refused
 
 from absl import flags
 
+from circle_tf.utils import quiet
 from export.cli import console
 from export.publishing import runs
 
@@ -29,7 +30,7 @@ def main(argv):
     del argv
     options = flags.FLAGS
     run = runs.read(options.workdir)
-    console.import_tensorflow()
+    quiet.import_tensorflow()
     from export.publishing import gallery_sources
 
     model = runs.load_model(options.workdir)

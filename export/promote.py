@@ -8,6 +8,7 @@ under the label previous, for `python -m export.rollback`.
 
 from absl import flags
 
+from circle_tf.utils import quiet
 from export.cli import console
 
 
@@ -23,7 +24,7 @@ def define_flags():
 def main(argv):
     """Promotes, and tells the labels."""
     del argv
-    console.import_tensorflow()
+    quiet.import_tensorflow()
     from export.rollout import lifecycle
 
     options = flags.FLAGS

@@ -5,6 +5,7 @@ python -m export.prune --base_path=models/glyphs --keep=3
 
 from absl import flags
 
+from circle_tf.utils import quiet
 from export.cli import console
 
 
@@ -20,7 +21,7 @@ def define_flags():
 def main(argv):
     """Prunes, and tells what went and what is left."""
     del argv
-    console.import_tensorflow()
+    quiet.import_tensorflow()
     from export.rollout import lifecycle, versions
 
     options = flags.FLAGS

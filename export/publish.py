@@ -9,6 +9,7 @@ import os
 
 from absl import flags
 
+from circle_tf.utils import quiet
 from export.cli import console
 from export.publishing import runs
 
@@ -51,7 +52,7 @@ def main(argv):
     options = flags.FLAGS
     run = runs.read(options.workdir)
     sizes = _batch_sizes(options.batch_sizes)
-    console.import_tensorflow()
+    quiet.import_tensorflow()
     from export.publishing import publisher
     from export.rollout import lifecycle
 

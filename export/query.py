@@ -47,7 +47,9 @@ def main(argv):
     from export import client
 
     if not client.is_rest(options.target):
-        console.import_tensorflow()
+        from circle_tf.utils import quiet
+
+        quiet.import_tensorflow()
     which = {"version": options.version, "label": options.label}
     with client.connect(
         options.target, model=options.model, timeout=options.timeout, **which

@@ -5,6 +5,7 @@ python -m export.rollback --base_path=models/glyphs
 
 from absl import flags
 
+from circle_tf.utils import quiet
 from export.cli import console
 
 
@@ -19,7 +20,7 @@ def define_flags():
 def main(argv):
     """Rolls back, and tells the labels."""
     del argv
-    console.import_tensorflow()
+    quiet.import_tensorflow()
     from export.rollout import lifecycle
 
     options = flags.FLAGS

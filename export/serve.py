@@ -14,6 +14,7 @@ import threading
 
 from absl import flags
 
+from circle_tf.utils import quiet
 from export.cli import console
 from export.rollout import versions
 
@@ -60,7 +61,7 @@ def main(argv):
     del argv
     options = flags.FLAGS
     check_flags(options)
-    console.import_tensorflow()
+    quiet.import_tensorflow()
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())

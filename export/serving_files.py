@@ -11,6 +11,7 @@ import os
 
 from absl import flags
 
+from circle_tf.utils import quiet
 from export.cli import console
 
 
@@ -30,7 +31,7 @@ def main(argv):
     options = flags.FLAGS
     if bool(options.output) == bool(options.check):
         raise console.ExportError("Give either --output=FOLDER or --check=FILE,...")
-    console.import_tensorflow()
+    quiet.import_tensorflow()
     if options.check:
         return _check(options.check)
     from export.rollout import server_config

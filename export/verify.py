@@ -7,6 +7,7 @@ With --workdir it is also compared with the model of that run.
 
 from absl import flags
 
+from circle_tf.utils import quiet
 from export.cli import console
 from export.publishing import runs
 
@@ -20,7 +21,7 @@ def define_flags():
 def main(argv):
     """Verifies, and tells what was found."""
     del argv
-    console.import_tensorflow()
+    quiet.import_tensorflow()
     from export.publishing.contents import Contents
     from export.verification import checks
 

@@ -9,11 +9,12 @@ import pytest
 # Workers share the cores: one thread of TensorFlow's each, also in the processes that tests start.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
-# Its notes would stand below the result. The stack of Addons has no trainers.
+# Its notes would stand below the result. In the stack of Addons `import trainers` raises.
 with contextlib.suppress(ImportError):
-    from trainers.cli import quiet
+    import trainers  # noqa: F401
+    from circle_tf.utils import quiet
 
-    quiet.import_tensorflow()
+    quiet.import_tensorflow(log_level=3)
 
 import tensorflow as tf  # noqa: E402
 from tensorflow.python.framework import config as tf_config  # noqa: E402

@@ -18,7 +18,8 @@ import sys
 
 from absl import flags
 
-from trainers.cli import commands, quiet
+from circle_tf.utils import quiet
+from trainers.cli import commands
 
 _PATH = flags.DEFINE_string("path", "", "Folder with a sub-folder per class; check: or TFRecord.")
 _DATASET = flags.DEFINE_string(
@@ -220,7 +221,7 @@ def _holds_records(path):
 
 
 def _main(verb):
-    quiet.import_tensorflow()
+    quiet.import_tensorflow(log_level=3)  # What goes wrong is raised as well.
     if not _PATH.value:
         raise commands.ConfigError("Give the images as --path=FOLDER.")
     if verb == "check":

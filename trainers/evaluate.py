@@ -11,7 +11,8 @@ Prints a table, and writes it to evaluation.json beside a sheet of queries with 
 
 from absl import flags
 
-from trainers.cli import commands, quiet
+from circle_tf.utils import quiet
+from trainers.cli import commands
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _RERANK = flags.DEFINE_bool("rerank", False, "Re-identification: rank anew as well.")
@@ -27,7 +28,7 @@ flags.mark_flags_as_required(["workdir"])
 def main(argv):
     """Evaluates, and says what to do next."""
     del argv
-    quiet.import_tensorflow()
+    quiet.import_tensorflow(log_level=3)  # What goes wrong is raised as well.
     from trainers.evaluation import faces, report
 
     protocols = faces.protocols(

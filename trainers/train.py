@@ -13,7 +13,8 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from trainers.cli import commands, quiet
+from circle_tf.utils import quiet
+from trainers.cli import commands
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe: a file in configs/.", lock_config=True
@@ -26,7 +27,7 @@ def main(argv):
     """Trains, and says what to do next."""
     del argv
     config, name = commands.recipe(_CONFIG)
-    quiet.import_tensorflow()
+    quiet.import_tensorflow(log_level=3)  # What goes wrong is raised as well.
     from trainers.distributed import preemption
     from trainers.training import loop
 

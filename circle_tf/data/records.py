@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from circle_tf.data.crc32c import masked_crc32c
+from circle_tf.utils import errors
 
 __all__ = ["RecordError", "RecordFiles", "write_index"]
 
@@ -19,7 +20,7 @@ _INDEX_SUFFIX = ".index.npz"
 _SCAN_BYTES = 16 << 20
 
 
-class RecordError(ValueError):
+class RecordError(errors.UserError):
     """A TFRecord file is damaged, cut short, or not what it should be; names file and offset."""
 
 

@@ -1,1 +1,1 @@
-"""Checks of arguments, and files that are written whole."""
+"""Checks of arguments, errors for people, files written whole, and a quiet start."""

@@ -1,1 +1,1 @@
-"""What the commands have in common: errors for people, and a quiet start."""
+"""What the commands have in common: errors for people."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from circle_tf.serving import servable, signatures
 from circle_tf.serving import weights as clones
+from circle_tf.utils import quiet
 from export.cli import console
 from export.publishing import gallery_sources, manifest, runs, variants, warmup
 from export.publishing.contents import Contents
@@ -105,7 +106,7 @@ def _stage(staged, run, model, contents, *, options, base_path, tell):
     """Everything that is to be in the version's directory; `(manifest, Verification)`."""
     tell("Exporting" + _precision_note(model))
     with _for_people():
-        with console.stderr_kept_back():  # oneDNN tells of the CPU's lack of half precision.
+        with quiet.stderr_kept_back():  # oneDNN tells of the CPU's lack of half precision.
             contents.save(model, staged, image_shape=run.image_shape)
         requests = warmup_requests(model, contents, batch_sizes=options.batch_sizes, run=run)
         warmup.write(staged, requests, model_name=lifecycle.model_name(base_path))

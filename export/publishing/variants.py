@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from circle_tf.evaluation import retrieval
 from circle_tf.serving import servable, weights
+from circle_tf.utils import quiet
 from export.cli import console
 from export.publishing import gallery_sources
 from export.verification import session
@@ -160,7 +161,7 @@ def _lite(model, kind, images):
         if kind == "int8":
             rows = np.linspace(0, len(images) - 1, min(_REPRESENTATIVE, len(images))).astype(int)
             converter.representative_dataset = lambda: ([images[row][None]] for row in rows)
-        with console.stderr_kept_back():
+        with quiet.stderr_kept_back():
             return converter.convert()
 
 
@@ -168,7 +169,7 @@ def _lite_runner(file):
     with warnings.catch_warnings():
         # It is to move to the package ai-edge-litert; TF 2.21 still has it.
         warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated")
-        with console.stderr_kept_back():
+        with quiet.stderr_kept_back():
             interpreter = tf.lite.Interpreter(model_path=file)
             interpreter.allocate_tensors()
     runner = interpreter.get_signature_runner("serving_default")

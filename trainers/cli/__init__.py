@@ -1,1 +1,1 @@
-"""What the commands have in common: flags and errors for people, and a quiet start."""
+"""What the commands have in common: flags with clear errors, and errors for people."""

@@ -11,6 +11,8 @@ import warnings
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from circle_tf.utils import errors
+
 __all__ = ["ConfigError", "config_errors", "recipe", "run"]
 
 _NO_SERVICE = (
@@ -20,11 +22,8 @@ _NO_SERVICE = (
 _GONE = {"data_service": _NO_SERVICE, "data_service_workers": _NO_SERVICE}  # Fields and flags.
 
 
-class ConfigError(ValueError):
-    """A command cannot do what it is asked to; the message says what was found and what to do.
-
-    Commands print the message without a traceback: it speaks of the request, not of the code.
-    """
+class ConfigError(errors.UserError):
+    """A command cannot do what it is asked to."""
 
 
 @contextlib.contextmanager
@@ -58,9 +57,9 @@ def recipe(flag):
 def run(main):
     """Runs a command: parses the flags, calls `main(argv)`, prints errors for people in one line.
 
-    A misspelt flag or config field ends the command with status 2 and a suggestion, a
-    `ConfigError` and its like (data that cannot be used, a package that is not installed) with
-    status 1. Every other error keeps its traceback.
+    A misspelt flag or config field ends the command with status 2 and a suggestion; a `UserError`,
+    a package that is not installed and what the disk refuses with status 1. Every other error
+    keeps its traceback.
 
     Args:
         main: `fn(argv)`, which does the work.
@@ -76,16 +75,8 @@ def _main(main, argv):
         main(argv)
     except KeyboardInterrupt:
         _stop("Interrupted.", status=130)
-    except Exception as error:
-        if not _is_for_people(error):
-            raise
+    except (errors.UserError, ImportError, OSError) as error:
         _stop(str(error), status=1)
-
-
-def _is_for_people(error):
-    # By name: this module must not import what imports TensorFlow before flags are parsed.
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"ConfigError", "DataError", "ImportError", "FileNotFoundError"})
 
 
 def _parse_flags(args):

@@ -8,15 +8,13 @@ import numpy as np
 import tensorflow as tf
 
 from circle_tf.data import examples as reading
+from circle_tf.utils import errors
 
 __all__ = ["DataError", "Dataset", "Split", "relabel", "sentence_list"]
 
 
-class DataError(ValueError):
-    """The data cannot be used as it stands; the message says what was expected, found, and to do.
-
-    Commands print the message without a traceback: it speaks of the user's files, not of the code.
-    """
+class DataError(errors.UserError):
+    """The data cannot be used as it stands."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

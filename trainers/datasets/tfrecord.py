@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from circle_tf.data.records import RecordError, RecordFiles
+from circle_tf.data.records import RecordFiles
 from trainers.datasets import base
 from trainers.datasets.collection import Collection, to_dataset
 
@@ -68,7 +68,7 @@ def collect(
         )
         classes, first, labels = np.unique(records.labels, return_index=True, return_inverse=True)
         examples = records.fetch(first)
-    except (RecordError, ValueError) as error:
+    except ValueError as error:
         raise base.DataError(str(error)) from error
     names = [
         _class_name(example, label=label, feature=class_feature)

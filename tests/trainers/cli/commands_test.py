@@ -69,6 +69,34 @@ def test_missing_recipe(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("error", "status", "printed"),
+    [
+        ("commands.ConfigError('no')", 1, "error: no"),
+        ("errors.UserError('no')", 1, "error: no"),
+        ("ImportError('no package')", 1, "error: no package"),
+        ("OSError(28, 'No space left', 'a')", 1, "error: [Errno 28] No space left: 'a'"),
+        ("KeyboardInterrupt()", 130, "error: Interrupted."),
+        ("SystemExit(75)", 75, ""),
+    ],
+)
+def test_errors_for_people_are_known_by_their_type(error, status, printed):
+    code = f"""
+from circle_tf.utils import errors
+from trainers.cli import commands
+def main(argv):
+    raise {error}
+commands.run(main)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (status, printed)
+
+
+def test_other_errors_keep_their_traceback():
+    code = "from trainers.cli import commands; commands.run(lambda argv: [][0])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("Traceback")
+
+
+@pytest.mark.parametrize(
     ("arguments", "flag"),
     [(["--workdir=x"], "config"), (["--config=configs/digits.py"], "workdir")],
 )

@@ -6,30 +6,33 @@ import os
 import sys
 import tempfile
 
-__all__ = ["import_tensorflow"]
+__all__ = ["import_tensorflow", "stderr_kept_back"]
 
 
-def import_tensorflow():
+def import_tensorflow(*, log_level=2):
     """Imports TensorFlow and looks for devices, both without messages on the terminal.
 
     TensorFlow prints notes about oneDNN and missing CUDA drivers while its libraries load, past
     every log setting. They are kept back, and shown only when the import fails. Set
     TF_CPP_MIN_LOG_LEVEL yourself to see everything.
 
+    Args:
+        log_level: int, of TF_CPP_MIN_LOG_LEVEL from then on: 2 shows C++ errors, 3 nothing.
+
     Returns:
         The tensorflow module.
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return importlib.import_module("tensorflow")
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # What goes wrong is raised as well.
-    with _stderr_kept_back():
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = str(log_level)
+    with stderr_kept_back():
         tf = importlib.import_module("tensorflow")
         tf.config.list_physical_devices()
     return tf
 
 
 @contextlib.contextmanager
-def _stderr_kept_back():
+def stderr_kept_back():
     """Holds back what is written to file descriptor 2, also by C++; shows it on an error."""
     sys.stderr.flush()
     terminal = os.dup(2)
