@@ -3,33 +3,23 @@
 Each step types what the one before it has printed as the next.
 """
 
-import contextlib
 import json
 import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
 
-from tests.killed import dies_writing
+from tests.processes import dies_writing, printed, run, started
 
 RECIPE = ["--config=configs/digits.py", "--config.steps=12", "--config.eval_every=6"]
 
 
-def command(*words):
-    """What a command has printed; it must go well and have no complaints."""
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout[-2000:]
-    return done.stdout
-
-
-def next_command(printed, module):
+def next_command(said, module):
     """The words after `python` of the command, shown on one line or more, that calls a module."""
-    lines = printed.replace("\\\n", " ").splitlines()
+    lines = said.replace("\\\n", " ").splitlines()
     (line,) = [line for line in lines if f"python -m {module} " in line]
     return shlex.split(line.partition("python ")[2])
 
@@ -43,14 +33,13 @@ def folder(tmp_path_factory):
 def trained(folder):
     """What training printed that had been killed in the middle of writing a checkpoint."""
     words = [*RECIPE, "--config.checkpoint_every=4", f"--workdir={folder}/run"]
-    killed = subprocess.run([sys.executable, "-c", dies_writing(8), *words], capture_output=True)
-    assert killed.returncode == -signal.SIGKILL
-    return command("-m", "trainers.train", *words)
+    assert run("-c", dies_writing(8), *words).returncode == -signal.SIGKILL
+    return printed("-m", "trainers.train", *words)
 
 
 @pytest.fixture(scope="module")
 def evaluated(trained):
-    return command(*next_command(trained, "trainers.evaluate"))
+    return printed(*next_command(trained, "trainers.evaluate"))
 
 
 @pytest.fixture(scope="module")
@@ -58,21 +47,18 @@ def published(evaluated, folder):
     words = next_command(evaluated, "export.publish")
     assert words[-1] == "--base_path=models/run"
     options = ["--gallery=held_out", "--weights=float16", "--k=3"]
-    return command(*words[:-1], f"--base_path={folder}/models/digits", *options)
+    return printed(*words[:-1], f"--base_path={folder}/models/digits", *options)
 
 
 @pytest.fixture(scope="module")
 def served(published):
     """The process that serves what was published, and the address it answers gRPC on."""
     words = [*next_command(published, "export.serve"), "--grpc_port=0", "--rest_port=0"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, *words], **pipes) as process:
-        with contextlib.ExitStack() as stack:
-            stack.callback(process.kill)
-            said = [process.stdout.readline() for _ in range(3)]
-            assert "Serving digits/1\n" in said, process.communicate()
-            (address,) = re.findall(r"gRPC  (\S+)\n", "".join(said))
-            yield process, address
+    with started(*words) as process:
+        said = [process.stdout.readline() for _ in range(3)]
+        assert "Serving digits/1\n" in said, process.communicate()
+        (address,) = re.findall(r"gRPC  (\S+)\n", "".join(said))
+        yield process, address
 
 
 def test_training_goes_on_after_a_kill_and_says_what_a_newcomer_needs(trained, folder):
@@ -96,7 +82,7 @@ def test_what_is_published_is_fit_to_be_served(published, folder):
     assert "images float32 [?, 8, 8, 1] -> embeddings float32 [?, 32]" in published
     assert "largest difference" in published and "MODEL_NAME=digits" in published
     assert sorted(os.listdir(folder / "models" / "digits")) == [".publish.lock", "1"]
-    again = command(*next_command(published, "export.verify"))
+    again = printed(*next_command(published, "export.verify"))
     assert again.startswith(f"{folder}/models/digits/1 is fit to be served.\n")
     assert "over batches 1, 3, 17" in again and "ids [17, 3]" in again
 
@@ -104,8 +90,8 @@ def test_what_is_published_is_fit_to_be_served(published, folder):
 def test_a_served_model_answers_and_ends_in_good_order(served, folder):
     process, address = served
     asked = ["--model=digits", f"--target={address}", f"--held_out={folder}/run/held_out.npz"]
-    printed = command("-m", "export.query", *asked, "--count=4", f"--sheet={folder}/sheet.png")
-    assert re.search(r"^The nearest is of the same class for [0-4] of 4\.$", printed, re.MULTILINE)
+    told = printed("-m", "export.query", *asked, "--count=4", f"--sheet={folder}/sheet.png")
+    assert re.search(r"^The nearest is of the same class for [0-4] of 4\.$", told, re.MULTILINE)
     with Image.open(folder / "sheet.png") as sheet:
         assert sheet.size[1] > 4 * 112
     process.send_signal(signal.SIGTERM)

@@ -1,15 +1,8 @@
 """What the commands say when they cannot: in one line, without a traceback."""
 
-import subprocess
-import sys
-
 import pytest
 
-
-def _command(module, *options):
-    return subprocess.run(
-        [sys.executable, "-m", f"export.{module}", *options], capture_output=True, text=True
-    )
+from tests import processes
 
 
 @pytest.mark.parametrize(
@@ -33,7 +26,7 @@ def _command(module, *options):
     ],
 )
 def test_errors_are_for_people(module, options, message):
-    done = _command(module, *options)
+    done = processes.run("-m", f"export.{module}", *options)
     assert done.returncode == 1
     assert message in done.stdout + done.stderr
     assert "Traceback" not in done.stderr

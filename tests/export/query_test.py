@@ -1,8 +1,5 @@
 """The command and its answers, against a real server whose model holds a gallery."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +10,7 @@ from export import server
 from export.cli import console
 from export.client import answers, client
 from export.verification import probes
-from tests import saved_models
+from tests import processes, saved_models
 
 IMAGES = saved_models.IMAGES
 CLASSES = np.array(["a", "b", "c"])
@@ -131,8 +128,7 @@ def test_queries_that_are_not_there(tmp_path, images, held, message):
 
 
 def _command(*options):
-    command = [sys.executable, "-m", "export.query", "--model=tiny", *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return processes.run("-m", "export.query", "--model=tiny", *options)
 
 
 # Slow: each starts four processes, of which two import TensorFlow.

@@ -1,25 +1,15 @@
 """The command: it prints its ports, serves, and ends in good order."""
 
-import contextlib
 import os
 import re
 import signal
-import subprocess
-import sys
 
 import pytest
 import requests
 
+from tests import processes
 
-@contextlib.contextmanager
-def _command(*options):
-    command = [sys.executable, "-m", "export.serve", *options]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+COMMAND = "-m", "export.serve"
 
 
 # Starts a process that imports TensorFlow, and waits for a model: 10 seconds.
@@ -27,7 +17,7 @@ def _command(*options):
 def test_serves_until_it_is_told_to_stop(models_folder):
     options = ["--model_name=tiny", f"--model_base_path={models_folder}/tiny"]
     ports = ["--grpc_port=0", "--rest_port=0"]
-    with _command(*options, *ports) as process:
+    with processes.started(*COMMAND, *options, *ports) as process:
         rest, serving, by_grpc = sorted(process.stdout.readline() for _ in range(3))
         assert serving == "Serving tiny/2\n"
         assert re.fullmatch(r"gRPC  127\.0\.0\.1:\d+\n", by_grpc)
@@ -44,7 +34,7 @@ def test_serves_until_it_is_told_to_stop(models_folder):
 def test_a_model_that_cannot_be_loaded_is_an_error(tmp_path):
     os.makedirs(tmp_path / "m" / "1")
     options = ["--model_name=m", f"--model_base_path={tmp_path}/m", "--grpc_port=0"]
-    with _command(*options, "--rest_port=0") as process:
+    with processes.started(*COMMAND, *options, "--rest_port=0") as process:
         told, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert told.startswith("Cannot load m/1: NOT_FOUND: SavedModel file does not exist")
@@ -63,7 +53,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error(tmp_path):
     ],
 )
 def test_errors_are_for_people(options, message):
-    with _command(*options) as process:
+    with processes.started(*COMMAND, *options) as process:
         told = "".join(process.communicate(timeout=60))
     assert process.returncode == 1
     assert message in told and "Traceback" not in told

@@ -1,12 +1,10 @@
 import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import processes
 from tests.pictures import picture
 from trainers import data, datasets
 from trainers.datasets import base, tfrecord
@@ -131,19 +129,9 @@ def test_check_of_unreadable_images_alone(tmp_path):
     assert "2 classes have no readable image" in told
 
 
-def _command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "trainers.data", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=pathlib.Path(__file__).parents[2],
-    )
-
-
 def test_commands_from_the_shell(root, tmp_path):
     output = tmp_path / "shards"
-    done = _command("convert", f"--path={root}", f"--output={output}")
+    done = processes.run("-m", "trainers.data", "convert", f"--path={root}", f"--output={output}")
     assert done.returncode == 0, done.stderr
     assert "Wrote 12 images of 4 classes" in done.stdout
     assert f"--config.dataset.path={output}" in done.stdout
@@ -161,6 +149,6 @@ def test_commands_from_the_shell(root, tmp_path):
     ],
 )
 def test_commands_that_cannot_be(arguments, message):
-    done = _command(*arguments)
+    done = processes.run("-m", "trainers.data", *arguments)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert any(line.startswith(message) for line in done.stderr.splitlines())

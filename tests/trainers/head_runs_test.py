@@ -3,13 +3,12 @@
 import glob
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 
+from tests import processes
 from trainers.distributed import preemption
 from trainers.training import workdir as workdirs
 
@@ -34,9 +33,7 @@ def options(path, *more):
 
 
 def run(module, *flags):
-    done = subprocess.run(
-        [sys.executable, "-m", module, *flags], capture_output=True, text=True, timeout=300
-    )
+    done = processes.run("-m", module, *flags)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -72,7 +69,7 @@ def test_classes_spread_over_two_devices(classifier, tmp_path):
 def test_classes_spread_over_two_workers_that_are_stopped(classifier, tmp_path):
     path = str(tmp_path / "workers")
     command = ["trainers.launch", "--workers=2", *options(path, *SPREAD)]
-    with subprocess.Popen([sys.executable, "-m", *command], stderr=subprocess.PIPE) as process:
+    with processes.started("-m", *command) as process:
         saved = os.path.join(path, "checkpoints", "*.index")
         while not glob.glob(saved) and process.poll() is None:
             time.sleep(0.02)

@@ -1,11 +1,11 @@
 """Runs of two workers, killed in every way, against one that was left alone."""
 
+import contextlib
 import glob
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.killed import dies_writing
+from tests import processes
 from trainers import launch
 from trainers.distributed import cluster, preemption
 from trainers.training import workdir as workdirs
@@ -33,12 +33,7 @@ def options(path):
 
 
 def launcher(path):
-    return [sys.executable, "-m", "trainers.launch", "--workers=2", *options(path)]
-
-
-def run(command, **environment):
-    environment = {**os.environ, **environment}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    return ["-m", "trainers.launch", "--workers=2", *options(path)]
 
 
 def steps_saved(path):
@@ -76,7 +71,7 @@ def assert_same_run(one, other):
 def whole(tmp_path_factory):
     """A run of two workers that was left alone."""
     path = str(tmp_path_factory.mktemp("runs") / "whole")
-    done = run(launcher(path))
+    done = processes.run(*launcher(path))
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert all(line.startswith("[0] ") for line in lines)
@@ -89,26 +84,26 @@ def whole(tmp_path_factory):
 def test_killed_workers_end_bitwise_as_uninterrupted_ones(whole, tmp_path):
     path = str(tmp_path / "killed")
     # The chief, in the middle of writing a checkpoint.
-    command = [sys.executable, "-c", dies_writing(12), *options(path)]
+    command = [sys.executable, "-c", processes.dies_writing(12), *options(path)]
     command += ["--config.strategy=multi_worker", "--config.devices=1"]
     assert launch.launch(command, workers=2) == 128 + signal.SIGKILL
     assert steps_saved(path)[-1] == 9
     assert os.path.exists(os.path.join(path, "checkpoints", "ckpt-12.data-00000-of-00001"))
     # The other worker, at some step.
-    process = subprocess.Popen(launcher(path), stderr=subprocess.PIPE, text=True)
-    wait_for_step(process, path, 15)
-    os.kill(children(process)[1], signal.SIGKILL)
-    errors = process.communicate(timeout=120)[1]
+    with processes.started(*launcher(path)) as process:
+        wait_for_step(process, path, 15)
+        os.kill(children(process)[1], signal.SIGKILL)
+        errors = process.communicate(timeout=120)[1]
     assert process.returncode == 128 + signal.SIGKILL
     assert "Worker 1 ended with status 137" in errors and "Traceback" not in errors
     assert "start all workers again" in errors
     # Both are told to stop.
-    process = subprocess.Popen(launcher(path), stderr=subprocess.PIPE, text=True)
-    wait_for_step(process, path, 21)
-    process.terminate()
-    errors = process.communicate(timeout=120)[1]
+    with processes.started(*launcher(path)) as process:
+        wait_for_step(process, path, 21)
+        process.terminate()
+        errors = process.communicate(timeout=120)[1]
     assert process.returncode == preemption.STATUS and "SIGTERM" in errors
-    assert run(launcher(path)).returncode == 0
+    assert processes.run(*launcher(path)).returncode == 0
     assert_same_run(whole, path)
 
 
@@ -117,25 +112,19 @@ def test_killed_workers_end_bitwise_as_uninterrupted_ones(whole, tmp_path):
 def test_workers_with_different_checkpoints_all_stop(whole, tmp_path):
     assert steps_saved(whole) == [36, 39, 40]
     addresses = [f"localhost:{port}" for port in launch.free_ports(2)]
-    processes = []
-    for index, lost in enumerate(([40], [40, 39])):
-        path = str(tmp_path / str(index))
-        shutil.copytree(whole, path)
-        os.remove(workdirs.Workdir(path).run)
-        for step in lost:
-            os.remove(os.path.join(path, "checkpoints", f"ckpt-{step}.index"))
-        command = [sys.executable, "-m", "trainers.train", *options(path)]
-        environment = {"TF_CONFIG": cluster.tf_config(addresses, index=index)}
-        processes.append(
-            subprocess.Popen(
-                [*command, "--config.strategy=multi_worker"],
-                env={**os.environ, **environment},
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    for process in processes:
-        errors = process.communicate(timeout=120)[1]
-        assert process.returncode == 1
-        assert "step 39" in errors and "step 36" in errors and "same --workdir" in errors
-        assert "Traceback" not in errors
+    with contextlib.ExitStack() as running:
+        workers = []
+        for index, lost in enumerate(([40], [40, 39])):
+            path = str(tmp_path / str(index))
+            shutil.copytree(whole, path)
+            os.remove(workdirs.Workdir(path).run)
+            for step in lost:
+                os.remove(os.path.join(path, "checkpoints", f"ckpt-{step}.index"))
+            command = ["-m", "trainers.train", *options(path), "--config.strategy=multi_worker"]
+            environment = {"TF_CONFIG": cluster.tf_config(addresses, index=index)}
+            workers.append(running.enter_context(processes.started(*command, **environment)))
+        for worker in workers:
+            errors = worker.communicate(timeout=120)[1]
+            assert worker.returncode == 1
+            assert "step 39" in errors and "step 36" in errors and "same --workdir" in errors
+            assert "Traceback" not in errors

@@ -1,10 +1,9 @@
 import os
-import subprocess
-import sys
 
 import pytest
 
 from circle_tf.utils import quiet
+from tests import processes
 
 
 def say(text):
@@ -35,5 +34,5 @@ def test_errors_and_quiet_come_without_tensorflow_which_then_says_nothing():
         "assert quiet.import_tensorflow(log_level=3) is sys.modules['tensorflow']\n"
         "import os; assert os.environ['TF_CPP_MIN_LOG_LEVEL'] == '3'"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = processes.run("-c", code)
     assert (done.returncode, done.stderr) == (0, "")

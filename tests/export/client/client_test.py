@@ -4,8 +4,6 @@ import concurrent.futures
 import contextlib
 import http.server
 import random
-import subprocess
-import sys
 import threading
 import time
 
@@ -17,7 +15,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from export import client
 from export.cli import console
 from export.verification import probes
-from tests import saved_models, served_models
+from tests import processes, saved_models, served_models
 
 IMAGES = saved_models.IMAGES
 
@@ -236,5 +234,5 @@ def test_it_needs_no_library_and_rest_no_tensorflow():
         "export.client.connect('localhost:1', model='m')\n"
         "assert 'tensorflow' in sys.modules and 'circle_tf' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = processes.run("-c", code)
     assert done.returncode == 0, done.stderr

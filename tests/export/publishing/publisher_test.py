@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -16,7 +14,7 @@ from export.cli import console
 from export.publishing import manifest, publisher, runs
 from export.rollout import versions
 from export.verification import checks
-from tests import saved_models
+from tests import processes, saved_models
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +111,8 @@ def _wait_for_stage(base_path, process):
 @pytest.mark.slow
 def test_killed_midway_no_version_appears_and_the_next_publish_cleans_up(tmp_path, run):
     base_path = str(tmp_path)
-    command = [sys.executable, "-m", "export.publish"]
-    command += [f"--workdir={run.workdir}", f"--base_path={base_path}"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+    options = [f"--workdir={run.workdir}", f"--base_path={base_path}"]
+    with processes.started("-m", "export.publish", *options) as process:
         _wait_for_stage(base_path, process)
         process.send_signal(signal.SIGKILL)
     left = os.listdir(base_path)

@@ -1,8 +1,5 @@
 """A finished run is read; anything else is refused in words."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -10,7 +7,7 @@ import pytest
 from circle_tf import backbones
 from export.cli import console
 from export.publishing import runs
-from tests import saved_models
+from tests import processes, saved_models
 
 
 def test_reads_a_finished_run(tmp_path):
@@ -71,6 +68,6 @@ def test_a_model_of_unknown_layers_names_the_file(tmp_path):
 def test_a_model_with_keras_cv_layers_loads_in_a_fresh_process(tmp_path):
     backbone = backbones.build("mobilenet_v3_small", (32, 32, 3))
     backbone.save(tmp_path / "model.keras")
-    program = f"from export import runs; print(runs.load_model({str(tmp_path)!r}).output_shape)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    program = "import sys; from export.publishing.runs import load_model as load; "
+    done = processes.run("-c", program + "print(load(sys.argv[1]).output_shape)", tmp_path)
     assert done.stdout == f"{backbone.output_shape}\n", done.stderr

@@ -3,8 +3,6 @@
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -13,6 +11,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from export.cli import console
 from export.rollout import lifecycle, models_config, versions
+from tests import processes
 
 
 @pytest.fixture
@@ -194,21 +193,12 @@ with models_config.changing(sys.argv[1], tell=print) as config:
 @pytest.mark.slow
 def test_killed_in_the_middle_the_file_is_the_old_one_and_the_lock_is_free(base_path, config):
     lifecycle.add(base_path, version=1, config=config)
-    command = [sys.executable, "-c", _SLOW, config]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout.readline() == b"changing\n"
+    with processes.started("-c", _SLOW, config) as process:
+        assert process.stdout.readline() == "changing\n"
         process.send_signal(signal.SIGKILL)
     start = time.monotonic()
     assert lifecycle.add(base_path, version=2, config=config) == {"stable": 1, "canary": 2}
     assert time.monotonic() - start < 30
-
-
-def _command(module, *options):
-    """What a command has printed; it must go well and have no complaints."""
-    words = [sys.executable, "-m", f"export.{module}", *options]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
 
 
 # Slow: six processes that import TensorFlow.
@@ -217,15 +207,16 @@ def test_the_commands_move_labels_and_remove_versions(base_path, config):
     for version in (1, 2):
         lifecycle.add(base_path, version=version, config=config)
     option = f"--base_path={base_path}"
-    _command("promote", option, "--version=2")
+    processes.printed("-m", "export.promote", option, "--version=2")
     assert _labels(config) == {"stable": 2, "previous": 1}
-    words = [sys.executable, "-m", "export.promote", option]
-    again = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    again = processes.run("-m", "export.promote", option)
     assert again.returncode == 1 and "Traceback" not in again.stderr
     assert "no canary to promote" in again.stderr
-    _command("rollback", option)
+    processes.printed("-m", "export.rollback", option)
     assert _labels(config) == {"stable": 1}
-    assert "Left: 1, 6" in _command("prune", option, "--keep=1")  # One has a label.
+    assert "Left: 1, 6" in processes.printed(
+        "-m", "export.prune", option, "--keep=1"
+    )  # One has a label.
     assert versions.existing(base_path) == [1, 6]
 
 
@@ -234,7 +225,7 @@ def test_the_commands_move_labels_and_remove_versions(base_path, config):
 def test_the_command_writes_and_checks_serving_files(base_path, config):
     lifecycle.add(base_path, version=1, config=config)
     folder = os.path.dirname(config)
-    _command("serving_files", f"--output={folder}", "--batch_sizes=1,4")
+    processes.printed("-m", "export.serving_files", f"--output={folder}", "--batch_sizes=1,4")
     files = [config, os.path.join(folder, "batching.config")]
-    checked = _command("serving_files", f"--check={','.join(files)}")
+    checked = processes.printed("-m", "export.serving_files", f"--check={','.join(files)}")
     assert checked == "".join(f"{file} is right.\n" for file in files)

@@ -1,16 +1,14 @@
 """The commands as a person meets them: real processes, ended by the flags, before TensorFlow."""
 
-import subprocess
-import sys
-
 import pytest
+
+from tests import processes
 
 
 def train(*arguments):
     """(exit status, what is printed) of the command."""
-    command = [sys.executable, "-m", "trainers.train", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return done.returncode, done.stdout.strip()
+    done = processes.run("-m", "trainers.train", *arguments)
+    return done.returncode, (done.stdout + done.stderr).strip()
 
 
 @pytest.mark.parametrize(
@@ -86,13 +84,13 @@ from trainers.cli import commands
 def main(argv):
     raise {error}
 commands.run(main)"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = processes.run("-c", code)
     assert (done.returncode, done.stderr.strip()) == (status, printed)
 
 
 def test_other_errors_keep_their_traceback():
     code = "from trainers.cli import commands; commands.run(lambda argv: [][0])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = processes.run("-c", code)
     assert done.returncode == 1 and done.stderr.startswith("Traceback")
 
 

@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 
 from configs import digits
+from tests import processes
+from trainers import launch
 from trainers.cli import commands
-from trainers.distributed import runtime
+from trainers.distributed import cluster, runtime
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +83,20 @@ def test_mirrored():
     strategy = runtime.set_up(recipe(strategy="mirrored", devices=2))
     assert strategy.num_replicas_in_sync == 2
     assert runtime.cluster_of(strategy).is_chief
+
+
+# A process, since a cluster is to be known before anything runs.
+def test_a_worker_trains_on_several_cpus_without_gpus():
+    code = """
+from trainers.distributed import runtime
+from tensorflow.python.distribute import collective_all_reduce_strategy as private
+before = private.CollectiveAllReduceExtended._initialize_local_devices
+strategy = runtime.multi_worker(3)
+print(strategy.num_replicas_in_sync, runtime.cluster_of(strategy).workers)
+assert private.CollectiveAllReduceExtended._initialize_local_devices is before
+"""
+    (port,) = launch.free_ports(1)
+    workers = [f"localhost:{port}"]
+    environment = {"TF_CONFIG": cluster.tf_config(workers, index=0), "CUDA_VISIBLE_DEVICES": "-1"}
+    done = processes.run("-c", code, **environment)
+    assert done.stdout == f"3 ('localhost:{port}',)\n", done.stderr

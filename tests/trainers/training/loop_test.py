@@ -3,8 +3,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import types
 
@@ -13,7 +11,7 @@ import numpy as np
 import pytest
 
 from configs import digits
-from tests.killed import dies_writing
+from tests import processes
 from trainers.cli import commands
 from trainers.evaluation import report
 from trainers.training import checkpoints, loop
@@ -217,7 +215,7 @@ def test_class_level_runs(loss, tmp_path):
 
 
 def command(path, *arguments, program=("-m", "trainers.train")):
-    base = [sys.executable, *program, "--config=configs/digits.py"]
+    base = [*program, "--config=configs/digits.py"]
     return [*base, f"--workdir={path}", "--config.steps=60", "--config.eval_every=20", *arguments]
 
 
@@ -231,33 +229,34 @@ def checkpoint_step(path):
 
 def kill_after(arguments, path, *, step):
     """Runs the command and kills it, with no chance to tidy up, some time after `step`."""
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
-    while checkpoint_step(path) < step:
-        assert process.poll() is None, "The run ended before it could be killed."
-        time.sleep(0.005)
-    time.sleep(random.uniform(0, 0.1))
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    with processes.started(*arguments) as process:
+        while checkpoint_step(path) < step:
+            assert process.poll() is None, "The run ended before it could be killed."
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
 
 
 # Slow: six processes, each of which imports TensorFlow.
 @pytest.mark.slow
 def test_killed_runs_end_bitwise_as_uninterrupted_ones(tmp_path):
     whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
-    subprocess.run(command(whole), check=True, stdout=subprocess.DEVNULL)
+    processes.printed(*command(whole))
     # The interval is another one on purpose: when checkpoints are written must not matter.
     # Steps 20 and 40 end epochs, 4 and 44 lie within one.
     again = [*command(killed), "--config.checkpoint_every=4"]
     for step in (4, 20):
         kill_after(again, killed, step=step)
     # In the middle of writing a checkpoint: its data has its name, its index has not.
-    dying = command(killed, "--config.checkpoint_every=4", program=("-c", dies_writing(36)))
-    assert subprocess.run(dying, stdout=subprocess.DEVNULL).returncode == -signal.SIGKILL
+    dying = command(
+        killed, "--config.checkpoint_every=4", program=("-c", processes.dies_writing(36))
+    )
+    assert processes.run(*dying).returncode == -signal.SIGKILL
     assert os.path.exists(os.path.join(killed, "checkpoints", "ckpt-36.data-00000-of-00001"))
     assert not os.path.exists(os.path.join(killed, "checkpoints", "ckpt-36.index"))
     kill_after(again, killed, step=44)
-    done = subprocess.run(again, check=True, capture_output=True, text=True)
-    assert "Resuming after step" in done.stdout and done.stderr == ""
+    assert "Resuming after step" in processes.printed(*again)
     first, second = workdirs.Workdir(whole), workdirs.Workdir(killed)
     for one, other in zip(weights(first), weights(second), strict=True):
         np.testing.assert_array_equal(one, other)
