@@ -132,7 +132,7 @@ def check(path: str) -> str:
     """
     import numpy as np
 
-    from trainers.datasets import collection, folder, tfrecord
+    from trainers.datasets import base, collection, folder, tfrecord
 
     found = tfrecord.collect(path) if _holds_records(path) else folder.collect(path)
     looks = collection.inspect(found, rows=np.arange(len(found.labels)))
@@ -151,8 +151,7 @@ def check(path: str) -> str:
             f"{len(faults)} unreadable.",
             f"Images of a class: {counts.min()} to {counts.max()}, median {np.median(counts):g}.",
             *_size_lines(sizes),
-            *(["Wrong or odd:"] if problems else ["Nothing is wrong."]),
-            *(f"  {problem}" for problem in problems),
+            *base.findings(problems, none="Nothing is wrong."),
         ]
     )
 

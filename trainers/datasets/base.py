@@ -10,7 +10,7 @@ import tensorflow as tf
 from circle_tf.data import examples as reading
 from circle_tf.utils import errors
 
-__all__ = ["DataError", "Dataset", "Split", "relabel", "sentence_list"]
+__all__ = ["DataError", "Dataset", "Split", "findings", "relabel", "sentence_list"]
 
 
 class DataError(errors.UserError):
@@ -128,3 +128,17 @@ def sentence_list(items: Sequence[Any], *, limit: int = 10) -> str:
     """
     shown = ", ".join(str(item) for item in items[:limit])
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
+
+
+def findings(problems: Sequence[str], *, none: str) -> list[str]:
+    """The end of a report on data, in lines.
+
+    Args:
+        problems: what is wrong, a line each.
+        none: what to say when nothing is.
+
+    Example:
+        >>> findings(["a.png: unreadable"], none="All is there.")
+        ['Wrong or odd:', '  a.png: unreadable']
+    """
+    return ["Wrong or odd:", *(f"  {problem}" for problem in problems)] if problems else [none]

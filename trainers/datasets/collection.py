@@ -12,6 +12,7 @@ import tensorflow as tf
 import tqdm
 from absl import logging
 
+from circle_tf.data import decoding
 from circle_tf.data import examples as reading
 from trainers.datasets import base, images
 
@@ -56,7 +57,7 @@ class Collection:
 
     def split(self, image_shape) -> base.Split:
         """The examples with what decodes them to `(H, W, C)`."""
-        decode = images.image_decoder(image_shape)
+        decode = decoding.image_decoder(image_shape)
         content = self.content
         return base.Split(
             self.examples, self.labels, self.class_names, lambda data: decode(content(data))
@@ -149,7 +150,7 @@ def inspect(collection: Collection, *, rows: np.ndarray) -> list[tuple[int, int]
         Of each, height and width in pixels; or what is wrong with it, in a line.
     """
     examples = reading.as_examples(collection.examples, decode=collection.content)
-    load = reading.decoder(examples, decode=lambda data: images.decode(collection.content(data)))
+    load = reading.decoder(examples, decode=lambda data: decoding.decode(collection.content(data)))
 
     def look(row):
         try:

@@ -1,9 +1,8 @@
-"""From the bytes of people's image files to pixels of one size."""
+"""Files of pictures, and the shape that a recipe wants them in."""
 
-from circle_tf.data.decoding import decode, image_decoder
 from trainers.datasets import base
 
-__all__ = ["SUFFIXES", "decode", "image_decoder", "image_shape", "square_shape"]
+__all__ = ["SUFFIXES", "image_shape", "square_shape"]
 
 # What TensorFlow decodes.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".jxl")

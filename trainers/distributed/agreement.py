@@ -10,7 +10,7 @@ import tensorflow as tf
 from circle_tf.distribute import sharded_variable
 from trainers.cli import commands
 
-__all__ = ["Exchange", "check_agreement", "checksum", "explain_losses", "wait_for_all"]
+__all__ = ["Exchange", "check_agreement", "checksum", "explain_losses"]
 
 
 class Exchange:
@@ -94,17 +94,6 @@ def check_agreement(exchange, *, step, variables):
         "Every worker must read the same checkpoints: give all of them the same --workdir, on a "
         "disk that they share, and the same --config; then start all of them again."
     )
-
-
-def wait_for_all(exchange):
-    """Returns when every worker has come to this point.
-
-    A worker that ends while others still train looks to them as one that died.
-
-    Args:
-        exchange: Exchange.
-    """
-    exchange.gather(0)
 
 
 @contextlib.contextmanager

@@ -46,8 +46,8 @@ class Checkpoints:
         self._state = tf.train.Checkpoint(
             step=self._step,
             model=_raw(model.variables),
-            memory=_raw(_memory_variables(model)),
-            accumulator=_accumulator_variables(model),
+            memory=_raw(_variables_of(model, "memory")),
+            accumulator=_variables_of(model, "accumulator"),
             optimizer=_raw(model.optimizer.variables),
             metrics=_raw(model.metrics_variables),
         )
@@ -187,14 +187,10 @@ def _make_variables(model):
     model.reset_metrics()
 
 
-def _memory_variables(model):
-    memory = getattr(model, "memory", None)
-    return memory.variables if memory else []
-
-
-def _accumulator_variables(model):
-    accumulator = getattr(model, "accumulator", None)
-    return accumulator.variables if accumulator else []
+def _variables_of(model, part):
+    """Those of what an EmbeddingModel may have."""
+    found = getattr(model, part, None)
+    return found.variables if found else []
 
 
 def _raw(variables):

@@ -61,7 +61,7 @@ def train(config, *, workdir, config_name="", callbacks=()):
     run = _Run(config, dataset, models, files, steps, exchange, tuple(callbacks))
     with agreement.explain_losses(exchange):
         _train(run, config_name=config_name)
-        agreement.wait_for_all(exchange)
+        exchange.gather(0)  # A worker that ends before the others looks to them as one that died.
     return files
 
 

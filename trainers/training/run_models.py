@@ -73,11 +73,9 @@ def build(config, *, image_shape, num_classes, steps):
         >>> models.embedding.output_shape
         (None, 32)
     """
-    if config.loss.memory_size and config.loss.name != "circle":
-        raise commands.ConfigError(
-            f"loss.memory_size is for the loss circle; found {config.loss.name!r}."
-        )
-    _check_head_fields(config.loss)
+    _check_loss(config.loss)
+    # The updates of the weights; at least one, for the schedule to have an end.
+    updates = max(1, steps // max(1, config.gradient_accumulation))
     with commands.config_errors():
         backbone = backbones.build(
             config.model.backbone,
@@ -85,8 +83,7 @@ def build(config, *, image_shape, num_classes, steps):
             pooling=config.model.pooling,
             weights=config.model.weights,
         )
-        objective = _objective(config.loss.name)
-        ends = objective(
+        ends = LOSSES[config.loss.name](
             backbone.output, dim=config.model.embedding_dim, classes=num_classes, loss=config.loss
         )
     embedding = circle_tf.EmbeddingModel(backbone.input, ends.embeddings, name="embedding_model")
@@ -95,7 +92,7 @@ def build(config, *, image_shape, num_classes, steps):
     training = circle_tf.EmbeddingModel(inputs, ends.outputs, name="training_model")
     with commands.config_errors():
         training.compile(
-            optimizer=optimizers.build(config.optimizer, steps=_updates(config, steps)),
+            optimizer=optimizers.build(config.optimizer, steps=updates),
             loss=ends.loss,
             metrics=ends.metrics or None,  # An empty list Keras would want to build.
             jit_compile=runtime.jit_compile(config),
@@ -106,20 +103,15 @@ def build(config, *, image_shape, num_classes, steps):
     return Models(embedding, training, ends.margin)
 
 
-def _check_head_fields(loss):
-    """What the head alone can do is not to be asked of another loss."""
-    if loss.name == "circle_head":
-        return
-    for name in (*_HEAD_FIELDS, "shards"):
-        if loss[name]:
-            raise commands.ConfigError(
-                f"loss.{name} is for the loss circle_head; found {loss.name!r}."
-            )
-
-
-def _updates(config, steps):
-    """Updates of the weights in so many steps; at least one, for the schedule to have an end."""
-    return max(1, steps // max(1, config.gradient_accumulation))
+def _check_loss(loss):
+    """Refuses names that are none, and what the memory or the head alone can do."""
+    if loss.name not in LOSSES:
+        known = ", ".join(LOSSES)
+        raise commands.ConfigError(f"loss.name must be one of {known}; found {loss.name!r}.")
+    fields = {"memory_size": "circle", **dict.fromkeys((*_HEAD_FIELDS, "shards"), "circle_head")}
+    for name, owner in fields.items():
+        if loss[name] and loss.name != owner:
+            raise commands.ConfigError(f"loss.{name} is for the loss {owner}; found {loss.name!r}.")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,29 +131,19 @@ class _Ends:
         return getattr(self.loss or self.head, "margin", None)
 
 
-def _objective(name):
-    """The function that puts a loss on top of features."""
-    if name not in LOSSES:
-        raise commands.ConfigError(f"loss.name must be one of {', '.join(LOSSES)}; found {name!r}.")
-    return LOSSES[name]
-
-
 def _circle(features, *, dim, classes, loss):
     del classes
     embeddings = circle_tf.UnitEmbedding(dim, name="embedding")(features)
-    loss = _pairwise_loss(loss)
+    if loss.memory_size:
+        loss = circle_tf.CrossBatchCircleLoss(
+            loss.memory_size, start_step=loss.memory_start_step, **_given(loss)
+        )
+    elif loss.memory_start_step:
+        raise commands.ConfigError("loss.memory_start_step wants a loss.memory_size above 0.")
+    else:
+        loss = circle_tf.CircleLoss(**_given(loss))
     monitors = circle_tf.metrics.monitors(margin=loss.margin)
     return _Ends(embeddings, embeddings, loss, monitors)
-
-
-def _pairwise_loss(loss):
-    if not loss.memory_size:
-        if loss.memory_start_step:
-            raise commands.ConfigError("loss.memory_start_step wants a loss.memory_size above 0.")
-        return circle_tf.CircleLoss(**_given(loss))
-    return circle_tf.CrossBatchCircleLoss(
-        loss.memory_size, start_step=loss.memory_start_step, **_given(loss)
-    )
 
 
 def _class_circle(features, *, dim, classes, loss):

@@ -1,100 +1,7 @@
-import io
-
-import numpy as np
 import pytest
-import tensorflow as tf
-from PIL import Image
 
 from trainers import datasets
 from trainers.datasets import base, images
-
-
-def _encoded(pixels, kind, **options):
-    stream = io.BytesIO()
-    pixels.save(stream, kind, **options)
-    return stream.getvalue()
-
-
-@pytest.fixture
-def pixels():
-    return np.random.default_rng(0).integers(0, 256, [7, 9, 3], np.uint8)
-
-
-@pytest.mark.parametrize("kind, options", [("png", {}), ("bmp", {}), ("webp", {"lossless": True})])
-def test_lossless_formats_are_exact(pixels, kind, options):
-    decoded = images.decode(tf.constant(_encoded(Image.fromarray(pixels), kind, **options)))
-    np.testing.assert_array_equal(decoded, pixels)
-
-
-@pytest.mark.parametrize("kind", ["png", "bmp", "jpeg"])
-def test_grey_images_get_three_equal_channels(pixels, kind):
-    grey = Image.fromarray(pixels).convert("L")
-    decoded = images.decode(tf.constant(_encoded(grey, kind))).numpy()
-    assert decoded.shape == (7, 9, 3)
-    assert (decoded == decoded[..., :1]).all()
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1", "I;16"])
-def test_every_mode_of_png(pixels, mode):
-    image = Image.fromarray(pixels).convert("L" if mode == "I;16" else mode)
-    image = image.convert(mode)
-    assert images.decode(tf.constant(_encoded(image, "png"))).shape == (7, 9, 3)
-
-
-def test_bmp_with_alpha(pixels):
-    image = Image.fromarray(pixels).convert("RGBA")
-    decoded = images.decode(tf.constant(_encoded(image, "bmp")))
-    np.testing.assert_array_equal(decoded, pixels)
-
-
-def test_jpeg_is_near(pixels):
-    flat = np.full([16, 16, 3], (200, 100, 50), np.uint8)
-    decoded = images.decode(tf.constant(_encoded(Image.fromarray(flat), "jpeg", quality=95)))
-    np.testing.assert_allclose(decoded, flat, atol=4)
-
-
-def test_animation_gives_its_first_frame():
-    frames = [Image.new("RGB", (5, 4), colour) for colour in ("red", "blue", "green")]
-    content = _encoded(frames[0], "gif", save_all=True, append_images=frames[1:])
-    decoded = images.decode(tf.constant(content)).numpy()
-    assert decoded.shape == (4, 5, 3)
-    np.testing.assert_array_equal(decoded[0, 0], [255, 0, 0])
-
-
-@pytest.mark.parametrize("content", [b"", b"a text", b"BM and no more"])
-def test_what_is_no_image(content):
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        images.decode(tf.constant(content))
-
-
-def test_truncated_image(pixels):
-    content = _encoded(Image.fromarray(np.tile(pixels, [20, 20, 1])), "png")
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        images.decode(tf.constant(content[: len(content) // 2]))
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_decoder_gives_one_static_shape(pixels, channels):
-    decode = images.image_decoder((20, 20, channels))
-    traced = tf.function(decode).get_concrete_function(tf.TensorSpec([], tf.string))
-    assert traced.structured_outputs.shape == (20, 20, channels)
-    content = tf.constant(_encoded(Image.fromarray(pixels), "png"))
-    assert traced(content).dtype == tf.uint8
-    np.testing.assert_array_equal(traced(content), decode(content))
-
-
-def test_size_that_fits_leaves_the_pixels_alone(pixels):
-    square = np.ascontiguousarray(pixels[:, :7])
-    content = tf.constant(_encoded(Image.fromarray(square), "png"))
-    decode = images.image_decoder((7, 7, 3))
-    np.testing.assert_array_equal(decode(content), square)
-    grey = images.image_decoder((7, 7, 1))(content).numpy()[..., 0]
-    np.testing.assert_allclose(grey, np.asarray(Image.fromarray(square).convert("L")), atol=1)
-
-
-def test_white_stays_white_in_grey():
-    content = tf.constant(_encoded(Image.new("RGB", (6, 6), "white"), "png"))
-    assert (images.image_decoder((4, 4, 1))(content).numpy() == 255).all()
 
 
 def test_shape_of_a_recipe():
@@ -109,8 +16,3 @@ def test_shape_of_a_recipe():
 def test_square_pictures_stay_square(name):
     with pytest.raises(base.DataError, match=f"{name} is of square pictures.*found 8 x 4"):
         datasets.load({"name": name, "image_size": 8, "image_width": 4})
-
-
-def test_an_image_is_fitted_to_height_and_width(pixels):
-    content = tf.constant(_encoded(Image.fromarray(pixels), "png"))
-    assert images.image_decoder((6, 3, 3))(content).shape == (6, 3, 3)

@@ -4,7 +4,8 @@ import os
 
 import numpy as np
 
-from trainers.datasets import base, images
+from circle_tf.data import decoding
+from trainers.datasets import base
 from trainers.datasets.faces import face_bin, ijbc, lfw
 from trainers.datasets.faces.recordio import RecordIO
 from trainers.datasets.published import layouts
@@ -109,7 +110,7 @@ def _faults(contents):
     lines = []
     for name, content in contents.items():
         try:
-            images.decode(tf.constant(content))
+            decoding.decode(tf.constant(content))
         except (tf.errors.InvalidArgumentError, ValueError) as error:
             lines.append(f"unreadable: {name}: {str(error).splitlines()[0][:120]}")
     return lines[:10] + ([f"{len(lines) - 10} more unreadable."] if len(lines) > 10 else [])
@@ -117,9 +118,4 @@ def _faults(contents):
 
 def _report(title, lines, problems):
     right = "All is there, as the protocol counts it."
-    return [
-        title,
-        *lines,
-        *(["Wrong or odd:"] if problems else [right]),
-        *(f"  {p}" for p in problems),
-    ]
+    return [title, *lines, *base.findings(problems, none=right)]

@@ -164,8 +164,7 @@ def check(layout):
             if seen != wanted:
                 problems.append(f"{name}: {seen:,} {kind}; the protocol has {wanted:,}.")
         problems += _faults(layout, name)
-    right = "All is there, as the protocol counts it."
-    return [*lines, *(["Wrong or odd:"] if problems else [right]), *(f"  {p}" for p in problems)]
+    return [*lines, *base.findings(problems, none="All is there, as the protocol counts it.")]
 
 
 def collection_of(layout, name):
