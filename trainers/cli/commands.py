@@ -106,7 +106,7 @@ def _unknown_field(args):
     recipe = flags.FLAGS["config"].parser.parse(path)
     for option in args:
         section, (root, *names) = recipe, option.partition("=")[0].lstrip("-").split(".")
-        for name in names if root == "config" else []:
+        for name in names if root in ("config", "noconfig") else []:
             known = list(section) if isinstance(section, ConfigDict) else []
             if name not in known:
                 hint = "See configs/base.py for the fields."

@@ -48,6 +48,11 @@ def train(*arguments):
             "There is no tf.data service any more: leave it out, each worker prepares its own "
             "batches. Where that is too slow, see Input in docs/distributed-training.md.",
         ),
+        (
+            ["--noconfig.zzz"],
+            "error: --noconfig.zzz: the recipe has no field 'zzz'. "
+            "See configs/base.py for the fields.",
+        ),
         (["--zzz"], "error: Unknown command line flag 'zzz'. See --help."),
         (["--workdri=x"], "error: Unknown command line flag 'workdri'. Did you mean: workdir ?"),
         (["here"], "error: Unexpected argument 'here': options are written --name=value."),
