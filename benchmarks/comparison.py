@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 
+from circle_tf.utils import files
 from configs import digits, glyphs
 
 __all__ = [
@@ -117,10 +118,8 @@ class Results:
         return self._found[key]
 
     def _rewrite(self):
-        partial = f"{self._path}.partial"
-        with open(partial, "w", encoding="utf-8") as stream:
+        with files.replacing(self._path) as partial, open(partial, "w", encoding="utf-8") as stream:
             stream.writelines(_line(key, report) for key, report in self._found.items())
-        os.replace(partial, self._path)
 
 
 def _line(key, report):

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from circle_tf.data.crc32c import masked_crc32c
-from circle_tf.utils import errors
+from circle_tf.utils import errors, files
 
 __all__ = ["RecordError", "RecordFiles", "write_index"]
 
@@ -148,19 +148,13 @@ def write_index(path, *, label_feature: str = "label") -> str:
     """
     path = os.fspath(path)
     target = path + _INDEX_SUFFIX
-    partial = f"{target}.{os.getpid()}.partial"
-    try:
-        with open(partial, "wb") as stream:
-            np.savez(
-                stream,
-                **_scan(path, label_feature),
-                label_feature=label_feature,
-                file_size=os.path.getsize(path),
-            )
-        os.replace(partial, target)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
+    with files.replacing(target) as partial, open(partial, "wb") as stream:
+        np.savez(
+            stream,
+            **_scan(path, label_feature),
+            label_feature=label_feature,
+            file_size=os.path.getsize(path),
+        )
     return target
 
 

@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 
-from export.client import whole_files
+from circle_tf.utils import files
 
 __all__ = ["draw", "save"]
 
@@ -25,7 +25,7 @@ def save(path, rows):
         rows: as for `draw`.
     """
     sheet = draw(rows)
-    with whole_files.writing(path) as stream:
+    with files.replacing(path) as partial, open(partial, "wb") as stream:
         sheet.save(stream, format="PNG", optimize=True)
 
 

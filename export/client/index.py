@@ -6,8 +6,9 @@ import zipfile
 
 import numpy as np
 
+from circle_tf.utils import files
 from export.cli import console
-from export.client import image_files, whole_files
+from export.client import image_files
 
 __all__ = ["Index", "build", "probe"]
 
@@ -99,7 +100,7 @@ class Index:
         Args:
             path: the file, `.npz`.
         """
-        with whole_files.writing(path) as stream:
+        with files.replacing(path) as partial, open(partial, "wb") as stream:
             np.savez(stream, **dataclasses.asdict(self))
 
     @classmethod

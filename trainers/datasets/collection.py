@@ -14,6 +14,7 @@ from absl import logging
 
 from circle_tf.data import decoding
 from circle_tf.data import examples as reading
+from circle_tf.utils import files
 from trainers.datasets import base, images
 
 __all__ = ["Collection", "drop_unreadable", "inspect", "to_dataset"]
@@ -236,11 +237,8 @@ def _known_readable(root):
 
 def _remember_readable(root, marks):
     path = _cache_path(root)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as stream:
+        with files.replacing(path) as partial, open(partial, "wb") as stream:
             np.save(stream, marks)
-        os.replace(partial, path)
     except OSError as error:  # a cache that cannot be written costs time only
         logging.info("The list of readable images is not kept: %s", error)

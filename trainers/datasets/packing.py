@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from circle_tf.utils import files
 from trainers.datasets import base
 
 __all__ = ["Images", "Record", "folder_when_complete", "of_collection", "of_recordio", "pack"]
 
 _PLAN = "plan.json"
-_WRITING = ".writing"  # Suffix of a shard that is not whole yet.
 
 
 class Record(NamedTuple):
@@ -125,8 +125,9 @@ def folder_when_complete(output):
             ) from None
         yield partial
         for folder, _, names in os.walk(partial):
-            if _PLAN in names:
-                os.remove(os.path.join(folder, _PLAN))
+            for name in names:
+                if name == _PLAN or name.startswith("."):  # A shard that a kill cut off.
+                    os.remove(os.path.join(folder, name))
         os.rename(partial, output)
     finally:
         os.close(lock)
@@ -181,7 +182,6 @@ def pack(images: Images, folder: str, *, shard_bytes: int, workers: int) -> int:
 
 def _claim(folder, plan):
     """Begins a plan, or goes on with the same one."""
-    os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, _PLAN)
     if os.path.exists(path):
         with open(path, encoding="utf-8") as stream:
@@ -192,9 +192,8 @@ def _claim(folder, plan):
                 "--shard_megabytes): remove it, or convert what it was begun with."
             )
         return
-    with open(f"{path}{_WRITING}", "w", encoding="utf-8") as stream:
+    with files.replacing(path) as partial, open(partial, "w", encoding="utf-8") as stream:
         json.dump(plan, stream)
-    os.replace(f"{path}{_WRITING}", path)
 
 
 def _write_shard(path, images, rows, *, tell):
@@ -206,12 +205,10 @@ def _write_shard(path, images, rows, *, tell):
     if os.path.exists(f"{path}.index.npz"):
         tell(len(rows))
         return
-    writing = f"{path}{_WRITING}"
-    with tf.io.TFRecordWriter(writing) as writer:
+    with files.replacing(path) as partial, tf.io.TFRecordWriter(partial) as writer:
         for row in rows:
             writer.write(_example(images.record(row)).SerializeToString())
             tell()
-    os.replace(writing, path)
     write_index(path)
 
 

@@ -99,8 +99,10 @@ def test_a_shard_without_an_index_is_written_again(root, tmp_path):
     output.rename(tmp_path / "shards.partial")
     (tmp_path / "shards.partial" / name).write_bytes(b"cut")
     os.remove(tmp_path / "shards.partial" / f"{name}.index.npz")
+    (tmp_path / "shards.partial" / f".1.partial.{name}").write_bytes(b"cut")
     convert(root, output)
     assert records_of(output) == whole
+    assert sorted(os.listdir(output)) == [name, f"{name}.index.npz"]
 
 
 def test_the_beginning_of_another_conversion_is_not_taken_up(root, tmp_path, monkeypatch):
