@@ -6,9 +6,10 @@ __all__ = ["as_channels", "as_pixels", "decode", "image_decoder"]
 
 
 def decode(content: tf.Tensor) -> tf.Tensor:
-    """Decodes JPEG, PNG, GIF (its first frame), BMP, WebP (one frame), JPEG XL, told by content.
+    """Decodes the formats of `circle_tf.utils.image_files.FORMATS`, told by content.
 
-    Transparency is dropped, and so is the orientation that cameras note in EXIF.
+    Of a GIF the first frame; WebP of one frame, JPEG XL in colour and without transparency only.
+    Elsewhere transparency is dropped, as is the orientation that cameras note in EXIF.
 
     Args:
         content: bytes of the file, a scalar string.

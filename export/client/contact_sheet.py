@@ -63,10 +63,10 @@ def _left(column):
 
 
 def _draw_cell(sheet, pen, image, caption, is_right, *, left, top):
-    if image is None:
+    picture = None if image is None else _picture(image)
+    if picture is None:
         pen.rectangle((left, top, left + _CELL, top + _CELL), fill=_EMPTY)
     else:
-        picture = _picture(image)
         x, y = ((_CELL - size) // 2 for size in picture.size)
         sheet.paste(picture, (left + x, top + y))
     colour = _INK
@@ -79,14 +79,20 @@ def _draw_cell(sheet, pen, image, caption, is_right, *, left, top):
 
 
 def _picture(image):
-    """An image that fits into a cell, its proportions kept; small ones keep their pixels."""
-    from PIL import Image
+    """An image that fits into a cell, its proportions kept; small ones keep their pixels.
+
+    None if Pillow does not know the format, as JPEG XL.
+    """
+    from PIL import Image, UnidentifiedImageError
 
     if isinstance(image, np.ndarray):
         found = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image).convert("RGB")
     else:
-        with Image.open(image) as opened:
-            found = opened.convert("RGB")
+        try:
+            with Image.open(image) as opened:
+                found = opened.convert("RGB")
+        except UnidentifiedImageError:
+            return None
     scale = _CELL / max(found.size)
     size = [max(1, round(side * scale)) for side in found.size]
     return found.resize(size, Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS)

@@ -2,15 +2,14 @@
 
 import os
 
+from circle_tf.utils import image_files
 from export.cli import console
 
 __all__ = ["inside"]
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
-
 
 def inside(folder):
-    """The image files in a folder and its sub-folders.
+    """The image files in a folder and its sub-folders; hidden ones are left alone.
 
     Args:
         folder: its path.
@@ -21,12 +20,9 @@ def inside(folder):
     Raises:
         console.ExportError: there are none.
     """
-    paths = sorted(
-        os.path.relpath(os.path.join(where, name), folder)
-        for where, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(_SUFFIXES)
-    )
+    paths = [os.path.relpath(path, folder) for path in image_files.images_below(folder)]
     if not paths:
-        raise console.ExportError(f"There are no images in {folder!r} ({', '.join(_SUFFIXES)}).")
+        raise console.ExportError(
+            f"There are no images in {folder!r} ({', '.join(image_files.SUFFIXES)})."
+        )
     return paths

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from circle_tf.serving import gallery as galleries
 from circle_tf.serving import graph_checks
+from circle_tf.utils import image_files
 from export.publishing import contents as contents_of
 from export.verification import checks
 
@@ -48,7 +49,8 @@ def describe(path, *, run, version, verified, contents, model, variants=None):
         },
         "preprocessing": {
             "pixels": "raw, 0..255; scaling is inside the model",
-            "files": "JPEG, PNG, GIF (first frame), BMP; grey is 0.299 R + 0.587 G + 0.114 B; "
+            "files": f"{', '.join(image_files.FORMATS)} (JPEG XL not before TensorFlow 2.21); the "
+            "first frame of a GIF; grey is 0.299 R + 0.587 G + 0.114 B; "
             "bilinear with antialias to the image shape, rounded; EXIF and alpha are ignored",
             "image_shape": list(run.image_shape or model.input_shape[1:]),
         },

@@ -5,10 +5,11 @@ import os
 
 import numpy as np
 
-from trainers.datasets import base, images
+from circle_tf.utils import image_files
+from trainers.datasets import base
 from trainers.datasets.collection import Collection, to_dataset
 
-__all__ = ["collect", "fingerprint", "images_below", "load"]
+__all__ = ["collect", "fingerprint", "load"]
 
 
 def load(config) -> base.Dataset:
@@ -53,16 +54,16 @@ def collect(path: str) -> Collection:
         )
     found, others, empty = {}, collections.Counter(_suffixes(path)), []
     for name in _sub_folders(path):
-        files = sorted(_files_below(os.path.join(path, name)))
-        found[name] = [file for file in files if _suffix(file) in images.SUFFIXES]
-        others.update(_suffix(file) for file in files if _suffix(file) not in images.SUFFIXES)
+        files = image_files.files_below(os.path.join(path, name))
+        found[name] = [file for file in files if image_files.is_image(file)]
+        others.update(image_files.suffix(file) for file in files if not image_files.is_image(file))
         if not found[name]:
             empty.append(name)
             del found[name]
     if not found:
         raise base.DataError(
             f"{path}: expected a sub-folder for each class with images in it "
-            f"({', '.join(images.SUFFIXES)}), found {len(empty)} sub-folders without images"
+            f"({', '.join(image_files.SUFFIXES)}), found {len(empty)} sub-folders without images"
             + (f" and other files: {_counted(others)}." if others else ".")
         )
     notes = []
@@ -90,18 +91,6 @@ def _collection(path, found, notes):
     )
 
 
-def images_below(path):
-    """The images in a folder and in those below it.
-
-    Args:
-        path: folder.
-
-    Returns:
-        List of paths, sorted; empty where there is none.
-    """
-    return sorted(file for file in _files_below(path) if _suffix(file) in images.SUFFIXES)
-
-
 def fingerprint(file):
     """A text that changes when a file does: its path, size and time."""
     try:
@@ -113,34 +102,15 @@ def fingerprint(file):
 
 def _sub_folders(path):
     with os.scandir(path) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name))
+        names = [entry.name for entry in entries if entry.is_dir()]
+    return sorted(name for name in names if not image_files.is_hidden(name))
 
 
 def _suffixes(path):
     """Suffixes of the files that lie beside the classes."""
     with os.scandir(path) as entries:
         files = [entry.name for entry in entries if entry.is_file()]
-    return [_suffix(name) or name for name in files if not _hidden(name)]
-
-
-def _files_below(folder):
-    seen = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:  # a link that leads back
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not _hidden(name))
-        yield from (os.path.join(parent, name) for name in files if not _hidden(name))
-
-
-def _hidden(name):
-    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
-
-
-def _suffix(file):
-    return os.path.splitext(file)[1].lower()
+    return [image_files.suffix(name) or name for name in files if not image_files.is_hidden(name)]
 
 
 def _counted(suffixes):

@@ -1,11 +1,8 @@
-"""Files of pictures, and the shape that a recipe wants them in."""
+"""The shape of images that a recipe asks for."""
 
 from trainers.datasets import base
 
-__all__ = ["SUFFIXES", "image_shape", "square_shape"]
-
-# What TensorFlow decodes.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".jxl")
+__all__ = ["image_shape", "square_shape"]
 
 
 def image_shape(config, *, size=112, channels=3):

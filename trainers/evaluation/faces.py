@@ -6,6 +6,7 @@ import os
 import numpy as np
 
 from circle_tf.evaluation import identification, templates, verification
+from circle_tf.utils import image_files
 from trainers.cli import commands
 from trainers.datasets import base, folder
 from trainers.datasets.faces import face_bin, ijbc, lfw
@@ -166,7 +167,7 @@ def identify(model, probes, distractors):
             f"{probes}: expected people with two pictures or more; found {len(people.labels)} "
             "people with one."
         )
-    others = folder.images_below(distractors)
+    others = image_files.images_below(distractors)
     if not others:
         raise base.DataError(f"{distractors}: expected pictures of other people; found none.")
     rows, strangers = (

@@ -1,3 +1,6 @@
+"""Every format that counts as an image is decoded, and to one shape."""
+
+import base64
 import io
 
 import numpy as np
@@ -23,6 +26,12 @@ def pixels():
 def test_lossless_formats_are_exact(pixels, kind, options):
     decoded = decoding.decode(tf.constant(_encoded(Image.fromarray(pixels), kind, **options)))
     np.testing.assert_array_equal(decoded, pixels)
+
+
+def test_jpeg_xl_is_exact():
+    content = base64.b64decode("/woIQBAJCAABADQASxiLFUIxUR/AiQAwAg==")  # Pillow writes none.
+    decoded = decoding.decode(tf.constant(content))
+    np.testing.assert_array_equal(decoded, np.full([2, 3, 3], (10, 20, 30), np.uint8))
 
 
 @pytest.mark.parametrize("kind", ["png", "bmp", "jpeg"])

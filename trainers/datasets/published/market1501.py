@@ -3,7 +3,8 @@
 import os
 import re
 
-from trainers.datasets import base, images
+from circle_tf.utils import image_files
+from trainers.datasets import base
 from trainers.datasets.published import layouts
 
 __all__ = ["read", "load"]
@@ -65,9 +66,9 @@ def _list(root, name, problems):
     found, odd = [], []
     for file in sorted(os.listdir(folder)):
         match = _PATTERN.match(file)
-        if not file.lower().endswith(images.SUFFIXES):
-            odd += [] if file == "Thumbs.db" or file.startswith(".") else [file]
-        elif match is None:
+        if image_files.is_hidden(file):
+            continue
+        if match is None or not image_files.is_image(file):
             odd.append(file)
         elif int(match[1]) != _JUNK:
             found.append((os.path.join(name, file), f"{int(match[1]):04d}", int(match[2])))
