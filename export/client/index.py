@@ -188,21 +188,16 @@ def _probe_images(shape):
 
 
 def _exact(rows, queries, k):
-    """Row numbers and scores of the k nearest; a chunk of queries at a time."""
+    """Row numbers and scores of the k nearest, as a stable sort of all would have them."""
+    found = np.empty((len(queries), k), np.int64)
+    scores = np.empty((len(queries), k), np.float32)
     step = max(1, _CHUNK_BYTES // (4 * len(rows)))
-    found = [_nearest(queries[at : at + step] @ rows.T, k) for at in range(0, len(queries), step)]
-    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
-
-
-def _nearest(scores, k):
-    """As a stable `argsort` of all: of equal scores the earlier row, at the k-th place too."""
-    threshold = -np.partition(-scores, k - 1, axis=1)[:, k - 1]
-    chosen = np.empty((len(scores), k), np.int64)
-    for row, (values, least) in enumerate(zip(scores, threshold, strict=True)):
-        above, ties = np.flatnonzero(values > least), np.flatnonzero(values == least)
-        candidates = np.sort(np.concatenate([above, ties[: k - len(above)]]))
-        chosen[row] = candidates[np.argsort(-values[candidates], kind="stable")]
-    return chosen, np.take_along_axis(scores, chosen, axis=1)
+    for start in range(0, len(queries), step):
+        for query, cosines in enumerate(queries[start : start + step] @ rows.T, start=start):
+            near = np.flatnonzero(cosines >= -np.partition(-cosines, k - 1)[k - 1])  # And all ties.
+            found[query] = near[np.argsort(-cosines[near], kind="stable")[:k]]
+            scores[query] = cosines[found[query]]
+    return found, scores
 
 
 def _faiss(rows, queries, k):
