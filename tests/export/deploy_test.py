@@ -5,8 +5,7 @@ import re
 
 import pytest
 
-from export import publish
-from export.rollout import server_config
+from export import publish, serving_files
 
 FOLDER = pathlib.Path(publish.__file__).parent / "deploy"
 SERVERS = ["Dockerfile", "serving.yaml", "serving-gpu.yaml"]
@@ -30,7 +29,7 @@ def test_servers_have_the_same_flags_and_read_what_is_written(name):
     assert found.keys() == _flags("serving.yaml").keys()
     files = {value.rpartition("/")[2] for flag, value in found.items() if "config_file" in flag}
     assert files - {"30"} == {"models.config", "platform.config", "monitoring.config"}
-    assert {"platform.config", "monitoring.config"} <= server_config.KINDS.keys()
+    assert {"platform.config", "monitoring.config"} <= serving_files.FIELDS.keys()
     assert found["allow_version_labels_for_unavailable_models"] == "true"
 
 
@@ -43,7 +42,8 @@ def test_pods_are_ready_when_metadata_is(name):
 
 @pytest.mark.parametrize("name", [*SERVERS[1:], "prometheus.yaml"])
 def test_prometheus_finds_the_metrics(name):
-    assert f"path: {server_config.METRICS_PATH}\n" in (FOLDER / name).read_text()
+    (path,) = re.findall('path: "(.*)"', (FOLDER / "monitoring.config").read_text())
+    assert f"path: {path}\n" in (FOLDER / name).read_text()
 
 
 def test_gpus_are_asked_for():
