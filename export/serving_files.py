@@ -16,7 +16,7 @@ import textwrap
 
 from absl import flags
 
-from circle_tf.utils import files
+from circle_tf.utils import files, quiet
 from export.cli import console
 
 TEMPLATES = pathlib.Path(__file__).parent / "deploy"
@@ -198,7 +198,7 @@ def _check(paths):
         if os.path.basename(path) in FIELDS:
             check(path, pathlib.Path(path).read_text("utf-8"))
         else:
-            console.import_tensorflow()
+            quiet.import_tensorflow()
             from export.rollout import models_config
 
             models_config.load(path)
