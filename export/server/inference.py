@@ -1,14 +1,41 @@
 """Predict and the metadata of signatures, on one open version."""
 
+import math
+
 import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2
 
-from export.server import errors, tensors
+from export.server import errors
 
-__all__ = ["DEFAULT_SIGNATURE", "check_metadata_fields", "metadata", "predict", "run"]
+__all__ = [
+    "DEFAULT_SIGNATURE",
+    "check_metadata_fields",
+    "from_proto",
+    "metadata",
+    "predict",
+    "run",
+    "to_proto",
+]
 
 DEFAULT_SIGNATURE = "serving_default"
 _METADATA_FIELD = "signature_def"
+_FIELDS = {  # The types of tensors that are taken and sent, and the field for their values.
+    tf.float32: "float_val",
+    tf.float64: "double_val",
+    tf.float16: "half_val",
+    tf.bfloat16: "half_val",
+    tf.int64: "int64_val",
+    tf.uint32: "uint32_val",
+    tf.uint64: "uint64_val",
+    tf.bool: "bool_val",
+    tf.string: "string_val",
+    tf.complex64: "scomplex_val",
+    tf.complex128: "dcomplex_val",
+    **dict.fromkeys((tf.int32, tf.int16, tf.int8, tf.uint16, tf.uint8), "int_val"),
+}
 
 
 def predict(opened, request, *, max_bytes):
@@ -38,7 +65,7 @@ def predict(opened, request, *, max_bytes):
     response.model_spec.name = request.model_spec.name
     response.model_spec.signature_name = name
     for alias, array in outputs.items():
-        response.outputs[alias].CopyFrom(tensors.to_proto(array))
+        response.outputs[alias].CopyFrom(to_proto(array))
     return response
 
 
@@ -125,9 +152,77 @@ def _array(value, alias, *, max_bytes):
     if not hasattr(value, "tensor_shape"):
         return value
     try:
-        return tensors.to_array(value, max_bytes=max_bytes)
+        return from_proto(value, max_bytes=max_bytes)
     except (ValueError, OverflowError) as error:
-        raise errors.ServingError(f"tensor parsing error: {alias}") from error
+        raise errors.ServingError(f"tensor parsing error: {alias}: {error}") from error
+
+
+def from_proto(proto, *, max_bytes):
+    """The array in a TensorProto; numbers share the memory of `tensor_content`.
+
+    Fewer values than elements are filled up with the last one, as TensorFlow does it: a small
+    message can ask for a large array, so its size is checked before it is made.
+
+    Args:
+        proto: `TensorProto`.
+        max_bytes: int, the largest array to make.
+
+    Returns:
+        array; strings as bytes objects.
+
+    Raises:
+        ValueError, OverflowError: the message is not a tensor.
+        errors.ServingError: RESOURCE_EXHAUSTED, the array would be larger than allowed.
+    """
+    try:
+        dtype = tf.as_dtype(proto.dtype)
+    except (TypeError, KeyError):
+        dtype = None
+    if dtype not in _FIELDS:
+        raise ValueError(f"no tensor can be read of dtype {proto.dtype}")
+    shape = [dim.size for dim in proto.tensor_shape.dim]
+    count = math.prod(shape)
+    if min(shape, default=0) < 0 or count >= 2**63:
+        raise ValueError(f"no tensor has shape {shape}")
+    size = count * np.dtype(dtype.as_numpy_dtype).itemsize
+    if size > max_bytes:
+        raise errors.ServingError(
+            f"A tensor of {size} bytes is larger than the {max_bytes} allowed.",
+            code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+        )
+    if proto.tensor_content and dtype != tf.string:  # tf.make_ndarray copies the content.
+        return np.frombuffer(proto.tensor_content, dtype.as_numpy_dtype).reshape(shape)
+    values = len(getattr(proto, _FIELDS[dtype])) // (2 if dtype.is_complex else 1)
+    if values > count:
+        raise ValueError(f"{values} values for the {count} elements of shape {shape}")
+    return tf.make_ndarray(proto)
+
+
+def to_proto(array):
+    """The TensorProto of an array, its values in the field of its type, as TF Serving sends them.
+
+    `tf.make_tensor_proto` would put them into `tensor_content`, where clients that look into
+    `float_val`, as TF Serving's answers allow, do not find them.
+
+    Args:
+        array: numpy array as a session returns it; strings as bytes objects.
+
+    Returns:
+        `TensorProto`.
+
+    Example:
+        >>> list(to_proto(np.float32([1.5, 2])).float_val)
+        [1.5, 2.0]
+    """
+    dtype, values = tf.as_dtype(array.dtype), array.ravel()
+    if dtype in (tf.float16, tf.bfloat16):
+        values = values.view(np.uint16)
+    elif dtype.is_complex:
+        values = values.view(array.real.dtype)
+    shape = tf.TensorShape(array.shape).as_proto()
+    proto = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum, tensor_shape=shape)
+    getattr(proto, _FIELDS[dtype]).extend(values.tolist())
+    return proto
 
 
 def _wrong_count(sent, wanted):

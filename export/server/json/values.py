@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import tensorflow as tf
 
-from export.server import errors, tensors
+from export.server import errors
 
 __all__ = [
     "array",
@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 _SHOWN = 512  # Characters of a value in an error message.
+_MAX_RANK = 64  # NumPy has no more dimensions.
 _INTEGERS = (tf.int32, tf.int16, tf.int8, tf.uint8, tf.int64, tf.uint32, tf.uint64)
 _TYPES = {  # What the elements of a tensor of the type may be; bool is no number here.
     tf.float32: {int, float},
@@ -61,8 +62,8 @@ def array(value, dtype):
     while isinstance(inner, list):
         shape.append(len(inner))
         inner = inner[0] if inner else None
-    if len(shape) > tensors.MAX_RANK:
-        raise errors.ServingError(f"A tensor has at most {tensors.MAX_RANK} dimensions.")
+    if len(shape) > _MAX_RANK:
+        raise errors.ServingError(f"A tensor has at most {_MAX_RANK} dimensions.")
     values = _flat(value, shape)
     if values is None:  # To say what is wrong, and where, takes a walk.
         values = []
