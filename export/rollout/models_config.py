@@ -67,7 +67,7 @@ def check_there(path):
 
 
 def read(path):
-    """Parses a models.config without looking at the disk.
+    """Parses a models.config; what it lists is not checked.
 
     Args:
         path: the file.
@@ -76,15 +76,17 @@ def read(path):
         `ModelServerConfig`.
 
     Raises:
-        console.ExportError: a misspelt field, a bad value; with line and column.
+        console.ExportError: no such file, a misspelt field, a bad value; with line and column.
     """
-    config = model_server_config_pb2.ModelServerConfig()
-    with open(path, encoding="utf-8") as file:
-        try:
-            text_format.Parse(file.read(), config)
-        except text_format.ParseError as error:
-            raise console.ExportError(f"{path} cannot be read: {error}") from error
-    return config
+    try:
+        with open(path, encoding="utf-8") as file:
+            return text_format.Parse(file.read(), model_server_config_pb2.ModelServerConfig())
+    except OSError as error:
+        raise console.ExportError(f"{path} cannot be read: {error.strerror}.") from error
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise console.ExportError(
+            f"{path} is not a ModelServerConfig as protobuf text: {error}"
+        ) from error
 
 
 def lint(config, *, look=True):

@@ -1,15 +1,16 @@
-"""The server's configuration: models.config as TF Serving reads it, and its checks."""
+"""The server's configuration: models.config as TF Serving reads it, checked, and watched."""
 
 import os
+import threading
 
 import grpc
-from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from export.cli import console
+from export.rollout import models_config
 from export.server import errors
 
-__all__ = ["check", "for_model", "read"]
+__all__ = ["Watch", "check", "for_model", "read"]
 
 
 def for_model(name, base_path):
@@ -33,7 +34,7 @@ def for_model(name, base_path):
 
 
 def read(path):
-    """Reads a models.config.
+    """Reads a models.config for the server, which must have something to serve.
 
     Args:
         path: file with a ModelServerConfig as protobuf text.
@@ -44,16 +45,7 @@ def read(path):
     Raises:
         console.ExportError: it cannot be read or parsed, or lists nothing.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-        config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
-    except OSError as error:
-        raise console.ExportError(f"{path} cannot be read: {error.strerror}.") from error
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise console.ExportError(
-            f"{path} is not a ModelServerConfig as protobuf text: {error}"
-        ) from error
+    config = models_config.read(path)
     if not config.model_config_list.config:
         raise console.ExportError(
             f"{path} lists no models. Write model_config_list {{ config {{ name: ... }} }}."
@@ -119,3 +111,60 @@ def _check_platform(model, before):
         )
     if found != "tensorflow":
         raise errors.ServingError(f"Model {model.name} requests unsupported platform {found}")
+
+
+class Watch:
+    """A thread that takes over a models.config whenever its content has changed.
+
+    Args:
+        path: of models.config.
+        reload: `fn(config)`, raises errors.ServingError if it refuses.
+        tell: `fn(line)`, told what became of it.
+    """
+
+    def __init__(self, path, *, reload, tell):
+        self._path = path
+        self._reload = reload
+        self._tell = tell
+        self._known = self._read()
+        self._stopped = threading.Event()
+        self._thread = None
+
+    def start(self, seconds):
+        """Begins to look.
+
+        Args:
+            seconds: float, time between two looks.
+        """
+        self._thread = threading.Thread(target=self._run, args=(seconds,), daemon=True)
+        self._thread.start()
+
+    def stop(self):
+        """Ends the thread."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, seconds):
+        while not self._stopped.wait(seconds):
+            self.look()
+
+    def look(self):
+        """Takes over what the file says, if that is new; refusals are told once."""
+        found = self._read()
+        if found == self._known:
+            return
+        self._known = found
+        try:
+            if isinstance(found, console.ExportError):
+                raise found
+            self._reload(found, is_active=lambda: not self._stopped.is_set())
+            self._tell(f"Took over {self._path}")
+        except (console.ExportError, errors.ServingError) as error:
+            self._tell(f"Did not take over {self._path}: {error}")
+
+    def _read(self):
+        try:
+            return read(self._path)
+        except console.ExportError as error:
+            return error

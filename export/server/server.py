@@ -16,7 +16,6 @@ from export.server import (
     metrics,
     opening,
     rest_api,
-    watching,
     xla,
 )
 from export.server import config as configs
@@ -118,7 +117,7 @@ class Server:
             started.enter_context(xla.disabled())
             self._start_manager(config, started)
             if config_poll_seconds:
-                watch = watching.Watch(config, reload=self._manager.reload, tell=tell)
+                watch = configs.Watch(config, reload=self._manager.reload, tell=tell)
                 started.callback(watch.stop)
                 watch.start(config_poll_seconds)
             self.rest_port = self._start_http(
