@@ -140,17 +140,6 @@ def _parse(module):
     return _concrete(serve, examples=([None], tf.string))
 
 
-def _jitted(module):
-    @tf.function(jit_compile=True)
-    def double(values):
-        return values * 2 + 0 * module.shift
-
-    def serve(values):
-        return {"doubled": double(values)}
-
-    return _concrete(serve, values=([None], tf.float32))
-
-
 _SIGNATURES = {
     "serving_default": _serving_default,
     "serving_bytes": _serving_bytes,
@@ -159,8 +148,23 @@ _SIGNATURES = {
     "classify": _classify,
     "regress": _regress,
     "parse": _parse,
-    "jitted": _jitted,
 }
+
+
+def save_compiled(path):
+    """A SavedModel of which one signature calls a function that XLA must compile."""
+
+    @tf.function(jit_compile=True)
+    def double(values):
+        return values * 2
+
+    spec = ([None], tf.float32)
+    signatures = {
+        "doubled": _concrete(lambda values: {"doubled": double(values)}, values=spec),
+        "halved": _concrete(lambda values: {"halved": values / 2}, values=spec),
+    }
+    tf.saved_model.save(tf.Module(), str(path), signatures=signatures)
+    return str(path)
 
 
 def save_examples(path):

@@ -1,4 +1,4 @@
-"""Opening a version as TF Serving does: the session, then the warm-up requests it comes with."""
+"""Opening a version as TF Serving does: the session, what it refuses, the warm-up requests."""
 
 import os
 
@@ -6,6 +6,7 @@ import grpc
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
+from circle_tf.serving import graph_checks
 from export.publishing import warmup
 from export.server import errors, examples, inference
 from export.verification import session
@@ -25,16 +26,33 @@ def open_version(path, *, max_bytes):
 
     Raises:
         OSError: no SavedModel there.
-        errors.ServingError: a warm-up request fails.
+        errors.ServingError: a signature needs XLA, or a warm-up request fails.
         tf.errors.OpError: the session refuses the model, or a warm-up request.
     """
     opened = session.SavedModelSession(path)
     try:
+        _refuse_compiled(opened)
         replay_warmup(opened, path, max_bytes=max_bytes)
     except BaseException:
         opened.close()
         raise
     return opened
+
+
+def _refuse_compiled(opened):
+    """This process could run what XLA compiles; TF Serving's stock binary, with XLA off, cannot."""
+    graph = opened.graph_def()
+    for name, signature in sorted(opened.signatures.items()):
+        outputs = [tensor.name for tensor in signature.outputs.values()]
+        for node in graph_checks.served_nodes(graph, outputs):
+            if node.attr["_XlaMustCompile"].b:
+                raise errors.ServingError(
+                    f"Signature {name} calls {node.attr['f'].func.name or node.name}, which XLA "
+                    "must compile (jit_compile=True), and a stock TensorFlow Serving does not run "
+                    "that: XLA compilation disabled. Publish the model without --xla, or serve it "
+                    "by tensorflow_model_server --xla_cpu_compilation_enabled=true.",
+                    code=grpc.StatusCode.UNIMPLEMENTED,
+                )
 
 
 def replay_warmup(opened, path, *, max_bytes):

@@ -16,7 +16,6 @@ from export.server import (
     metrics,
     opening,
     rest_api,
-    xla,
 )
 from export.server import config as configs
 from export.server import ui as pages_of
@@ -52,7 +51,8 @@ class Server:
     tests. It has no batching, no request logging, no gzip, no TLS and no authentication, so keep
     it on the loopback interface; in production run `tensorflow/serving`. A model that aborts the
     process (see `export.verify`, which tries that in another process) takes it down, as it would
-    TF Serving. While a server runs, XLA is off in the whole process, as in a stock TF Serving.
+    TF Serving. A version with a function that XLA must compile is not loaded: a stock TF Serving
+    cannot run it.
 
     Use as a context manager, or call `stop`.
 
@@ -114,7 +114,6 @@ class Server:
             manager=self._manager, metrics=self._metrics, max_bytes=self._limits.max_bytes
         )
         with contextlib.ExitStack() as started:
-            started.enter_context(xla.disabled())
             self._start_manager(config, started)
             if config_poll_seconds:
                 watch = configs.Watch(config, reload=self._manager.reload, tell=tell)

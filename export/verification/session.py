@@ -50,6 +50,14 @@ class SavedModelSession:
         self._callables.clear()
         self._session.close()
 
+    def graph_def(self):
+        """The graph with its library of functions.
+
+        Returns:
+            `GraphDef`.
+        """
+        return self._session.graph.as_graph_def()
+
     def run(self, inputs, *, signature="serving_default"):
         """Runs one signature.
 

@@ -200,11 +200,6 @@ def test_output_filter(target):
             INVALID,
             "Could not parse example input",
         ),
-        (
-            _predict_request(_spec(signature="jitted"), values=[1.0]),
-            grpc.StatusCode.INTERNAL,
-            "XLA compilation disabled",
-        ),
     ],
     ids=lambda value: value.name if isinstance(value, grpc.StatusCode) else None,
 )

@@ -60,7 +60,7 @@ def target(request, models_folder):
 
 @contextlib.contextmanager
 def _local_server(folder):
-    """A process of its own: a request that kills it is found out, and XLA is off only there."""
+    """A process of its own: a request that kills it is found out."""
     command = [sys.executable, "-m", "export.serve", f"--models_config={folder}/models.config"]
     command += ["--grpc_port=0", "--rest_port=0", "--file_system_poll_wait_seconds=0.1"]
     command += ["--allow_version_labels_for_unavailable_models"]

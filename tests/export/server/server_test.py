@@ -149,6 +149,19 @@ def test_a_broken_version_is_told_without_its_path(base_path, publish):
         assert calls.get(started, "/v1/models/tiny/metadata").ok
 
 
+def test_a_version_that_xla_must_compile_is_not_served(base_path):
+    with server.Server(server.for_model("tiny", base_path), poll_seconds=0.05) as started:
+        started.wait_until_available("tiny")
+        served_models.save_compiled(base_path / ".stage")
+        os.rename(base_path / ".stage", base_path / "2")
+        message = "Signature doubled calls __inference_double.*XLA must compile.*without --xla"
+        with pytest.raises(server.ServingError, match=message):
+            started.wait_until_available("tiny", version=2, timeout=TIMEOUT)
+        found, old = calls.get(started, "/v1/models/tiny").json()["model_version_status"]
+        assert found["status"]["error_code"] == "UNIMPLEMENTED"
+        assert old["state"] == "AVAILABLE"
+
+
 def _write_warmup(version, *logs):
     os.makedirs(version / "assets.extra", exist_ok=True)
     with tf.io.TFRecordWriter(str(version / warmup.PATH)) as writer:
