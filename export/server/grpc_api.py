@@ -1,28 +1,34 @@
 """TF Serving's two gRPC services, by the servicers that its protos generate."""
 
 import concurrent.futures
+import contextlib
 
 import grpc
-from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+from tensorflow_serving.apis import (
+    model_management_pb2,
+    model_service_pb2_grpc,
+    prediction_service_pb2_grpc,
+)
 
-from export.server import errors
+from export.server import errors, examples, inference
 
 __all__ = ["serve"]
 
 _MAX_DETAILS = 1000  # They travel in a header; clients refuse headers beyond some kilobytes.
 
 
-def serve(api, metrics, *, host, port, threads, max_requests, max_bytes):
+def serve(manager, metrics, *, host, port, threads, max_requests, max_bytes):
     """Starts the gRPC server.
 
     Args:
-        api: api.API.
+        manager: manager.Manager.
         metrics: metrics.Metrics.
         host: address to listen at.
         port: int; 0 for a free one.
         threads: int, requests that are worked on at once.
         max_requests: int, requests under way; one more is answered RESOURCE_EXHAUSTED.
-        max_bytes: int, the largest request; a larger one is answered RESOURCE_EXHAUSTED.
+        max_bytes: int, the largest request, and the largest tensor that one may stand for; a
+            larger one is answered RESOURCE_EXHAUSTED.
 
     Returns:
         `grpc.Server`, started, and its port.
@@ -38,9 +44,9 @@ def serve(api, metrics, *, host, port, threads, max_requests, max_bytes):
     pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc")
     server = grpc.server(pool, options=options, maximum_concurrent_rpcs=max_requests)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        _Prediction(api, metrics), server
+        _Prediction(manager, metrics, max_bytes), server
     )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Models(api), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Models(manager), server)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         bound = server.add_insecure_port(address)
@@ -50,73 +56,100 @@ def serve(api, metrics, *, host, port, threads, max_requests, max_bytes):
     return server, bound
 
 
-def _answered(answer, request):
-    """The answer and None, or None and the error."""
-    try:
-        return answer(request), None
-    except Exception as exception:  # Whatever a request brings about must not end the server.
-        return None, errors.from_exception(exception)
-
-
-def _send(context, response, error):
-    """Returns the response, or ends the call with the error as its status."""
-    if error is not None:
-        details = error.message
-        if len(details) > _MAX_DETAILS:
-            details = details[:_MAX_DETAILS] + "..."
-        context.abort(error.code, details)
-    return response
-
-
 class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
     """The five RPCs of PredictionService."""
 
-    def __init__(self, api, metrics):
-        self._api = api
+    def __init__(self, manager, metrics, max_bytes):
+        self._manager = manager
         self._metrics = metrics
+        self._max_bytes = max_bytes
 
     def Predict(self, request, context):
-        return self._counted(context, self._api.predict, request, api="Predict")
+        with self._serving(request, context, api="Predict") as version:
+            response = inference.predict(version.opened, request, max_bytes=self._max_bytes)
+            response.model_spec.version.value = version.number
+            return response
 
     def Classify(self, request, context):
-        return self._counted(context, self._api.classify, request, api="Classify")
+        with self._serving(request, context, api="Classify") as version:
+            response = examples.classify(version.opened, request)
+            response.model_spec.version.value = version.number
+            return response
 
     def Regress(self, request, context):
-        return self._counted(context, self._api.regress, request, api="Regress")
+        with self._serving(request, context, api="Regress") as version:
+            response = examples.regress(version.opened, request)
+            response.model_spec.version.value = version.number
+            return response
 
     def MultiInference(self, request, context):
-        return self._counted(context, self._api.multi_inference, request, api="MultiInference")
+        first = request.tasks[0] if request.tasks else request.tasks.add(model_spec={})
+        with self._serving(first, context, api="MultiInference") as version:
+            response = examples.multi_inference(version.opened, request)
+            for result in response.results:
+                result.model_spec.version.value = version.number
+            return response
 
     def GetModelMetadata(self, request, context):
-        return _send(context, *_answered(self._api.metadata, request))
+        with _refusing(context):
+            _check_spec(request)
+            inference.check_metadata_fields(request)
+            with self._manager.serving(request.model_spec) as version:
+                return inference.metadata(version)
 
-    def _counted(self, context, answer, request, *, api):
-        model = _model_name(request)
-        if not context.is_active():
-            return None  # Its client has given up while it waited for its turn.
-        with self._metrics.timed(model, api=api, entrypoint="GRPC"):
-            response, error = _answered(answer, request)
-        self._metrics.request(model, status=error.code.name if error else "OK")
-        return _send(context, response, error)
+    @contextlib.contextmanager
+    def _serving(self, request, context, *, api):
+        """Holds the version that a request, or a task of one, asks for, while it is answered."""
+        name = request.model_spec.name
+        with _refusing(context):
+            if not context.is_active():
+                raise errors.ServingError(
+                    "The client gave up before its turn.", code=grpc.StatusCode.CANCELLED
+                )
+            with self._metrics.request(name, api=api, entrypoint="GRPC"):
+                _check_spec(request)
+                with self._manager.serving(request.model_spec) as version:
+                    with self._metrics.running(name, api=api):
+                        yield version
 
 
 class _Models(model_service_pb2_grpc.ModelServiceServicer):
     """The two RPCs of ModelService."""
 
-    def __init__(self, api):
-        self._api = api
+    def __init__(self, manager):
+        self._manager = manager
 
     def GetModelStatus(self, request, context):
-        return _send(context, *_answered(self._api.status, request))
+        with _refusing(context):
+            _check_spec(request)
+            return self._manager.status(request.model_spec)
 
     def HandleReloadConfigRequest(self, request, context):
-        def reload(request):
-            return self._api.reload(request, is_active=context.is_active)
+        with _refusing(context):
+            if request.config.WhichOneof("config") != "model_config_list":
+                raise errors.ServingError(
+                    "ServerModelConfig type not supported by HandleReloadConfigRequest. Only "
+                    "ModelConfigList is currently supported"
+                )
+            self._manager.reload(request.config, is_active=context.is_active)
+            response = model_management_pb2.ReloadConfigResponse()
+            response.status.SetInParent()
+            return response
 
-        return _send(context, *_answered(reload, request))
+
+@contextlib.contextmanager
+def _refusing(context):
+    """Ends the call with the status for whatever its answer raises."""
+    try:
+        yield
+    except Exception as exception:  # Whatever a request brings about must not end the server.
+        error = errors.from_exception(exception)
+        details = error.message
+        if len(details) > _MAX_DETAILS:
+            details = details[:_MAX_DETAILS] + "..."
+        context.abort(error.code, details)
 
 
-def _model_name(request):
-    if hasattr(request, "tasks"):
-        return request.tasks[0].model_spec.name if request.tasks else ""
-    return request.model_spec.name
+def _check_spec(request):
+    if not request.HasField("model_spec"):
+        raise errors.ServingError("Missing ModelSpec")

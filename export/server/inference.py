@@ -17,6 +17,7 @@ __all__ = [
     "metadata",
     "predict",
     "run",
+    "signature",
     "to_proto",
 ]
 
@@ -53,31 +54,52 @@ def predict(opened, request, *, max_bytes):
         errors.ServingError: as TF Serving answers.
         tf.errors.OpError: what the session answers.
     """
-    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-    outputs = run(
-        opened,
-        signature=name,
-        inputs=request.inputs,
-        output_filter=request.output_filter,
-        max_bytes=max_bytes,
-    )
+    definition = signature(opened, request.model_spec)
+    inputs = {}
+    for alias, proto in sorted(request.inputs.items()):
+        try:
+            inputs[alias] = from_proto(proto, max_bytes=max_bytes)
+        except (ValueError, OverflowError) as error:
+            raise errors.ServingError(f"tensor parsing error: {alias}: {error}") from error
+    outputs = run(opened, definition, inputs, output_filter=request.output_filter)
     response = predict_pb2.PredictResponse()
     response.model_spec.name = request.model_spec.name
-    response.model_spec.signature_name = name
+    response.model_spec.signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
     for alias, array in outputs.items():
         response.outputs[alias].CopyFrom(to_proto(array))
     return response
 
 
-def run(opened, *, signature, inputs, output_filter=(), max_bytes):
+def signature(opened, spec):
+    """The signature that a Predict request asks for.
+
+    Args:
+        opened: session.SavedModelSession.
+        spec: `ModelSpec`.
+
+    Returns:
+        `SignatureDef`.
+
+    Raises:
+        errors.ServingError: FAILED_PRECONDITION, there is none of the name.
+    """
+    name = spec.signature_name or DEFAULT_SIGNATURE
+    if name not in opened.signatures:
+        raise errors.ServingError(
+            f'Serving signature key "{name}" not found.',
+            code=grpc.StatusCode.FAILED_PRECONDITION,
+        )
+    return opened.signatures[name]
+
+
+def run(opened, definition, inputs, *, output_filter=()):
     """Runs a signature.
 
     Args:
         opened: session.SavedModelSession.
-        signature: name of the signature.
-        inputs: mapping of alias to `TensorProto` or array.
+        definition: `SignatureDef`.
+        inputs: dict of alias to array.
         output_filter: sequence of aliases of outputs; empty for all.
-        max_bytes: int, the largest tensor to take.
 
     Returns:
         dict of alias to array.
@@ -86,13 +108,17 @@ def run(opened, *, signature, inputs, output_filter=(), max_bytes):
         errors.ServingError: as TF Serving answers.
         tf.errors.OpError: what the session answers.
     """
-    if signature not in opened.signatures:
-        raise errors.ServingError(
-            f'Serving signature key "{signature}" not found.',
-            code=grpc.StatusCode.FAILED_PRECONDITION,
-        )
-    definition = opened.signatures[signature]
-    feeds = _feeds(definition, inputs, max_bytes=max_bytes)
+    if len(inputs) != len(definition.inputs):
+        raise errors.ServingError(_wrong_count(set(inputs), set(definition.inputs)))
+    feeds = {}
+    for alias, info in sorted(definition.inputs.items()):
+        if alias not in inputs:
+            raise errors.ServingError(
+                f"Signature input alias: {alias}(feed name: {info.name}) not found in request and "
+                "no default value provided. Inputs expected to be in the request "
+                f"{{{','.join(sorted(inputs))}}}, or default input alias set: "
+            )
+        feeds[info.name] = inputs[alias]
     fetches = _fetches(definition, output_filter)
     return dict(zip(fetches, opened.run_tensors(feeds, fetches=fetches.values()), strict=True))
 
@@ -115,46 +141,23 @@ def check_metadata_fields(request):
             raise errors.ServingError(f"Metadata field {field} is not supported")
 
 
-def metadata(opened):
+def metadata(version):
     """The signatures of an open version, as GetModelMetadata tells them.
 
     Args:
-        opened: session.SavedModelSession.
+        version: models.Version.
 
     Returns:
-        `GetModelMetadataResponse` without its model_spec.
+        `GetModelMetadataResponse`.
     """
     found = get_model_metadata_pb2.SignatureDefMap()
-    for name, definition in opened.signatures.items():
+    for name, definition in version.opened.signatures.items():
         found.signature_def[name].CopyFrom(definition)
     response = get_model_metadata_pb2.GetModelMetadataResponse()
+    response.model_spec.name = version.model
+    response.model_spec.version.value = version.number
     response.metadata[_METADATA_FIELD].Pack(found)
     return response
-
-
-def _feeds(definition, inputs, *, max_bytes):
-    """Tensor name to array, once the aliases are found right."""
-    if len(inputs) != len(definition.inputs):
-        raise errors.ServingError(_wrong_count(set(inputs), set(definition.inputs)))
-    feeds = {}
-    for alias, info in sorted(definition.inputs.items()):
-        if alias not in inputs:
-            raise errors.ServingError(
-                f"Signature input alias: {alias}(feed name: {info.name}) not found in request and "
-                "no default value provided. Inputs expected to be in the request "
-                f"{{{','.join(sorted(inputs))}}}, or default input alias set: "
-            )
-        feeds[info.name] = _array(inputs[alias], alias, max_bytes=max_bytes)
-    return feeds
-
-
-def _array(value, alias, *, max_bytes):
-    if not hasattr(value, "tensor_shape"):
-        return value
-    try:
-        return from_proto(value, max_bytes=max_bytes)
-    except (ValueError, OverflowError) as error:
-        raise errors.ServingError(f"tensor parsing error: {alias}: {error}") from error
 
 
 def from_proto(proto, *, max_bytes):

@@ -7,9 +7,10 @@ import time
 
 import grpc
 from absl import logging
+from tensorflow_serving.apis import get_model_status_pb2
 
 from export.server import config as configs
-from export.server import errors, models
+from export.server import errors
 from export.server.models import Model, State, Version
 
 __all__ = ["Manager"]
@@ -127,7 +128,7 @@ class Manager:
             errors.ServingError: there is no such version.
         """
         with self._changed:
-            version = models.find(self._models, spec)
+            version = self._find(spec)
             version.users += 1
         try:
             yield version
@@ -138,19 +139,34 @@ class Manager:
                     self._wake()
 
     def status(self, spec):
-        """The states of a model's versions.
+        """The states of a model's versions, the highest first.
 
         Args:
             spec: `ModelSpec`.
 
         Returns:
-            list of (number, State, errors.ServingError or None), the highest version first.
+            `GetModelStatusResponse`.
 
         Raises:
             errors.ServingError: NOT_FOUND, no such model or version.
         """
+        response = get_model_status_pb2.GetModelStatusResponse()
         with self._changed:
-            return models.states(self._models, spec)
+            number = self._number(spec)
+            known = self._models[spec.name].versions if spec.name in self._models else {}
+            for version in sorted(known, reverse=True) if number is None else {number} & set(known):
+                found = response.model_version_status.add(
+                    version=version, state=known[version].state
+                )
+                error = known[version].error
+                found.status.error_code = error.code.value[0] if error else 0
+                found.status.error_message = error.message if error else ""
+        if not response.model_version_status:
+            wanted = "any versions" if number is None else f"version {number}"
+            raise errors.ServingError(
+                f"Could not find {wanted} of model {spec.name}", code=grpc.StatusCode.NOT_FOUND
+            )
+        return response
 
     def is_model(self, name):
         """Whether a model of that name is configured.
@@ -173,6 +189,32 @@ class Manager:
         with self._changed:
             served = [model for model in self._models.values() if model.config is not None]
             return {model.name: model.config.base_path for model in served}
+
+    def _find(self, spec):
+        """The version that answers a request; ServingError if there is none."""
+        if not spec.name:
+            raise errors.ServingError("ModelSpec has no name specified.")
+        number = self._number(spec)
+        model = self._models.get(spec.name)
+        for version in reversed(model.available() if model else []):
+            if number in (None, version.number):
+                return version
+        wanted = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
+        raise errors.ServingError(
+            f"Servable not found for request: {wanted}", code=grpc.StatusCode.NOT_FOUND
+        )
+
+    def _number(self, spec):
+        """The version that is asked for, by number or label; None for the latest."""
+        choice = spec.WhichOneof("version_choice")
+        if choice == "version":
+            return spec.version.value
+        if choice is None:
+            return None
+        labels = self._models[spec.name].labels if spec.name in self._models else {}
+        if spec.version_label not in labels:
+            raise errors.ServingError(f"Unrecognized servable version label: {spec.version_label}")
+        return labels[spec.version_label]
 
     def _configure(self, config):
         """Checks a configuration and puts it in force; returns the names of new models."""

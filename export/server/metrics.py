@@ -5,6 +5,8 @@ import time
 
 import prometheus_client
 
+from export.server import errors
+
 __all__ = ["Metrics"]
 
 _BUCKETS = tuple(10 * 1.8**power for power in range(33))  # Microseconds, as TF Serving's.
@@ -49,30 +51,29 @@ class Metrics:
             name, text, labels, buckets=_BUCKETS, registry=self._registry
         )
 
-    def request(self, model, *, status):
-        """Counts a request.
-
-        Args:
-            model: str, as the client gave it.
-            status: name of the gRPC code it is answered with.
-        """
-        self._requests.labels(self._known(model), status).inc()
-
     @contextlib.contextmanager
-    def timed(self, model, *, api, entrypoint):
-        """Measures a request from when it is parsed to its response.
+    def request(self, model, *, api, entrypoint):
+        """Counts a request, and measures it from when it is parsed to its response.
 
         Args:
             model: str, as the client gave it.
             api: such as `Predict`.
             entrypoint: `GRPC` or `REST`.
+
+        Raises:
+            errors.ServingError: for whatever the request raises.
         """
-        start = time.perf_counter()
+        start, status = time.perf_counter(), "OK"
         try:
             yield
+        except Exception as exception:  # Whatever a request brings about must not end the server.
+            error = errors.from_exception(exception)
+            status = error.code.name
+            raise error from None
         finally:
             labels = (self._known(model), api, entrypoint)
             self._latency.labels(*labels).observe((time.perf_counter() - start) * 1e6)
+            self._requests.labels(self._known(model), status).inc()
 
     @contextlib.contextmanager
     def running(self, model, *, api):

@@ -2,13 +2,11 @@
 
 import os
 
-import grpc
 from tensorflow_serving.apis import get_model_status_pb2
 
 from export.rollout import versions
-from export.server import errors
 
-__all__ = ["Model", "State", "Version", "find", "states"]
+__all__ = ["Model", "State", "Version"]
 
 State = get_model_status_pb2.ModelVersionStatus.State
 _LARGEST = 2**63 - 1  # TF Serving reads a version as int64.
@@ -128,67 +126,3 @@ class Model:
             for v in self.versions.values()
         ]
         return ", ".join(states) or "none"
-
-
-def find(models, spec):
-    """The version that answers a request.
-
-    Args:
-        models: dict of name to Model.
-        spec: `ModelSpec`.
-
-    Returns:
-        Version.
-
-    Raises:
-        errors.ServingError: there is none.
-    """
-    if not spec.name:
-        raise errors.ServingError("ModelSpec has no name specified.")
-    number = _number(models, spec)
-    model = models.get(spec.name)
-    for version in reversed(model.available() if model else []):
-        if number in (None, version.number):
-            return version
-    wanted = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
-    raise errors.ServingError(
-        f"Servable not found for request: {wanted}", code=grpc.StatusCode.NOT_FOUND
-    )
-
-
-def states(models, spec):
-    """The states of the versions that a request asks for.
-
-    Args:
-        models: dict of name to Model.
-        spec: `ModelSpec`.
-
-    Returns:
-        list of (number, State, errors.ServingError or None), the highest version first.
-
-    Raises:
-        errors.ServingError: NOT_FOUND, there are none.
-    """
-    number = _number(models, spec)
-    found = models[spec.name].versions if spec.name in models else {}
-    if number is not None:
-        found = {number: found[number]} if number in found else {}
-    if not found:
-        wanted = "any versions" if number is None else f"version {number}"
-        raise errors.ServingError(
-            f"Could not find {wanted} of model {spec.name}", code=grpc.StatusCode.NOT_FOUND
-        )
-    return [(n, found[n].state, found[n].error) for n in sorted(found, reverse=True)]
-
-
-def _number(models, spec):
-    """The version that is asked for, by number or label; None for the latest."""
-    choice = spec.WhichOneof("version_choice")
-    if choice == "version":
-        return spec.version.value
-    if choice is None:
-        return None
-    labels = models[spec.name].labels if spec.name in models else {}
-    if spec.version_label not in labels:
-        raise errors.ServingError(f"Unrecognized servable version label: {spec.version_label}")
-    return labels[spec.version_label]

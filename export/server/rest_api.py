@@ -2,23 +2,17 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
+import json
 import re
 import urllib.parse
 
 import grpc
 from google.protobuf import wrappers_pb2
 from starlette import applications, requests, responses, routing
-from tensorflow_serving.apis import (
-    classification_pb2,
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    model_pb2,
-    predict_pb2,
-    regression_pb2,
-)
+from tensorflow_serving.apis import classification_pb2, model_pb2, regression_pb2
 
-from export.server import errors
-from export.server.json import formatting, parsing, tf_examples
+from export.server import errors, examples, inference, json_bodies
 
 __all__ = ["application"]
 
@@ -34,11 +28,11 @@ _GET = re.compile(
 _LARGEST = 2**63 - 1
 
 
-def application(api, metrics, *, limits, monitoring_path, pages=()):
+def application(manager, metrics, *, limits, monitoring_path, pages=()):
     """The ASGI application.
 
     Args:
-        api: api.API.
+        manager: manager.Manager.
         metrics: metrics.Metrics.
         limits: Limits.
         monitoring_path: path at which Prometheus finds the metrics.
@@ -56,7 +50,7 @@ def application(api, metrics, *, limits, monitoring_path, pages=()):
         routes=[
             routing.Route(monitoring_path, show_metrics),
             *pages,
-            routing.Route("/{path:path}", _Rest(api, metrics, limits)),
+            routing.Route("/{path:path}", _Rest(manager, metrics, limits)),
         ]
     )
 
@@ -64,8 +58,8 @@ def application(api, metrics, *, limits, monitoring_path, pages=()):
 class _Rest:
     """All requests under /v1, as an ASGI application, so that it sees the path as it was sent."""
 
-    def __init__(self, api, metrics, limits):
-        self._api = api
+    def __init__(self, manager, metrics, limits):
+        self._manager = manager
         self._metrics = metrics
         self._limits = limits
         self._pool = concurrent.futures.ThreadPoolExecutor(limits.threads, "rest")
@@ -131,66 +125,54 @@ class _Rest:
     def _work(self, method, path, body):
         """In a thread: the answer as JSON."""
         try:
-            return self._dispatch(method, path, body)
+            pattern = {"POST": _POST, "GET": _GET}.get(method)
+            found = pattern.fullmatch(path) if pattern else None
+            if found is None:
+                raise errors.ServingError(f"Malformed request: {method} {path}")
+            spec = _model_spec(found)
+            if method == "GET":
+                return self._metadata(spec) if found["resource"] else self._status(spec)
+            api = found["method"].capitalize()
+            answers = {"Predict": self._predict, "Classify": self._classify}
+            with self._metrics.request(spec.name, api=api, entrypoint="REST"):
+                document, spec.signature_name = json_bodies.parse(body)
+                return answers.get(api, self._regress)(spec, document)
         except Exception as exception:  # Whatever a request brings about must not end the server.
             raise errors.from_exception(exception) from None
 
-    def _dispatch(self, method, path, body):
-        pattern = {"POST": _POST, "GET": _GET}.get(method)
-        found = pattern.fullmatch(path) if pattern else None
-        if found is None:
-            raise errors.ServingError(f"Malformed request: {method} {path}")
-        spec = _model_spec(found)
-        if method == "GET":
-            return self._look(spec, metadata=bool(found["resource"]))
-        return self._infer(spec, found["method"].lower(), body)
-
-    def _look(self, spec, *, metadata):
+    def _status(self, spec):
         if not spec.name:
             raise errors.ServingError("Missing model name in request.")
-        if metadata:
-            request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec)
-            request.metadata_field.append("signature_def")
-            return formatting.metadata(self._api.metadata(request))
-        request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
-        return formatting.status(self._api.status(request))
+        return json_bodies.status(self._manager.status(spec))
 
-    def _infer(self, spec, method, body):
-        answer = {"predict": self._predict, "classify": self._classify, "regress": self._regress}
-        status = "OK"
-        try:
-            with self._metrics.timed(spec.name, api=method.capitalize(), entrypoint="REST"):
-                return answer[method](spec, body)
-        except Exception as exception:
-            error = errors.from_exception(exception)
-            status = error.code.name
-            raise error from None
-        finally:
-            self._metrics.request(spec.name, status=status)
+    def _metadata(self, spec):
+        with self._manager.serving(spec) as version:
+            return json_bodies.metadata(inference.metadata(version))
 
-    def _predict(self, spec, body):
-        document = parsing.parse(body)
-        parsing.fill_signature(document, spec)
-        in_rows = False
+    def _predict(self, spec, document):
+        with self._serving(spec, api="Predict") as version:
+            definition = inference.signature(version.opened, spec)
+            inputs, in_rows = json_bodies.inputs(document, definition)
+            outputs = inference.run(version.opened, definition, inputs)
+        return json_bodies.predictions(outputs, in_rows=in_rows)
 
-        def make_inputs(definition):
-            nonlocal in_rows
-            arrays, in_rows = parsing.inputs(document, definition)
-            return arrays
+    def _classify(self, spec, document):
+        found = json_bodies.examples(document)
+        request = classification_pb2.ClassificationRequest(model_spec=spec, input=found)
+        with self._serving(spec, api="Classify") as version:
+            return json_bodies.classifications(examples.classify(version.opened, request))
 
-        request = predict_pb2.PredictRequest(model_spec=spec)
-        outputs = self._api.predict_arrays(request, make_inputs=make_inputs)
-        return (formatting.rows if in_rows else formatting.columns)(outputs)
+    def _regress(self, spec, document):
+        found = json_bodies.examples(document)
+        request = regression_pb2.RegressionRequest(model_spec=spec, input=found)
+        with self._serving(spec, api="Regress") as version:
+            return json_bodies.regressions(examples.regress(version.opened, request))
 
-    def _classify(self, spec, body):
-        request = classification_pb2.ClassificationRequest(model_spec=spec)
-        tf_examples.fill_examples(parsing.parse(body), request)
-        return formatting.classifications(self._api.classify(request))
-
-    def _regress(self, spec, body):
-        request = regression_pb2.RegressionRequest(model_spec=spec)
-        tf_examples.fill_examples(parsing.parse(body), request)
-        return formatting.regressions(self._api.regress(request))
+    @contextlib.contextmanager
+    def _serving(self, spec, *, api):
+        """Holds the version that a request asks for, while it is answered."""
+        with self._manager.serving(spec) as version, self._metrics.running(spec.name, api=api):
+            yield version
 
 
 class _TooLarge(errors.ServingError):
@@ -218,7 +200,7 @@ def _late(seconds):
 
 def _error(error):
     status = 413 if isinstance(error, _TooLarge) else errors.http_status(error.code)
-    text = formatting.error(error.message)
+    text = json.dumps({"error": error.message})
     return responses.Response(text, status_code=status, media_type="application/json")
 
 

@@ -7,8 +7,8 @@ import os
 import grpc
 
 from export.cli import console
+from export.server import config as configs
 from export.server import (
-    api,
     errors,
     grpc_api,
     http,
@@ -17,7 +17,6 @@ from export.server import (
     opening,
     rest_api,
 )
-from export.server import config as configs
 from export.server import ui as pages_of
 
 __all__ = ["Limits", "Server"]
@@ -110,9 +109,6 @@ class Server:
             tell=tell,
         )
         self._metrics = metrics.Metrics(is_model=self._manager.is_model)
-        self._api = api.API(
-            manager=self._manager, metrics=self._metrics, max_bytes=self._limits.max_bytes
-        )
         with contextlib.ExitStack() as started:
             self._start_manager(config, started)
             if config_poll_seconds:
@@ -190,7 +186,7 @@ class Server:
     def _start_http(self, started, host, port, *, monitoring_path, ui):
         pages = pages_of.routes(models=self._manager.models) if ui else ()
         application = rest_api.application(
-            self._api,
+            self._manager,
             self._metrics,
             limits=self._limits,
             monitoring_path=monitoring_path,
@@ -208,7 +204,7 @@ class Server:
 
     def _start_grpc(self, started, host, port):
         server, bound = grpc_api.serve(
-            self._api,
+            self._manager,
             self._metrics,
             host=host,
             port=port,

@@ -1,4 +1,10 @@
-"""The server answers as TF Serving does, case by case; --target asks a real one instead."""
+"""The server answers as TF Serving does, case by case; --target asks a real one instead.
+
+Held are the results and the fields they are in, the code of gRPC or the status of HTTP for what is
+refused, and the gist of TF Serving's message. What is wrong with a JSON body is told in words of
+our own, which `server/json_bodies_test.py` holds: here only the status, and those few words that
+TF Serving has as well.
+"""
 
 import base64
 import time
@@ -258,57 +264,17 @@ BYTES = "serving_bytes"
         ("none:predict", {"instances": [1]}, 404, "Servable not found for request: Latest(none)"),
         ("tiny/versions/9:predict", {"instances": [1]}, 404, "Specific(tiny, 9)"),
         ("tiny/labels/l:predict", {"instances": [1]}, 400, "Unrecognized servable version label"),
-        (
-            "tiny:predict",
-            {"signature_name": "s", "instances": [1]},
-            400,
-            'Serving signature name: "s" not found in signature def',
-        ),
-        ("tiny:predict", b"", 400, "The document is empty"),
-        ("tiny:predict", b"{x", 400, "JSON Parse error: Missing a name for object member."),
-        ("tiny:predict", b'{"instances": x}', 400, "JSON Parse error: Invalid value"),
-        ("tiny:predict", b"[1]", 400, "Is not object"),
+        ("tiny:predict", {"signature_name": "s", "instances": [1]}, 400, '"s" not found'),
+        ("tiny:predict", b"", 400, "JSON Parse error: "),
+        ("tiny:predict", b"{x", 400, "JSON Parse error: "),
+        ("tiny:predict", b'{"instances": x}', 400, "JSON Parse error: "),
         ("tiny:predict", {}, 400, "Missing 'inputs' or 'instances' key"),
-        ("tiny:predict", {"inputs": [1], "instances": [1]}, 400, "expecting only one of"),
-        ("tiny:predict", {"instances": []}, 400, "No values in 'instances' array"),
-        ("tiny:predict", {"instances": {}}, 400, "Excepting 'instances' to be an list/array"),
+        ("tiny:predict", {"inputs": [1], "instances": [1]}, 400, "only one of 'inputs' or"),
         ("tiny:predict", {"instances": ["x"]}, 400, "is not of expected type: float"),
         ("tiny:predict", {"instances": [True]}, 400, "is not of expected type: float"),
         ("tiny:predict", {"instances": [None]}, 400, "is not of expected type: float"),
         ("tiny:predict", {"instances": [2**24 + 1]}, 400, "without loss of precision"),
-        ("tiny:predict", {"instances": [[1.0], [1.0, 2.0]]}, 400, "Expecting tensor size: 1"),
-        (
-            "tiny:predict",
-            {"instances": [[[1.0], [1.0]], [[1.0, 2.0]]]},
-            400,
-            "Expecting shape [2,1]",
-        ),
-        ("tiny:predict", {"inputs": [[1.0], [1.0, 2.0]]}, 400, "at unexpected size: 2 at level: 1"),
-        ("tiny:predict", {"inputs": [[1.0], 1.0]}, 400, "found at incorrect level: 2"),
-        ("tiny:predict", {"inputs": [1.0, [1.0]]}, 400, "at unexpected level: 1"),
         ("tiny:predict", {"inputs": {"x": 1}}, 400, "Missing named input: images"),
-        ("tiny:predict", {"instances": [{"x": 1}]}, 400, "does not have named input: x"),
-        ("tiny:predict", {"instances": [{"images": 1.0}, 1]}, 400, "Expecting object but got list"),
-        ("tiny:predict", {"instances": [1, {"images": 1.0}]}, 400, "but got object at item 1"),
-        ("tiny:predict", {"signature_name": 1}, 400, "'signature_name' key must be a string"),
-        (
-            "tiny:predict",
-            {"signature_name": "similarity", "instances": [[1.0]]},
-            400,
-            "instances is a plain list, but expecting list of objects",
-        ),
-        (
-            "tiny:predict",
-            {"signature_name": "similarity", "inputs": [[1.0]]},
-            400,
-            "inputs is a plain value/list, but expecting an object",
-        ),
-        (
-            "tiny:predict",
-            {"signature_name": "similarity", "instances": [{"left": [1.0, 1.0]}]},
-            400,
-            "must only have keys: left,right",
-        ),
         (
             "tiny:predict",
             {"signature_name": BYTES, "instances": [{"b64": "*"}]},
@@ -317,39 +283,53 @@ BYTES = "serving_bytes"
         ),
         (
             "tiny:predict",
-            {"signature_name": BYTES, "inputs": {"image_bytes": [{"b65": ""}]}},
-            400,
-            "not formatted correctly for base64 data",
-        ),
-        (
-            "tiny:predict",
             {"signature_name": BYTES, "instances": [_b64(b"no image")]},
             400,
             "Unknown image file format",
         ),
         ("tiny:predict", {"instances": [ROW[:7]]}, 400, "is not compatible with expected shape"),
-        ("tiny:predict", {"inputs": []}, 400, ""),
         (
             "tiny:classify",
             {"examples": [{"a": 1}]},
             400,
             "No classification inputs found in SignatureDef",
         ),
-        ("tiny:classify", {}, 400, "key 'examples' is expected and was not found"),
-        ("tiny:classify", {"examples": []}, 400, "'examples' value is an empty array"),
-        (
-            "tiny:classify",
-            {"examples": [1]},
-            400,
-            "Example must be JSON object but got JSON Number",
-        ),
-        ("tiny:regress", {"examples": [{"a": [1, "x"]}]}, 400, "Unexpected element type"),
-        ("tiny:regress", {"examples": [{"a": None}]}, 400, "unexpected JSON type: Null"),
         ("tiny:unknown", {}, 400, "Malformed request: POST /v1/models/tiny:unknown"),
     ],
 )
 def test_refused_over_rest(target, path, body, status, message):
     _refused_over_rest(target.post(f"/v1/models/{path}", body), status, message)
+
+
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        ("predict", b"[1]"),
+        ("predict", {"instances": []}),
+        ("predict", {"instances": {}}),
+        ("predict", {"instances": [[1.0], [1.0, 2.0]]}),
+        ("predict", {"instances": [[[1.0], [1.0]], [[1.0, 2.0]]]}),
+        ("predict", {"inputs": [[1.0], [1.0, 2.0]]}),
+        ("predict", {"inputs": [[1.0], 1.0]}),
+        ("predict", {"inputs": [1.0, [1.0]]}),
+        ("predict", {"inputs": []}),
+        ("predict", {"instances": [{"x": 1}]}),
+        ("predict", {"instances": [{"images": 1.0}, 1]}),
+        ("predict", {"instances": [1, {"images": 1.0}]}),
+        ("predict", {"signature_name": 1}),
+        ("predict", {"signature_name": "similarity", "instances": [[1.0]]}),
+        ("predict", {"signature_name": "similarity", "inputs": [[1.0]]}),
+        ("predict", {"signature_name": "similarity", "instances": [{"left": [1.0, 1.0]}]}),
+        ("predict", {"signature_name": BYTES, "inputs": {"image_bytes": [{"b65": ""}]}}),
+        ("classify", {}),
+        ("classify", {"examples": []}),
+        ("classify", {"examples": [1]}),
+        ("regress", {"examples": [{"a": [1, "x"]}]}),
+        ("regress", {"examples": [{"a": None}]}),
+    ],
+)
+def test_bodies_that_do_not_fit(target, method, body):
+    _refused_over_rest(target.post(f"/v1/models/tiny:{method}", body), 400)
 
 
 @pytest.mark.parametrize(

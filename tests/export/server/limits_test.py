@@ -11,6 +11,7 @@ import requests
 import tensorflow as tf
 
 from export import server
+from export.verification import session
 from tests import serving_calls as calls
 from tests.serving_calls import TIMEOUT
 
@@ -58,6 +59,19 @@ def test_too_many_requests_at_once(small, gate):
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         gate.open()
         assert [call.result().model_spec.version.value for call in futures] == [2] * 3
+
+
+def test_a_call_given_up_before_its_turn_is_not_run(small, monkeypatch):
+    def run(self, feeds, *, fetches):
+        raise AssertionError("It was run.")
+
+    with monkeypatch.context() as patched, calls.stub(small) as stub:
+        patched.setattr("grpc._server._Context.is_active", lambda self: False)
+        patched.setattr(session.SavedModelSession, "run_tensors", run)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Predict(calls.request(), timeout=TIMEOUT)
+        assert caught.value.code() == grpc.StatusCode.CANCELLED
+    assert calls.is_alive(small)
 
 
 def test_too_many_rest_requests_and_slow_ones(small, gate):

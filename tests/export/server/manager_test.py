@@ -74,7 +74,7 @@ class Bench:
             found = self.manager.status(model_pb2.ModelSpec(name="m"))
         except errors.ServingError:
             return {}
-        return {number: State.Name(state) for number, state, _ in found}
+        return {v.version: State.Name(v.state) for v in found.model_version_status}
 
     def wait(self, **states):
         """Until the versions, given as `v1="END"`, are in these states."""
@@ -171,9 +171,9 @@ def test_a_broken_version_leaves_the_old_one(bench):
     bench.manager.wait_until_available("m", timeout=TIMEOUT)
     bench.add("m/2", broken=True)
     bench.wait(v1="AVAILABLE", v2="END")
-    (_, _, error), _ = bench.manager.status(_spec())
-    assert error.code == grpc.StatusCode.NOT_FOUND
-    assert error.message == "There is nothing at m/2/saved_model.pb"  # Not the whole path.
+    status = bench.manager.status(_spec()).model_version_status[0].status
+    assert status.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+    assert status.error_message == "There is nothing at m/2/saved_model.pb"  # Not the whole path.
     with pytest.raises(errors.ServingError, match="model.s. did not become available"):
         bench.manager.wait_until_available("m", timeout=TIMEOUT, version=2)
     bench.add("m/3")

@@ -1,1 +1,0 @@
-"""JSON as TF Serving reads and writes it."""
