@@ -95,6 +95,6 @@ def test_a_served_model_answers_and_ends_in_good_order(served, folder):
     with Image.open(folder / "sheet.png") as sheet:
         assert sheet.size[1] > 4 * 112
     process.send_signal(signal.SIGTERM)
-    rest, errors = process.communicate(timeout=60)
+    rest, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (0, "")
     assert rest == "Stopping: no more requests are taken.\nUnloaded digits/1\n"

@@ -24,7 +24,7 @@ def test_serves_until_it_is_told_to_stop(models_folder):
         url = re.fullmatch(r"REST  (http://127\.0\.0\.1:\d+/v1/models/tiny)\n", rest)[1]
         assert requests.get(url, timeout=30).json()["model_version_status"][0]["version"] == "2"
         process.send_signal(signal.SIGTERM)
-        rest, errors = process.communicate(timeout=60)
+        rest, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (0, "")
     assert rest == "Stopping: no more requests are taken.\nUnloaded tiny/2\n"
 
@@ -35,7 +35,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error(tmp_path):
     os.makedirs(tmp_path / "m" / "1")
     options = ["--model_name=m", f"--model_base_path={tmp_path}/m", "--grpc_port=0"]
     with processes.started(*COMMAND, *options, "--rest_port=0") as process:
-        told, errors = process.communicate(timeout=60)
+        told, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     assert told.startswith("Cannot load m/1: NOT_FOUND: SavedModel file does not exist")
     assert errors.startswith("error: 1 model(s) did not become available")
@@ -54,6 +54,6 @@ def test_a_model_that_cannot_be_loaded_is_an_error(tmp_path):
 )
 def test_errors_are_for_people(options, message):
     with processes.started(*COMMAND, *options) as process:
-        told = "".join(process.communicate(timeout=60))
+        told = "".join(process.communicate(timeout=300))
     assert process.returncode == 1
     assert message in told and "Traceback" not in told

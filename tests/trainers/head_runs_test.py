@@ -74,7 +74,7 @@ def test_classes_spread_over_two_workers_that_are_stopped(classifier, tmp_path):
         while not glob.glob(saved) and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=120) == preemption.STATUS, process.stderr.read()[-2000:]
+        assert process.wait(timeout=300) == preemption.STATUS, process.stderr.read()[-2000:]
     run(*command)
     assert_same_run(path, classifier)
 

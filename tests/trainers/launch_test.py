@@ -71,7 +71,7 @@ def test_signals_are_passed_on(tmp_path):
         assert time.monotonic() < end, "Worker 1 has not started."
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert out == "[0] stopping\n" and process.returncode == 75
 
 

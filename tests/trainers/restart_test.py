@@ -93,7 +93,7 @@ def test_killed_workers_end_bitwise_as_uninterrupted_ones(whole, tmp_path):
     with processes.started(*launcher(path)) as process:
         wait_for_step(process, path, 15)
         os.kill(children(process)[1], signal.SIGKILL)
-        errors = process.communicate(timeout=120)[1]
+        errors = process.communicate(timeout=300)[1]
     assert process.returncode == 128 + signal.SIGKILL
     assert "Worker 1 ended with status 137" in errors and "Traceback" not in errors
     assert "start all workers again" in errors
@@ -101,7 +101,7 @@ def test_killed_workers_end_bitwise_as_uninterrupted_ones(whole, tmp_path):
     with processes.started(*launcher(path)) as process:
         wait_for_step(process, path, 21)
         process.terminate()
-        errors = process.communicate(timeout=120)[1]
+        errors = process.communicate(timeout=300)[1]
     assert process.returncode == preemption.STATUS and "SIGTERM" in errors
     assert processes.run(*launcher(path)).returncode == 0
     assert_same_run(whole, path)
@@ -124,7 +124,7 @@ def test_workers_with_different_checkpoints_all_stop(whole, tmp_path):
             environment = {"TF_CONFIG": cluster.tf_config(addresses, index=index)}
             workers.append(running.enter_context(processes.started(*command, **environment)))
         for worker in workers:
-            errors = worker.communicate(timeout=120)[1]
+            errors = worker.communicate(timeout=300)[1]
             assert worker.returncode == 1
             assert "step 39" in errors and "step 36" in errors and "same --workdir" in errors
             assert "Traceback" not in errors
