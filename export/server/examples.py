@@ -26,9 +26,12 @@ def classify(opened, request):
         errors.ServingError: as TF Serving answers.
         tf.errors.OpError: what the session answers.
     """
+    tensor, outputs = _classify_signature(_definition(opened, request.model_spec))
+    inputs = _serialized(request.input)
+    arrays = _run(opened, tensor, inputs, outputs)
     response = classification_pb2.ClassificationResponse()
-    _answer(opened, request, method=CLASSIFY, result=response.result)
     _fill_spec(response.model_spec, request.model_spec)
+    _fill_classes(response.result, arrays, len(inputs))
     return response
 
 
@@ -46,9 +49,12 @@ def regress(opened, request):
         errors.ServingError: as TF Serving answers.
         tf.errors.OpError: what the session answers.
     """
+    tensor, outputs = _regress_signature(_definition(opened, request.model_spec))
+    inputs = _serialized(request.input)
+    arrays = _run(opened, tensor, inputs, outputs)
     response = regression_pb2.RegressionResponse()
-    _answer(opened, request, method=REGRESS, result=response.result)
     _fill_spec(response.model_spec, request.model_spec)
+    _fill_regressions(response.result, arrays, len(inputs))
     return response
 
 
@@ -69,13 +75,17 @@ def multi_inference(opened, request):
     tasks = [_task(opened, task) for task in request.tasks]
     _check_tasks(request.tasks, tasks)
     inputs = _serialized(request.input)
-    fetches = {name for _, outputs in tasks for name in outputs.values()}
-    arrays = _run(opened, tasks[0][0], inputs, fetches)
+    wanted = {
+        (index, alias): name
+        for index, (_, outputs) in enumerate(tasks)
+        for alias, name in outputs.items()
+    }
+    arrays = _run(opened, tasks[0][0], inputs, wanted)
     response = inference_pb2.MultiInferenceResponse()
-    for task, (_, outputs) in zip(request.tasks, tasks, strict=True):
+    for index, task in enumerate(request.tasks):
         result = response.results.add()
         _fill_spec(result.model_spec, task.model_spec)
-        found = {alias: arrays[name] for alias, name in outputs.items()}
+        found = {alias: arrays[index, alias] for alias in tasks[index][1]}
         if task.method_name == CLASSIFY:
             _fill_classes(result.classification_result, found, len(inputs))
         else:
@@ -83,15 +93,11 @@ def multi_inference(opened, request):
     return response
 
 
-def _answer(opened, request, *, method, result):
-    name = request.model_spec.signature_name or inference.DEFAULT_SIGNATURE
+def _definition(opened, spec):
+    name = spec.signature_name or inference.DEFAULT_SIGNATURE
     if name not in opened.signatures:
         raise errors.ServingError(f"No signature was found with the name: {name}")
-    tensor, outputs = _SIGNATURES[method](opened.signatures[name])
-    inputs = _serialized(request.input)
-    arrays = _run(opened, tensor, inputs, set(outputs.values()))
-    found = {alias: arrays[tensor] for alias, tensor in outputs.items()}
-    (_fill_classes if method == CLASSIFY else _fill_regressions)(result, found, len(inputs))
+    return opened.signatures[name]
 
 
 def _fill_spec(spec, asked):
@@ -99,9 +105,12 @@ def _fill_spec(spec, asked):
     spec.signature_name = asked.signature_name or inference.DEFAULT_SIGNATURE
 
 
-def _run(opened, tensor, inputs, fetches):
-    names = sorted(fetches)
-    return dict(zip(names, opened.run_tensors({tensor: inputs}, fetches=names), strict=True))
+def _run(opened, tensor, inputs, outputs):
+    """The arrays of the outputs, which are given as alias to name; each name is fetched once."""
+    names = sorted(set(outputs.values()))
+    arrays = opened.run_tensors({tensor: inputs}, fetches=names)
+    found = dict(zip(names, arrays, strict=True))
+    return {alias: found[name] for alias, name in outputs.items()}
 
 
 def _task(opened, task):

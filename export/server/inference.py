@@ -193,8 +193,9 @@ def from_proto(proto, *, max_bytes):
             f"A tensor of {size} bytes is larger than the {max_bytes} allowed.",
             code=grpc.StatusCode.RESOURCE_EXHAUSTED,
         )
-    if proto.tensor_content and dtype != tf.string:  # tf.make_ndarray copies the content.
-        return np.frombuffer(proto.tensor_content, dtype.as_numpy_dtype).reshape(shape)
+    content = proto.tensor_content  # A copy, each time; tf.make_ndarray makes three.
+    if content and dtype != tf.string:
+        return np.frombuffer(content, dtype.as_numpy_dtype).reshape(shape)
     values = len(getattr(proto, _FIELDS[dtype])) // (2 if dtype.is_complex else 1)
     if values > count:
         raise ValueError(f"{values} values for the {count} elements of shape {shape}")

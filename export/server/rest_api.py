@@ -78,7 +78,13 @@ class _Rest:
         if not path.lower().startswith("/v1/"):
             return _error(errors.ServingError("Not Found", code=grpc.StatusCode.NOT_FOUND))
         if self._under_way >= self._limits.max_requests:
-            return _error(_busy(self._limits.max_requests))
+            return _error(
+                errors.ServingError(
+                    f"{self._limits.max_requests} requests are under way, and no more are taken. "
+                    "Try again later.",
+                    code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+                )
+            )
         self._under_way += 1
         work = None
         try:
@@ -90,7 +96,12 @@ class _Rest:
                 text = await asyncio.shield(work)
             return responses.Response(text, media_type="application/json")
         except TimeoutError:
-            return _error(_late(self._limits.seconds))
+            return _error(
+                errors.ServingError(
+                    f"The request took longer than {self._limits.seconds:g} s.",
+                    code=grpc.StatusCode.DEADLINE_EXCEEDED,
+                )
+            )
         except errors.ServingError as error:
             return _error(error)
         finally:
@@ -183,19 +194,6 @@ class _TooLarge(errors.ServingError):
             f"The request body is larger than {largest} bytes.",
             code=grpc.StatusCode.RESOURCE_EXHAUSTED,
         )
-
-
-def _busy(largest):
-    return errors.ServingError(
-        f"{largest} requests are under way, and no more are taken. Try again later.",
-        code=grpc.StatusCode.RESOURCE_EXHAUSTED,
-    )
-
-
-def _late(seconds):
-    return errors.ServingError(
-        f"The request took longer than {seconds:g} s.", code=grpc.StatusCode.DEADLINE_EXCEEDED
-    )
 
 
 def _error(error):
