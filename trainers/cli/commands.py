@@ -15,6 +15,7 @@ from circle_tf.utils import errors
 
 __all__ = ["ConfigError", "config_errors", "recipe", "run"]
 
+_NO_RECIPE = "There is no recipe {!r}. Recipes are the files in configs/."
 _NO_SERVICE = (
     "There is no tf.data service any more: leave it out, each worker prepares its own batches. "
     "Where that is too slow, see Input in docs/distributed-training.md."
@@ -50,7 +51,7 @@ def recipe(flag):
     # What stands after a colon is the argument of the recipe's get_config.
     path = config_flags.get_config_filename(flags.FLAGS[flag.name]).partition(":")[0]
     if not os.path.isfile(path):
-        raise ConfigError(f"There is no recipe {path!r}. Recipes are the files in configs/.")
+        raise ConfigError(_NO_RECIPE.format(path))
     return flag.value, os.path.splitext(os.path.basename(path))[0]
 
 
@@ -88,8 +89,8 @@ def _parse_flags(args):
         _stop(f"{error}{hint}", status=2)
     except flags.Error as error:
         _stop(str(error), status=2)
-    except FileNotFoundError as error:
-        _stop(f"There is no recipe {error.filename!r}.", status=2)
+    except OSError:  # Options within a recipe that cannot be opened.
+        _stop(_NO_RECIPE.format(_recipe_path(args)), status=1)
     except (AttributeError, KeyError) as error:
         # What ml_collections lets out of a file that is no recipe, and for a field that the recipe
         # lacks. A recipe whose own code is wrong keeps its traceback.
@@ -100,10 +101,13 @@ def _parse_flags(args):
         raise
 
 
+def _recipe_path(args):
+    return re.search(r"^--?config[=\n](.*)$", "\n".join(args), re.MULTILINE)[1]
+
+
 def _unknown_field(args):
     """What to say of the first option whose field the recipe lacks; None if there is none."""
-    path = re.search(r"^--?config[=\n](.*)$", "\n".join(args), re.MULTILINE)[1]
-    recipe = flags.FLAGS["config"].parser.parse(path)
+    recipe = flags.FLAGS["config"].parser.parse(_recipe_path(args))
     for option in args:
         section, (root, *names) = recipe, option.partition("=")[0].lstrip("-").split(".")
         for name in names if root in ("config", "noconfig") else []:

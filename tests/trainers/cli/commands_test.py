@@ -64,8 +64,9 @@ def test_flags_that_cannot_be(arguments, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_missing_recipe(tmp_path):
-    assert train("--config=configs/digit.py", f"--workdir={tmp_path}") == (
+@pytest.mark.parametrize("options", [[], ["--config.steps=3"]])
+def test_missing_recipe(options, tmp_path):
+    assert train("--config=configs/digit.py", f"--workdir={tmp_path}", *options) == (
         1,
         "error: There is no recipe 'configs/digit.py'. Recipes are the files in configs/.",
     )
