@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from circle_tf.data.examples import as_examples, decoder, gather
 
-__all__ = ["PKSampler", "at_step", "part_of_batch", "pk_dataset", "raw_bits"]
+__all__ = ["PKSampler", "part_of_batch", "pk_dataset", "raw_bits"]
 
 # What a stream of random bits is for: streams of different purposes are independent.
 _CLASSES, _EXAMPLES = 0, 1
@@ -217,8 +217,8 @@ def pk_dataset(
         )
         batches = batches.batch(own.stop - own.start, drop_remainder=True)
     if augment is not None:
-        change = at_step(augment, part=part, batch_size=sampler.batch_size, seed=seed)
-        batches = _augmented(steps, batches, change)
+        whole = {"batch_size": sampler.batch_size, "seed": seed}
+        batches = _augmented(steps, batches, augment, own=own, **whole)
     options = tf.data.Options()
     options.deterministic = True
     return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
@@ -289,56 +289,22 @@ def _steps(start_step, num_steps):
     return tf.data.Dataset.range(start, end)
 
 
-def _augment_part(augment, own, *, total):
-    """`augment` for some rows of a batch, with the draws that they have in the whole batch.
-
-    In batches of another size the same numbers would be rounded otherwise here and there.
-    """
-    if own.stop - own.start == total:
-        return augment
-
-    def change(images, seed):
-        around = [[own.start, total - own.stop], *[[0, 0]] * (images.shape.rank - 1)]
-        return augment(tf.pad(images, around), seed)[own]
-
-    return change
-
-
-def at_step(augment, *, part, batch_size, seed):
-    """`augment` as `pk_dataset` applies it to (a part of) the batch of a step.
-
-    Args:
-        augment: as in `pk_dataset`.
-        part: as in `pk_dataset`.
-        batch_size: rows of the whole batch.
-        seed: as in `pk_dataset`.
-
-    Returns:
-        `fn(step, images) -> images`, in TensorFlow operations.
-
-    Example:
-        >>> add = lambda images, seed: images + 1
-        >>> at_step(add, part=(0, 2), batch_size=4, seed=0)(7, tf.zeros([2])).numpy().tolist()
-        [1.0, 1.0]
-    """
-    own = part_of_batch(batch_size, part=part)
-    augment = _augment_part(augment, own, total=batch_size)
+def _augmented(steps, batches, augment, *, own, batch_size, seed):
+    """Rows `own` of the batch of each step, with the draws that they have in the whole batch."""
     seed = operator.index(seed)
     seed = np.array([seed >> 32, seed & 0xFFFFFFFF]).astype(np.uint32).view(np.int32)
 
-    def change(step, images):
+    def change(step, batch):
+        images, ids = batch
         step_seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(step, tf.int32))
-        return augment(images, step_seed)
+        if own.stop - own.start == batch_size:
+            return augment(images, step_seed), ids
+        # In batches of another size the same numbers would be rounded otherwise here and there.
+        around = [[own.start, batch_size - own.stop], *[[0, 0]] * (images.shape.rank - 1)]
+        return augment(tf.pad(images, around), step_seed)[own], ids
 
-    return change
-
-
-def _augmented(steps, batches, change):
-    return tf.data.Dataset.zip((steps, batches)).map(
-        lambda step, batch: (change(step, batch[0]), batch[1]),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
+    pairs = tf.data.Dataset.zip((steps, batches))
+    return pairs.map(change, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def _checked_labels(labels):
