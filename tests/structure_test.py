@@ -33,6 +33,7 @@ ROOMS = {
     "addons": {"compat", "ops", "losses", "optimizers", "baselines"},
     "baselines": {"losses"},
     "records": {"data"},
+    "run_files": {"layers", "backbones"},
     "retrieval": {"evaluation"},
 }
 PACKAGES = {  # Package: the others of ours that it may import.

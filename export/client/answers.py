@@ -2,13 +2,13 @@
 
 import dataclasses
 import os
-import zipfile
 
 import numpy as np
 
 from export.cli import console
 from export.client import client, contact_sheet, image_files
 from export.client import index as indexes
+from export.publishing import runs
 
 __all__ = ["Found", "Queries", "find", "queries", "table"]
 
@@ -100,16 +100,11 @@ def queries(images, *, held_out=None, count=5):
 
 
 def _held_out(path, count):
-    try:
-        with np.load(path) as found:
-            images = found["images"]
-            classes = found["class_names"][found["labels"]]
-    except (KeyError, ValueError, zipfile.BadZipFile, IndexError) as error:
-        raise console.ExportError(f"{path} is broken ({error}): train the run again.") from error
-    names = [f"{name}/{number}" for number, name in enumerate(classes)]  # As export.gallery has it.
+    found = runs.HeldOut.load(path)
+    names = [f"{name}/{number}" for number, name in enumerate(found.names)]  # As export.gallery.
     rows = np.unique(np.linspace(0, len(names) - 1, min(count, len(names))).astype(int))
-    known = dict(zip(names, images, strict=True))
-    return Queries(images[rows], [names[row] for row in rows], known)
+    known = dict(zip(names, found.images, strict=True))
+    return Queries(found.images[rows], [names[row] for row in rows], known)
 
 
 def find(served, asked, *, k, index=None, backend="exact", batch_size=32):

@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import os
-import re
 import zipfile
 
 import numpy as np
 
+from circle_tf import run_files
 from export.cli import console
 
 __all__ = ["HeldOut", "Run", "load_model", "read"]
@@ -42,8 +42,8 @@ class Run:
         Raises:
             console.ExportError: its file is broken.
         """
-        found = self._arrays("held_out.npz", "images", "labels", "class_names")
-        return HeldOut(*found) if found else None
+        path = run_files.RunFiles(self.workdir).held_out
+        return HeldOut.load(path) if os.path.exists(path) else None
 
     def class_weights(self):
         """`[C, D]` class weights of a class-level run; None of others.
@@ -51,20 +51,8 @@ class Run:
         Raises:
             console.ExportError: their file is broken.
         """
-        found = self._arrays("class_weights.npz", "class_weights")
-        return found[0] if found else None
-
-    def _arrays(self, name, *wanted):
-        path = os.path.join(self.workdir, name)
-        if not os.path.exists(path):
-            return None
-        try:
-            with np.load(path) as content:
-                return [content[key] for key in wanted]
-        except (KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise console.ExportError(
-                f"{path} is broken ({error}): train the run again."
-            ) from error
+        path = run_files.RunFiles(self.workdir).class_weights
+        return _arrays(path, "class_weights")[0] if os.path.exists(path) else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,6 +74,28 @@ class HeldOut:
         """Name of the class of each example `[N]`."""
         return self.class_names[self.labels]
 
+    @classmethod
+    def load(cls, path):
+        """Reads a run's held_out.npz.
+
+        Args:
+            path: the file.
+
+        Returns:
+            HeldOut.
+
+        Raises:
+            console.ExportError: it is broken.
+            FileNotFoundError: there is no such file.
+        """
+        found = cls(*_arrays(path, "images", "labels", "class_names"))
+        if found.labels.max(initial=0) >= len(found.class_names):
+            raise console.ExportError(
+                f"{path} is broken (a label counts none of {len(found.class_names)} classes): "
+                "train the run again."
+            )
+        return found
+
 
 def read(workdir):
     """Reads the record of a finished run.
@@ -103,17 +113,16 @@ def read(workdir):
         raise console.ExportError(
             f"There is no workdir {workdir!r}. Give the --workdir of a training run."
         )
-    record = os.path.join(workdir, "run.json")
-    if not os.path.isfile(record):
+    files = run_files.RunFiles(workdir)
+    if not files.is_finished:
         raise console.ExportError(
             f"The run in {workdir!r} has not finished (no run.json). Run python -m trainers.train "
             f"--workdir={workdir} with its --config: it continues from the last checkpoint."
         )
-    config = os.path.join(workdir, "config.json")
     return Run(
         workdir=workdir,
-        record=_read_json(record),
-        config=_read_json(config) if os.path.isfile(config) else {},
+        record=_read_json(files.run),
+        config=_read_json(files.config) if os.path.isfile(files.config) else {},
     )
 
 
@@ -129,33 +138,10 @@ def load_model(workdir):
     Raises:
         console.ExportError: there is no model.keras, or it cannot be loaded.
     """
-    import keras  # Here, so that `read` can refuse a workdir without loading TensorFlow.
-
-    from circle_tf.backbones import (
-        by_name,  # With circle_tf come the layers that model.keras holds.
-    )
-
-    path = os.path.join(workdir, "model.keras")
-    if not os.path.isfile(path):
-        raise console.ExportError(f"There is no model.keras in {workdir!r}: train it again.")
     try:
-        if _needs_keras_cv(path):
-            by_name.import_keras_cv()
-        return keras.models.load_model(path, compile=False)
-    except (ImportError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise console.ExportError(f"{path} cannot be loaded: {_reason(error)}") from error
-
-
-def _needs_keras_cv(path):
-    with zipfile.ZipFile(path) as archive:
-        return b"keras_cv" in archive.read("config.json")
-
-
-def _reason(error):
-    """The sentence of Keras' long messages that tells most."""
-    text = str(error).strip() or type(error).__name__
-    found = re.search(r"Could not locate .*?\.", text)
-    return found[0] if found else text.splitlines()[0]
+        return run_files.load_model(run_files.RunFiles(workdir).model)
+    except ValueError as error:
+        raise console.ExportError(str(error)) from error
 
 
 def _read_json(path):
@@ -167,3 +153,11 @@ def _read_json(path):
     if not isinstance(content, dict):
         raise console.ExportError(f"{path} must hold a JSON object: train the run again.")
     return content
+
+
+def _arrays(path, *names):
+    try:
+        with np.load(path) as content:
+            return [content[name] for name in names]
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise console.ExportError(f"{path} is broken ({error}): train the run again.") from error

@@ -1,15 +1,13 @@
 """The evaluation of a finished run, for people and as files."""
 
-import keras
-
-from circle_tf import backbones
+from circle_tf import run_files
 from trainers import datasets
 from trainers.cli import commands
 from trainers.evaluation import metrics
 from trainers.training import artifacts
 from trainers.training import workdir as workdirs
 
-__all__ = ["evaluate_run", "load_model", "table"]
+__all__ = ["evaluate_run", "table"]
 
 
 def evaluate_run(path, *, protocols=None, rerank=False):
@@ -25,7 +23,7 @@ def evaluate_run(path, *, protocols=None, rerank=False):
         trainers.training.workdir.Workdir.
 
     Raises:
-        commands.ConfigError: there is no run, or it is not finished.
+        commands.ConfigError: there is no run, it is not finished, or its model cannot be loaded.
         trainers.datasets.DataError: the data cannot be used.
     """
     files = workdirs.Workdir(path)
@@ -37,7 +35,10 @@ def evaluate_run(path, *, protocols=None, rerank=False):
         )
     dataset = datasets.load(config.dataset)
     print(dataset.report)
-    model = load_model(files.model)
+    try:
+        model = run_files.load_model(files.model)
+    except ValueError as error:
+        raise commands.ConfigError(str(error)) from error
     results = metrics.evaluate(model, dataset, rerank=rerank)
     results |= {name: judge(model) for name, judge in (protocols or {}).items()}
     print(table(results))
@@ -45,26 +46,6 @@ def evaluate_run(path, *, protocols=None, rerank=False):
     artifacts.draw_retrieval(model, dataset, files=files, step=step)
     workdirs.write_json(files.evaluation, results)
     return files
-
-
-def load_model(path):
-    """The embedding model of a run.
-
-    Args:
-        path: its `.keras` file.
-
-    Returns:
-        keras.Model.
-
-    Raises:
-        ImportError: the model holds layers of keras-cv, which is not installed.
-    """
-    try:
-        return keras.models.load_model(path)
-    except TypeError:
-        # Layers of keras-cv are known to Keras only once it is imported, which takes seconds.
-        backbones.import_keras_cv()
-        return keras.models.load_model(path)
 
 
 def table(results):

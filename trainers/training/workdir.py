@@ -5,49 +5,23 @@ import os
 
 import ml_collections
 
+from circle_tf import run_files
 from circle_tf.utils.files import replacing
 from trainers.cli import commands
 
 __all__ = ["MetricsLog", "Workdir", "read_json", "write_json"]
 
 
-# Fields that say on what a run is trained, not what it is: it may go on elsewhere. The recipes of
-# older runs have data_service, which no recipe has any more.
+# Fields that say on what a run is trained, not what it is: it may go on elsewhere.
 _MACHINES = {"strategy", "devices", "data_service"}
 
 
-class Workdir:
-    """Paths of a run's files.
+class Workdir(run_files.RunFiles):
+    """A run's files as training uses them.
 
     Args:
         path: directory of the run.
-
-    Attributes:
-        path: the directory.
-        config: the recipe as it was run, JSON.
-        metrics: one JSON object per line and evaluation.
-        checkpoints: directory, to resume from.
-        model: the finished embedding model, `.keras`.
-        held_out: `.npz`, examples of unseen classes, see `trainers.training.artifacts`.
-        class_weights: `.npz`, those of a class-level run.
-        run: JSON, written last: there exactly when the run is complete.
-        evaluation: JSON of `trainers.evaluate`.
-        plots: directory of PNG files.
-        tensorboard: directory of TensorBoard's events.
     """
-
-    def __init__(self, path):
-        self.path = path
-        self.config = os.path.join(path, "config.json")
-        self.metrics = os.path.join(path, "metrics.jsonl")
-        self.checkpoints = os.path.join(path, "checkpoints")
-        self.model = os.path.join(path, "model.keras")
-        self.held_out = os.path.join(path, "held_out.npz")
-        self.class_weights = os.path.join(path, "class_weights.npz")
-        self.run = os.path.join(path, "run.json")
-        self.evaluation = os.path.join(path, "evaluation.json")
-        self.plots = os.path.join(path, "plots")
-        self.tensorboard = os.path.join(path, "tensorboard")
 
     def check(self, config):
         """Checks that the directory is free, or holds a run of `config`.
@@ -101,11 +75,6 @@ class Workdir:
     def suggested_base_path(self):
         """Where to publish the run's model: `models/` and the run's name."""
         return os.path.join("models", os.path.basename(os.path.normpath(self.path)))
-
-    @property
-    def is_finished(self):
-        """Whether the run is complete."""
-        return os.path.exists(self.run)
 
 
 class MetricsLog:

@@ -1,13 +1,11 @@
 """A finished run is read; anything else is refused in words."""
 
-import keras
 import numpy as np
 import pytest
 
-from circle_tf import backbones
 from export.cli import console
 from export.publishing import runs
-from tests import processes, saved_models
+from tests import saved_models
 
 
 def test_reads_a_finished_run(tmp_path):
@@ -52,22 +50,8 @@ def test_missing_and_broken_models(tmp_path, content, message):
         runs.load_model(str(tmp_path))
 
 
-def test_a_model_of_unknown_layers_names_the_file(tmp_path):
-    class Unknown(keras.layers.Layer):
-        def call(self, images):
-            return images
-
-    pixels = keras.Input(saved_models.SHAPE)
-    keras.Model(pixels, Unknown()(pixels)).save(tmp_path / "model.keras")
-    with pytest.raises(console.ExportError, match="model.keras cannot be loaded: .*Unknown"):
-        runs.load_model(str(tmp_path))
-
-
-# Reads the model in a process that has not imported keras-cv yet: 10 seconds.
-@pytest.mark.slow
-def test_a_model_with_keras_cv_layers_loads_in_a_fresh_process(tmp_path):
-    backbone = backbones.build("mobilenet_v3_small", (32, 32, 3))
-    backbone.save(tmp_path / "model.keras")
-    program = "import sys; from export.publishing.runs import load_model as load; "
-    done = processes.run("-c", program + "print(load(sys.argv[1]).output_shape)", tmp_path)
-    assert done.stdout == f"{backbone.output_shape}\n", done.stderr
+def test_labels_of_no_class_are_refused(tmp_path):
+    images, labels = np.zeros([2, 4, 4, 1], np.uint8), np.array([0, 1])
+    np.savez(tmp_path / "held_out.npz", images=images, labels=labels, class_names=np.array(["a"]))
+    with pytest.raises(console.ExportError, match="held_out.npz is broken .a label counts none of"):
+        runs.HeldOut.load(tmp_path / "held_out.npz")

@@ -1,0 +1,85 @@
+"""A training run's directory: the names of its files, and the model in it."""
+
+import os
+import re
+import zipfile
+
+__all__ = ["RunFiles", "load_model"]
+
+
+class RunFiles:
+    """Paths of a run's files.
+
+    Args:
+        path: directory of the run.
+
+    Attributes:
+        path: the directory.
+        config: the recipe as it was run, JSON.
+        metrics: one JSON object per line and evaluation.
+        checkpoints: directory, to resume from.
+        model: the finished embedding model, `.keras`.
+        held_out: `.npz`, examples of unseen classes: `images` `[N, H, W, C]` uint8, `labels` `[N]`,
+            `class_names`.
+        class_weights: `.npz`, those of a class-level run: `class_weights` `[C, D]`, `class_names`.
+        run: JSON, written last: there exactly when the run is complete.
+        evaluation: JSON of `trainers.evaluate`.
+        plots: directory of PNG files.
+        tensorboard: directory of TensorBoard's events.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self.config = os.path.join(path, "config.json")
+        self.metrics = os.path.join(path, "metrics.jsonl")
+        self.checkpoints = os.path.join(path, "checkpoints")
+        self.model = os.path.join(path, "model.keras")
+        self.held_out = os.path.join(path, "held_out.npz")
+        self.class_weights = os.path.join(path, "class_weights.npz")
+        self.run = os.path.join(path, "run.json")
+        self.evaluation = os.path.join(path, "evaluation.json")
+        self.plots = os.path.join(path, "plots")
+        self.tensorboard = os.path.join(path, "tensorboard")
+
+    @property
+    def is_finished(self):
+        """Whether the run is complete."""
+        return os.path.exists(self.run)
+
+
+def load_model(path):
+    """The embedding model of a run, also with layers of keras-cv.
+
+    Args:
+        path: its `.keras` file.
+
+    Returns:
+        `keras.Model` from raw pixels to unit embeddings, not compiled.
+
+    Raises:
+        ValueError: there is no such file, or it cannot be loaded.
+    """
+    # Here, so that the names of files need no TensorFlow.
+    import keras
+
+    import circle_tf.layers  # noqa: F401  Which Keras looks up by name.
+    from circle_tf import backbones
+
+    if not os.path.isfile(path):
+        folder, name = os.path.split(path)
+        raise ValueError(f"There is no {name} in {folder!r}: train it again.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            has_keras_cv = b"keras_cv" in archive.read("config.json")
+        if has_keras_cv:  # Keras knows its layers only once it is imported, which takes seconds.
+            backbones.import_keras_cv()
+        return keras.models.load_model(path, compile=False)
+    except (ImportError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} cannot be loaded: {_reason(error)}") from error
+
+
+def _reason(error):
+    """The sentence of Keras' long messages that tells most."""
+    text = str(error).strip() or type(error).__name__
+    found = re.search(r"Could not locate .*?\.", text)
+    return found[0] if found else text.splitlines()[0]
