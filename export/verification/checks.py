@@ -12,7 +12,7 @@ from circle_tf.serving import graph_checks, servable
 from circle_tf.utils import quiet
 from export.cli import console
 from export.publishing.contents import Contents
-from export.verification import isolation, probes, session_checks
+from export.verification import probes, session_checks
 
 __all__ = [
     "Check",
@@ -255,7 +255,7 @@ def _request(signatures, model, contents):
 
 def _session_checks(path, request, *, timeout):
     """The checks of the session; the one that was under way failed if the process died."""
-    events, end = isolation.session_events(path, request, timeout=timeout)
+    events, end = session_checks.run_in_process(path, request, timeout=timeout)
     found = [Check(**event) for event in events if "name" in event]
     if end is not None:
         started = [event["started"] for event in events if "started" in event]

@@ -2,13 +2,17 @@
 
     python -m export.verification.session_checks SAVED_MODEL REQUEST.npz RESULTS.jsonl
 
-isolation.py starts this and reads its results. It imports no circle_tf and no Keras, so a model
+`run_in_process` starts this and reads its results. It imports no circle_tf and no Keras, so a model
 that needs them to load is found out.
 """
 
 import functools
 import json
+import os
+import signal
+import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +20,7 @@ import tensorflow as tf
 from export.publishing import warmup
 from export.verification import session
 
-__all__ = ["BATCH_SIZES", "PARITY", "checks", "run"]
+__all__ = ["BATCH_SIZES", "PARITY", "checks", "run", "run_in_process"]
 
 BATCH_SIZES = (1, 3, 17)
 PARITY = 1e-5  # Largest difference to the Python model in any component.
@@ -26,6 +30,54 @@ _BATCH_MATES = 1e-4  # Rounding differs with the batch size; batch statistics di
 
 class CheckFailed(Exception):
     """A check found something wrong; the message says what was seen."""
+
+
+def run_in_process(path, request, *, timeout):
+    """What `run` reports in a process of its own.
+
+    Args:
+        path: directory of the SavedModel.
+        request: see `run`.
+        timeout: seconds.
+
+    Returns:
+        `(events, end)`: list of dicts as reported, and how the process ended if not well (str).
+    """
+    with tempfile.TemporaryDirectory(prefix="verify-") as folder:
+        arrays, results = os.path.join(folder, "request.npz"), os.path.join(folder, "results.jsonl")
+        np.savez(arrays, **request)
+        command = [sys.executable, "-m", __name__, path, arrays, results]
+        try:
+            done = subprocess.run(
+                command, env=_environment(), capture_output=True, text=True, timeout=timeout
+            )
+            end = None if done.returncode == 0 else _end_of(done)
+        except subprocess.TimeoutExpired:
+            end = f"no answer within {timeout} s"
+        events = []
+        if os.path.exists(results):
+            with open(results, encoding="utf-8") as lines:
+                events = [json.loads(line) for line in lines]
+        return events, end
+
+
+def _environment():
+    """That of this process, but on the CPU: no GPU's rounding, nor need of its memory."""
+    code = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2"}
+    return {**os.environ, **quiet, "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": code}
+
+
+def _end_of(process):
+    """How a process came to its end, in a line."""
+    code = process.returncode
+    how = f"with status {code}"
+    if code < 0:
+        how = f"by {signal.Signals(-code).name}; TF Serving would die of it as well"
+    lines = process.stderr.strip().splitlines()
+    # A failed CHECK prints its reason and then a stack trace.
+    said = [line for line in lines if "Check failed" in line] or lines[-1:]
+    return f"the process ended {how}" + "".join(f" ({line.strip()[:300]})" for line in said[:1])
 
 
 def run(path, request, *, report):

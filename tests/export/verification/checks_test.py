@@ -11,7 +11,7 @@ import tensorflow as tf
 from circle_tf.layers import layers
 from circle_tf.serving import servable
 from export.cli import console
-from export.verification import checks, isolation
+from export.verification import checks, session_checks
 from tests import saved_models
 from tests.saved_models import unit_pixels
 
@@ -123,7 +123,7 @@ def _child(monkeypatch, tmp_path, program):
     script = tmp_path / "python"
     script.write_text(f"#!{sys.executable}\nimport os, sys, time\n{program}\n")
     os.chmod(script, 0o755)
-    monkeypatch.setattr(isolation.sys, "executable", str(script))
+    monkeypatch.setattr(session_checks.sys, "executable", str(script))
     return saved_models.save_embedder(tmp_path / "1", unit_pixels)
 
 
