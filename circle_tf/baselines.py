@@ -1,12 +1,11 @@
 """The losses that Circle loss is compared with: one name for all of them.
 
 On embeddings of a batch (losses/pair_losses.py), on cosines to class weights
-(losses/class_losses.py), and as functions of distances.
+(losses/class_losses.py), and as functions of distances (losses/distances.py).
 """
 
 from circle_tf.losses.class_losses import AMSoftmaxLoss, ArcFaceLoss, NormFaceLoss, ProxyAnchorLoss
-from circle_tf.losses.distance_baselines import ContrastiveLoss, LiftedStructureLoss, TripletLoss
-from circle_tf.losses.distance_losses import (
+from circle_tf.losses.distances import (
     contrastive,
     cosine_distances,
     distances,
@@ -15,7 +14,14 @@ from circle_tf.losses.distance_losses import (
     triplet_hard,
     triplet_semihard,
 )
-from circle_tf.losses.pair_losses import MultiSimilarityLoss, NPairsLoss, UnifiedLoss
+from circle_tf.losses.pair_losses import (
+    ContrastiveLoss,
+    LiftedStructureLoss,
+    MultiSimilarityLoss,
+    NPairsLoss,
+    TripletLoss,
+    UnifiedLoss,
+)
 
 __all__ = [
     "AMSoftmaxLoss",

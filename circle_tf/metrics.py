@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from circle_tf.distribute import collectives, global_batch
-from circle_tf.losses import circle
+from circle_tf.losses import base, circle
 from circle_tf.ops import numerics, pairs
 
 __all__ = [
@@ -77,9 +77,7 @@ class PairMonitor(keras.metrics.Mean):
         if self.labels == "class":
             cosines = numerics.as_loss_float(y_pred)
             return cosines, *pairs.class_masks(pairs.to_ids(y_true), cosines.shape[1])
-        batch = global_batch.global_batch(y_pred, y_true)
-        masks = pairs.batch_masks(batch.ids, batch.key_ids, offset=batch.offset)
-        return tf.matmul(batch.unit, batch.keys, transpose_b=True), *masks
+        return base.pair_matrix(*global_batch.global_batch(y_pred, y_true))
 
     def get_config(self):
         """The constructor's arguments."""

@@ -26,7 +26,7 @@ class CircleHead(layers.LossLayer):
         num_classes: int C of 2 or more.
         margin: float m in -1..1.
         gamma: float scale above 0.
-        reduction: how the losses become the model loss; see `circle_tf.losses.reductions`.
+        reduction: how the losses become the model loss; see `circle_tf.losses.base.reduce_losses`.
         as_model_loss: add the reduced loss to the model's losses, so that `compile` needs none.
         detach_weights: see `circle_loss`.
         max_bytes: int, budget for the cosines `[B, C]`. Within it they are held once; above it (and

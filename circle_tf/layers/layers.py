@@ -6,7 +6,7 @@ import tensorflow as tf
 from circle_tf import compat
 from circle_tf.distribute import collectives, sharded_variable
 from circle_tf.layers import initializers
-from circle_tf.losses import circle, circle_losses, reductions
+from circle_tf.losses import base, circle, circle_losses
 from circle_tf.losses.streaming import pair_sweep
 from circle_tf.ops import numerics
 from circle_tf.utils import checks
@@ -152,7 +152,7 @@ class LossLayer(keras.layers.Layer):
     Args:
         margin: float m.
         gamma: float scale.
-        reduction: how losses become the model loss; see `circle_tf.losses.reductions`.
+        reduction: how losses become the model loss; see `circle_tf.losses.base.reduce_losses`.
         as_model_loss: whether to add the reduced loss to the model's losses when called.
         detach_weights: see `circle_loss`.
         **kwargs: `name`, `dtype`.
@@ -160,7 +160,7 @@ class LossLayer(keras.layers.Layer):
 
     def __init__(self, margin, gamma, *, reduction, as_model_loss, detach_weights, **kwargs):
         circle.check_hyperparameters(margin=margin, gamma=gamma)
-        reductions.check_reduction(reduction)
+        base.check_reduction(reduction)
         if as_model_loss and reduction == "none":
             raise ValueError("as_model_loss=True wants a reduction to one number; found 'none'.")
         kwargs["autocast"] = False
@@ -178,7 +178,7 @@ class LossLayer(keras.layers.Layer):
     def add_model_loss(self, values, valid):
         """Adds the reduced losses to the model's, if `as_model_loss`."""
         if self.as_model_loss:
-            loss = reductions.reduce_losses(values, valid, reduction=self.reduction)
+            loss = base.reduce_losses(values, valid, reduction=self.reduction)
             # Keras divides the losses that layers add by the number of replicas.
             self.add_loss(loss * collectives.num_replicas())
 
@@ -216,7 +216,7 @@ class PairwiseCircle(LossLayer):
     Args:
         margin: float m in -1..1.
         gamma: float scale above 0.
-        reduction: how the losses become the model loss; see `circle_tf.losses.reductions`.
+        reduction: how the losses become the model loss; see `circle_tf.losses.base.reduce_losses`.
         as_model_loss: add the reduced loss to the model's losses, so that `compile` needs none.
         detach_weights: see `circle_loss`.
         block_size: see `CircleLoss`.

@@ -5,9 +5,9 @@ import numpy as np
 import tensorflow as tf
 
 from circle_tf import compat
-from circle_tf.distribute import collectives, compilation, global_batch, step_context
+from circle_tf.distribute import collectives, global_batch, step_context
 from circle_tf.layers import layers
-from circle_tf.losses import base, circle, circle_losses
+from circle_tf.losses import base, circle_losses
 from circle_tf.losses.streaming import pair_sweep
 from circle_tf.ops import pairs
 from circle_tf.utils import checks
@@ -35,7 +35,7 @@ class CrossBatchMemory(layers.LossLayer):
         margin: float m in -1..1.
         gamma: float scale above 0.
         start_step: int of 0 or more; in so many first steps the memory fills and is not used.
-        reduction: how the losses become the model loss; see `circle_tf.losses.reductions`.
+        reduction: how the losses become the model loss; see `circle_tf.losses.base.reduce_losses`.
         as_model_loss: add the reduced loss to the model's losses, so that `compile` needs none.
         detach_weights: see `circle_loss`.
         block_size: see `CircleLoss`; "auto" computes the `[B, B + M]` pairs tile by tile.
@@ -119,11 +119,11 @@ class CrossBatchMemory(layers.LossLayer):
         rows = self._numbers(batch, examples)
         own = rows[batch.offset : batch.offset + tf.shape(batch.ids)[0]]
         keys, key_ids, key_rows = self._keys(batch, rows)
-        values, valid = _score(batch, own, keys, key_ids, key_rows, options)
+        values, valid = circle_losses.score_keys(
+            batch.unit, batch.ids, keys, key_ids, rows=own, key_rows=key_rows, **options
+        )
         self._enqueue(batch.keys, batch.key_ids, rows)
-        finite = tf.reduce_all(tf.math.is_finite(batch.unit), axis=1)
-        seen = finite & pairs.float_labels_are_exact(ids)
-        return base.nan_unless(seen, values), valid
+        return base.nan_unless(base.usable_rows(batch.unit, ids), values), valid
 
     @property
     def crosses_replicas(self):
@@ -316,20 +316,3 @@ def _resized(keys, ids, rows, end, *, size):
         result[after[:count]] = values[before[:count]]
         results.append(result)
     return results
-
-
-def _score(batch, rows, keys, key_ids, key_rows, options):
-    if options["block_size"] is not None:
-        numbers = {"rows": rows, "key_rows": key_rows}
-        return pair_sweep.pair_losses(batch.unit, batch.ids, keys, key_ids, **numbers, **options)
-    options = {name: value for name, value in options.items() if name != "block_size"}
-
-    def whole_matrix(unit, ids, rows, keys, key_ids, key_rows):
-        same, held = tf.equal(ids[:, None], key_ids), key_rows != _EMPTY
-        positives, negatives = same & held & (rows[:, None] != key_rows), ~same & held
-        similarities = tf.matmul(unit, keys, transpose_b=True)
-        values = circle.circle_loss(similarities, positives, negatives, **options)
-        return values, circle.valid_anchors(positives, negatives)
-
-    given = batch.unit, batch.ids, rows, keys, key_ids, key_rows
-    return compilation.call_compiled(whole_matrix, *given)

@@ -1,12 +1,28 @@
 """What losses by label have in common: exact ids, reductions, NaN that is seen."""
 
+from typing import NamedTuple
+
 import keras
 import tensorflow as tf
 
-from circle_tf.losses import reductions
+from circle_tf.distribute import collectives, global_batch
+from circle_tf.ops import numerics, pairs
 from circle_tf.utils import checks
 
-__all__ = ["LabelLoss", "as_embeddings", "as_matrix", "nan_unless", "num_classes"]
+__all__ = [
+    "REDUCTIONS",
+    "ClassBatch",
+    "LabelLoss",
+    "as_embeddings",
+    "check_reduction",
+    "class_batch",
+    "nan_unless",
+    "pair_matrix",
+    "reduce_losses",
+    "usable_rows",
+]
+
+REDUCTIONS = ("mean_valid", "mean", "sum", "none", "mean_nonzero")
 
 
 class LabelLoss(keras.losses.Loss):
@@ -16,7 +32,7 @@ class LabelLoss(keras.losses.Loss):
     of its constructor's arguments beside `name`, each kept as an attribute.
 
     Args:
-        reduction: see `circle_tf.losses.reductions.reduce_losses`.
+        reduction: one of `REDUCTIONS`; see `reduce_losses`.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
 
@@ -40,7 +56,7 @@ class LabelLoss(keras.losses.Loss):
     crosses_replicas = True
 
     def __init__(self, *, reduction, check_finite, name):
-        reductions.check_reduction(reduction)
+        check_reduction(reduction)
         super().__init__(name=name, reduction="none")
         self.reduction = reduction
         self.check_finite = bool(check_finite)
@@ -52,7 +68,7 @@ class LabelLoss(keras.losses.Loss):
             if self.check_finite:
                 y_pred = _assert_finite(y_pred)
             losses, valid = self._losses(y_true, y_pred)
-            return reductions.reduce_losses(
+            return reduce_losses(
                 losses, valid, reduction=self.reduction, sample_weight=sample_weight
             )
 
@@ -70,58 +86,165 @@ class LabelLoss(keras.losses.Loss):
 
 def as_embeddings(values):
     """Embeddings `[B, D]` as a float tensor; ValueError or TypeError if they are none."""
-    return as_matrix(values, "embeddings of shape [B, D]")
+    return _as_matrix(values, "embeddings of shape [B, D]")
 
 
-def as_matrix(values, wanted):
-    """`values` as a float tensor of rank 2.
+class ClassBatch(NamedTuple):
+    """Cosines of a batch to class weights, and the classes of its rows; see `class_batch`."""
+
+    cosines: tf.Tensor
+    ids: tf.Tensor
+    num_classes: int | tf.Tensor
+    usable: tf.Tensor
+
+
+def class_batch(cosines, labels, *, one_hot=False):
+    """What a class-level loss computes with.
 
     Args:
-        values: `[B, N]` of a float dtype.
-        wanted: str, what they are to be.
+        cosines: `[B, C]` of a float dtype, similarities to the C class weights.
+        labels: `[B]` or `[B, 1]` integer class ids (`[B, C]` with `one_hot`).
+        one_hot: whether `labels` are one-hot rows.
 
     Returns:
-        Tensor.
+        `ClassBatch(cosines [B, C], ids [B], num_classes C, usable [B])`: cosines in the dtype of
+        losses, int64 ids, C an int where it is static, and which ids are exact and name a class.
 
     Raises:
-        ValueError: another rank.
-        TypeError: no float dtype.
+        ValueError: other shapes, fewer than 2 classes, another number of labels than of rows.
+        TypeError: cosines of no float dtype.
 
     Example:
-        >>> as_matrix([[1.0]], "cosines of shape [B, C]").shape.as_list()
-        [1, 1]
+        >>> batch = class_batch([[0.9, 0.1]], [[1]])
+        >>> batch.ids.numpy().tolist(), batch.num_classes, batch.usable.numpy().tolist()
+        ([1], 2, [True])
     """
-    values = tf.convert_to_tensor(values)
-    if values.shape.rank != 2:
-        raise ValueError(f"y_pred must be {wanted}; found shape {values.shape}.")
-    if not values.dtype.is_floating:
-        raise TypeError(f"y_pred must be {wanted} of a float dtype; found {values.dtype.name}.")
-    return values
+    cosines = numerics.as_loss_float(_as_matrix(cosines, "cosines of shape [B, C]"))
+    num_classes = cosines.shape[1]
+    if num_classes is None:
+        num_classes = tf.shape(cosines, out_type=tf.int64)[1]
+    elif num_classes < 2:
+        raise ValueError(f"A class-level loss wants 2 classes or more; found {num_classes}.")
+    ids = pairs.to_ids(labels, one_hot=one_hot)
+    global_batch.check_lengths(ids, cosines, "cosines")
+    usable = pairs.ids_in_range(ids, num_classes) & pairs.float_labels_are_exact(labels)
+    return ClassBatch(cosines, ids, num_classes, usable)
 
 
-def num_classes(cosines):
-    """C of cosines `[B, C]`, an int where it is static; ValueError if it is below 2.
+def pair_matrix(unit, ids, keys, key_ids, offset=0):
+    """Similarities of anchors and keys, and which are positive and negative pairs.
+
+    Args:
+        unit: `[A, D]` unit rows, the anchors.
+        ids: int64 `[A]`.
+        keys: `[K, D]` unit rows.
+        key_ids: int64 `[K]`.
+        offset: int or scalar; anchor `i` is key `offset + i`.
+
+    Returns:
+        `(similarities, positives, negatives)`, all `[A, K]`; the latter two bool.
 
     Example:
-        >>> num_classes(tf.zeros([1, 3]))
-        3
+        >>> similarities, positives, negatives = pair_matrix(
+        ...     tf.eye(2), tf.constant([7, 9]), tf.eye(2), tf.constant([7, 9]))
+        >>> negatives.numpy().tolist()
+        [[False, True], [True, False]]
     """
-    found = cosines.shape[1]
-    if found is None:
-        return tf.shape(cosines, out_type=tf.int64)[1]
-    if found < 2:
-        raise ValueError(f"A class-level loss wants 2 classes or more; found {found}.")
-    return found
+    similarities = tf.matmul(unit, keys, transpose_b=True)
+    return similarities, *pairs.batch_masks(ids, key_ids, offset=offset)
 
 
-def nan_unless(seen, losses):
-    """`losses` `[B]`, NaN where `seen` (bool, `[B]` or a scalar) is False."""
+def usable_rows(unit, labels):
+    """`[B]` bool: which unit rows `[B, D]` are finite; none if a label `[B]` is not exact."""
+    finite = tf.reduce_all(tf.math.is_finite(unit), axis=1)
+    return finite & pairs.float_labels_are_exact(labels)
+
+
+def nan_unless(usable, losses):
+    """`losses` `[B]`, NaN where `usable` (bool, `[B]` or a scalar) is False."""
     # A where on the losses would cut the gradient and make it a silent zero; this keeps it.
-    return losses + tf.where(seen, tf.zeros_like(losses), tf.fill(tf.shape(losses), _nan(losses)))
+    nan = tf.constant(float("nan"), losses.dtype)
+    return losses + tf.where(usable, tf.zeros_like(losses), tf.fill(tf.shape(losses), nan))
 
 
-def _nan(losses):
-    return tf.constant(float("nan"), losses.dtype)
+def reduce_losses(losses, valid, *, reduction, sample_weight=None):
+    """Reduces the anchors' losses.
+
+    `mean_valid` divides by the number of valid anchors (those with both a positive and a
+    negative pair), `mean` by the number of anchors, `mean_nonzero` by the number of losses above
+    0 (as pytorch-metric-learning does). A sample weight scales its anchor's loss and does not
+    change the count, as in any Keras loss.
+
+    Under a strategy with several replicas the counts are those of the global batch and the total
+    is this replica's: the sum over replicas is the global loss. `none` gives the replica's own
+    losses, which nothing has divided.
+
+    Args:
+        losses: `[A]` losses in nats.
+        valid: `[A]` bool, the valid anchors.
+        reduction: one of `mean_valid`, `mean`, `sum`, `none`, `mean_nonzero`.
+        sample_weight: None, a scalar, `[A]` or `[A, 1]`.
+
+    Returns:
+        Scalar, or `[A]` for `none`. No valid anchor gives 0, not NaN.
+
+    Raises:
+        ValueError: unknown reduction, or weights of another shape.
+
+    Example:
+        >>> losses, valid = tf.constant([4.0, 2.0, 0.0]), tf.constant([True, True, False])
+        >>> float(reduce_losses(losses, valid, reduction="mean_valid"))
+        3.0
+        >>> float(reduce_losses(losses, valid, reduction="mean"))
+        2.0
+    """
+    check_reduction(reduction)
+    weighted = _weighted(losses, sample_weight)
+    if reduction == "none":
+        return weighted
+    total = tf.reduce_sum(weighted)
+    if reduction == "sum":
+        return total
+    if reduction == "mean":
+        return numerics.positive_mean(total, collectives.all_reduce_sum(tf.size(losses)))
+    counted = valid if reduction == "mean_valid" else losses > 0
+    return numerics.positive_mean(total, collectives.all_reduce_sum(tf.math.count_nonzero(counted)))
+
+
+def check_reduction(reduction):
+    """Refuses an unknown reduction.
+
+    Args:
+        reduction: str.
+
+    Raises:
+        ValueError: not one of `REDUCTIONS`.
+
+    Example:
+        >>> check_reduction("mean_valid")
+        >>> check_reduction("sum_over_batch_size")
+        Traceback (most recent call last):
+        ValueError: reduction must be one of mean_valid, mean, ...; found 'sum_over_batch_size'. ...
+    """
+    if reduction not in REDUCTIONS:
+        raise ValueError(
+            f"reduction must be one of {', '.join(REDUCTIONS)}; found {reduction!r}. "
+            "(Keras' sum_over_batch_size is called mean here.)"
+        )
+
+
+def _weighted(losses, sample_weight):
+    if sample_weight is None:
+        return losses
+    weights = tf.cast(tf.convert_to_tensor(sample_weight), losses.dtype)
+    if weights.shape.rank == 2 and weights.shape[1] == 1:
+        weights = tf.squeeze(weights, axis=1)
+    if weights.shape.rank != 0 and not weights.shape.is_compatible_with(losses.shape):
+        raise ValueError(
+            "sample_weight must be a scalar or hold one weight per example, shape [B] or [B, 1]; "
+            f"found {weights.shape} for {losses.shape[0]} examples."
+        )
+    return losses * weights
 
 
 def _assert_finite(values):
@@ -129,3 +252,12 @@ def _assert_finite(values):
     bad = ~tf.reduce_all(tf.math.is_finite(values), axis=-1)
     message = "NaN or inf in y_pred (embeddings or cosines), in these rows of the batch:"
     return checks.passing(values, ~tf.reduce_any(bad), message, tf.where(bad)[:, 0])
+
+
+def _as_matrix(values, wanted):
+    values = tf.convert_to_tensor(values)
+    if values.shape.rank != 2:
+        raise ValueError(f"y_pred must be {wanted}; found shape {values.shape}.")
+    if not values.dtype.is_floating:
+        raise TypeError(f"y_pred must be {wanted} of a float dtype; found {values.dtype.name}.")
+    return values

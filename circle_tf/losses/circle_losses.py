@@ -4,18 +4,11 @@ import keras
 import tensorflow as tf
 
 from circle_tf.distribute import compilation, global_batch
-from circle_tf.losses import circle
-from circle_tf.losses.base import (
-    LabelLoss,
-    as_embeddings,
-    as_matrix,
-    nan_unless,
-    num_classes,
-)
+from circle_tf.losses import base, circle
 from circle_tf.losses.streaming import pair_sweep
-from circle_tf.ops import numerics, pairs
+from circle_tf.ops import pairs
 
-__all__ = ["CircleLoss", "ClassCircleLoss", "class_losses", "pairwise_losses"]
+__all__ = ["CircleLoss", "ClassCircleLoss", "class_level_losses", "pairwise_losses", "score_keys"]
 
 
 def pairwise_losses(
@@ -37,7 +30,7 @@ def pairwise_losses(
         gamma: float scale.
         detach_weights: see `circle_loss`.
         one_hot: whether `labels` are one-hot rows.
-        block_size: rows of a block of the pair matrix, "auto", or None for the whole matrix; see
+        block_size: rows of a block of the pair matrix, "auto", or None for the dense matrix; see
             `CircleLoss`.
 
     Returns:
@@ -55,26 +48,74 @@ def pairwise_losses(
     References:
         Sun et al., CVPR 2020, section 3.1 (pair-wise labels) and eq. 6.
     """
-    options = {"margin": margin, "gamma": gamma, "detach_weights": detach_weights}
-    embeddings = as_embeddings(embeddings)
+    embeddings = base.as_embeddings(embeddings)
     batch = global_batch.global_batch(embeddings, labels, one_hot=one_hot)
-    if block_size is None:
-        losses, valid = _whole_matrix_losses(batch, options)
-    else:
-        losses, valid = pair_sweep.pair_losses(
-            *batch[:4],
-            rows=global_batch.row_numbers(batch.ids) + tf.cast(batch.offset, tf.int64),
-            key_rows=global_batch.row_numbers(batch.key_ids),
-            empty_keys=False,
+    losses, valid = score_keys(
+        *batch[:4],
+        rows=global_batch.row_numbers(batch.ids) + tf.cast(batch.offset, tf.int64),
+        key_rows=global_batch.row_numbers(batch.key_ids),
+        empty_keys=False,
+        block_size=block_size,
+        margin=margin,
+        gamma=gamma,
+        detach_weights=detach_weights,
+    )
+    return base.nan_unless(base.usable_rows(batch.unit, labels), losses), valid
+
+
+def score_keys(unit, ids, keys, key_ids, *, rows, key_rows, empty_keys=True, block_size, **options):
+    """Circle loss of each anchor against its keys, block by block or on the dense matrix.
+
+    Args:
+        unit: `[A, D]` unit rows, the anchors.
+        ids: int64 `[A]`.
+        keys: `[K, D]` unit rows; `unit` itself where the anchors are the keys.
+        key_ids: int64 `[K]`.
+        rows: int64 `[A]`, numbers of the anchors' examples: a key of the same number is the same
+            example, and no pair.
+        key_rows: int64 `[K]`; -1 marks an empty slot, which is no key.
+        empty_keys: False promises that `key_rows` hold no -1, which saves a little.
+        block_size: "auto", or the number of rows in a block; None for the dense matrix.
+        **options: `margin`, `gamma` and `detach_weights`; see `circle_loss`.
+
+    Returns:
+        `(losses [A] in nats, valid [A] bool)`: valid anchors have a positive and a negative.
+
+    Raises:
+        ValueError: hyper-parameters or block size out of range.
+
+    Example:
+        >>> ids = rows = tf.constant([0, 1], tf.int64)
+        >>> losses, valid = score_keys(
+        ...     tf.eye(2), ids, tf.eye(2), ids, rows=rows, key_rows=rows, block_size=None,
+        ...     margin=0.4, gamma=80.0)
+        >>> valid.numpy().tolist()
+        [False, False]
+    """
+    if block_size is not None:
+        return pair_sweep.pair_losses(
+            unit,
+            ids,
+            keys,
+            key_ids,
+            rows=rows,
+            key_rows=key_rows,
+            empty_keys=empty_keys,
             block_size=block_size,
             **options,
         )
-    finite = tf.reduce_all(tf.math.is_finite(batch.unit), axis=1)
-    seen = finite & pairs.float_labels_are_exact(labels)
-    return nan_unless(seen, losses), valid
+
+    def score(unit, ids, rows, keys, key_ids, key_rows):
+        same, mask = tf.equal(ids[:, None], key_ids), key_rows >= 0
+        positives, negatives = same & mask & (rows[:, None] != key_rows), ~same & mask
+        similarities = tf.matmul(unit, keys, transpose_b=True)
+        losses = circle.circle_loss(similarities, positives, negatives, **options)
+        return losses, circle.valid_anchors(positives, negatives)
+
+    return compilation.call_compiled(score, unit, ids, rows, keys, key_ids, key_rows)
 
 
-def class_losses(cosines, labels, *, margin, gamma, detach_weights=True, one_hot=False):
+def class_level_losses(cosines, labels, *, margin, gamma, detach_weights=True, one_hot=False):
     """Circle loss of each example against the class weights.
 
     Algebraically softmax cross-entropy on `gamma * a_p * (s_y - 1 + m)` for the own class and
@@ -96,40 +137,27 @@ def class_losses(cosines, labels, *, margin, gamma, detach_weights=True, one_hot
         tf.errors.InvalidArgumentError: ids out of range (NaN loss under XLA).
 
     Example:
-        >>> losses, valid = class_losses([[0.9, 0.1]], [0], margin=0.25, gamma=256.0)
+        >>> losses, valid = class_level_losses([[0.9, 0.1]], [0], margin=0.25, gamma=256.0)
         >>> bool(losses[0] < 1e-3)
         True
 
     References:
         Sun et al., CVPR 2020, section 3.1 (class-level labels) and eq. 6.
     """
-    cosines = numerics.as_loss_float(as_matrix(cosines, "cosines of shape [B, C]"))
-    count = num_classes(cosines)
-    ids = pairs.to_ids(labels, one_hot=one_hot)
-    global_batch.check_lengths(ids, cosines, "cosines")
-    options = {"margin": margin, "gamma": gamma, "detach_weights": detach_weights}
+    batch = base.class_batch(cosines, labels, one_hot=one_hot)
 
     def score(cosines, ids):
-        positives, negatives = pairs.class_masks(ids, count)
-        losses = circle.circle_loss(cosines, positives, negatives, **options)
+        positives, negatives = pairs.class_masks(ids, batch.num_classes)
+        losses = circle.circle_loss(
+            cosines, positives, negatives, margin=margin, gamma=gamma, detach_weights=detach_weights
+        )
         return losses, circle.valid_anchors(positives, negatives)
 
-    losses, valid = compilation.call_compiled(score, cosines, ids)
-    seen = pairs.ids_in_range(ids, count) & pairs.float_labels_are_exact(labels)
-    return nan_unless(seen, losses), valid
+    losses, valid = compilation.call_compiled(score, batch.cosines, batch.ids)
+    return base.nan_unless(batch.usable, losses), valid
 
 
-def _whole_matrix_losses(batch, options):
-    def score(unit, ids, keys, key_ids, offset):
-        positives, negatives = pairs.batch_masks(ids, key_ids, offset=offset)
-        similarities = tf.matmul(unit, keys, transpose_b=True)
-        losses = circle.circle_loss(similarities, positives, negatives, **options)
-        return losses, circle.valid_anchors(positives, negatives)
-
-    return compilation.call_compiled(score, *batch)
-
-
-class _Circle(LabelLoss):
+class _Circle(base.LabelLoss):
     """What both losses share: hyper-parameters."""
 
     _CONFIG = ("margin", "gamma", "reduction", "detach_weights", "one_hot", "check_finite")
@@ -161,7 +189,7 @@ class CircleLoss(_Circle):
         margin: float m in -1..1; pairs settle inside the circle `s_n^2 + (1 - s_p)^2 = 2 m^2`.
         gamma: float scale above 0.
         reduction: `mean_valid` (mean over the anchors that have a positive and a negative),
-            `mean`, `sum`, `none`, or `mean_nonzero`; see reductions.py.
+            `mean`, `sum`, `none`, or `mean_nonzero`; see `circle_tf.losses.base.reduce_losses`.
         detach_weights: False differentiates the pair weights too and reproduces
             `keras.losses.Circle` (with `reduction="mean_nonzero"`); see `circle_loss`.
         one_hot: whether `y_true` are one-hot rows `[B, C]`.
@@ -169,7 +197,7 @@ class CircleLoss(_Circle):
             Without it such a row makes the loss NaN. XLA drops the check.
         block_size: how the pair matrix is computed. "auto": tile by tile in memory linear in the
             batch, close to the cost of its matrix products; an int: the rows of a tile; None: the
-            whole matrix at once, as `circle_loss` does, which can be differentiated twice.
+            dense matrix at once, as `circle_loss` does, which can be differentiated twice.
         name: str.
 
     Call arguments:
@@ -258,7 +286,7 @@ class ClassCircleLoss(_Circle):
         Sun et al., "Circle Loss", CVPR 2020. Defaults: the paper's for faces (re-ID: gamma 128).
     """
 
-    _FUNCTION = staticmethod(class_losses)
+    _FUNCTION = staticmethod(class_level_losses)
 
     def __init__(
         self,

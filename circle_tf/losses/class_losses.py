@@ -10,17 +10,14 @@ import math
 import keras
 import tensorflow as tf
 
-from circle_tf.distribute import collectives, compilation, global_batch
-from circle_tf.losses import circle
-from circle_tf.losses.base import LabelLoss, as_matrix, nan_unless, num_classes
+from circle_tf.distribute import collectives, compilation
+from circle_tf.losses import base, circle
 from circle_tf.ops import numerics, pairs
 
 __all__ = ["AMSoftmaxLoss", "ArcFaceLoss", "NormFaceLoss", "ProxyAnchorLoss", "arc_cosines"]
 
-_COSINES = "cosines of shape [B, C]"
 
-
-class _Softmax(LabelLoss):
+class _Softmax(base.LabelLoss):
     """Cross-entropy of `gamma * cosine`, the own class's cosine made smaller first."""
 
     _CONFIG = ("margin", "gamma", "reduction", "check_finite")
@@ -30,23 +27,19 @@ class _Softmax(LabelLoss):
         self.margin, self.gamma = float(margin), float(gamma)
 
     def _losses(self, y_true, y_pred):
-        cosines = numerics.as_loss_float(as_matrix(y_pred, _COSINES))
-        count = num_classes(cosines)
-        ids = pairs.to_ids(y_true)
-        global_batch.check_lengths(ids, cosines, "cosines")
+        batch = base.class_batch(y_pred, y_true)
 
         def score(cosines, ids):
-            own, _ = pairs.class_masks(ids, count)
-            logits = self.gamma * tf.where(own, self._own(cosines), cosines)
-            return tf.nn.sparse_softmax_cross_entropy_with_logits(
-                tf.clip_by_value(ids, 0, tf.cast(count, tf.int64) - 1), logits
-            )
+            positives, _ = pairs.class_masks(ids, batch.num_classes)
+            logits = self.gamma * tf.where(positives, self._with_margin(cosines), cosines)
+            # XLA drops the check of the ids; what they then give is made NaN below.
+            ids = tf.clip_by_value(ids, 0, tf.cast(batch.num_classes, tf.int64) - 1)
+            return tf.nn.sparse_softmax_cross_entropy_with_logits(ids, logits)
 
-        losses = compilation.call_compiled(score, cosines, ids)
-        seen = pairs.ids_in_range(ids, count) & pairs.float_labels_are_exact(y_true)
-        return nan_unless(seen, losses), tf.ones_like(ids, tf.bool)
+        losses = compilation.call_compiled(score, batch.cosines, batch.ids)
+        return base.nan_unless(batch.usable, losses), tf.ones_like(batch.ids, tf.bool)
 
-    def _own(self, cosines):
+    def _with_margin(self, cosines):
         return cosines - self.margin
 
 
@@ -60,7 +53,7 @@ class AMSoftmaxLoss(_Softmax):
     Args:
         margin: float m in -1..1.
         gamma: float scale above 0.
-        reduction: see `circle_tf.losses.reductions.reduce_losses`.
+        reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
 
@@ -104,11 +97,21 @@ class NormFaceLoss(_Softmax):
 
     Args:
         gamma: float scale above 0.
-        reduction: see `circle_tf.losses.reductions.reduce_losses`.
-        check_finite: as in `AMSoftmaxLoss`.
+        reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
+        check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
 
-    Call arguments, returns, raises: as `AMSoftmaxLoss`.
+    Call arguments:
+        y_true: `[B]` or `[B, 1]` integer class ids in `0 .. C - 1`.
+        y_pred: `[B, C]` cosines, as of `CosineClassifier`.
+        sample_weight: None, scalar, `[B]` or `[B, 1]`.
+
+    Returns:
+        Scalar in nats; `[B]` for the reduction `none`.
+
+    Raises:
+        ValueError, TypeError: hyper-parameters, shapes or label dtypes out of range.
+        tf.errors.InvalidArgumentError: ids out of range (a NaN loss under XLA).
 
     Example:
         >>> round(float(NormFaceLoss(gamma=1.0)([0], [[0.0, 0.0]])), 4)
@@ -134,11 +137,21 @@ class ArcFaceLoss(_Softmax):
     Args:
         margin: float m in 0..pi/2, radians.
         gamma: float scale above 0.
-        reduction: see `circle_tf.losses.reductions.reduce_losses`.
-        check_finite: as in `AMSoftmaxLoss`.
+        reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
+        check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
 
-    Call arguments, returns, raises: as `AMSoftmaxLoss`.
+    Call arguments:
+        y_true: `[B]` or `[B, 1]` integer class ids in `0 .. C - 1`.
+        y_pred: `[B, C]` cosines, as of `CosineClassifier`.
+        sample_weight: None, scalar, `[B]` or `[B, 1]`.
+
+    Returns:
+        Scalar in nats; `[B]` for the reduction `none`.
+
+    Raises:
+        ValueError, TypeError: hyper-parameters, shapes or label dtypes out of range.
+        tf.errors.InvalidArgumentError: ids out of range (a NaN loss under XLA).
 
     Example:
         >>> bool(ArcFaceLoss()([0], [[1.0, 0.1]]) < 1e-3)
@@ -156,7 +169,7 @@ class ArcFaceLoss(_Softmax):
         circle.check_hyperparameters(margin=0.0, gamma=gamma)
         super().__init__(margin, gamma, reduction, check_finite, name)
 
-    def _own(self, cosines):
+    def _with_margin(self, cosines):
         return arc_cosines(cosines, margin=self.margin)
 
 
@@ -187,7 +200,7 @@ def arc_cosines(cosines, *, margin):
 
 
 @keras.saving.register_keras_serializable("circle_tf")
-class ProxyAnchorLoss(LabelLoss):
+class ProxyAnchorLoss(base.LabelLoss):
     """Proxy-Anchor: each class weight pulls its rows of the batch and pushes all the others.
 
     With `X+`, `X-` the rows of the batch of a class and the others::
@@ -200,7 +213,7 @@ class ProxyAnchorLoss(LabelLoss):
     Args:
         margin: float in -1..1.
         gamma: float scale above 0, the paper's alpha.
-        check_finite: as in `AMSoftmaxLoss`.
+        check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
 
     Call arguments:
@@ -239,30 +252,22 @@ class ProxyAnchorLoss(LabelLoss):
         return super().__call__(y_true, y_pred)
 
     def _losses(self, y_true, y_pred):
-        cosines = numerics.as_loss_float(as_matrix(y_pred, _COSINES))
-        count = num_classes(cosines)
-        ids = pairs.to_ids(y_true)
-        global_batch.check_lengths(ids, cosines, "cosines")
-        everything, _ = collectives.gather_rows(cosines)
-        all_ids = collectives.gather_rows(ids)[0]
+        batch = base.class_batch(y_pred, y_true)
+        cosines, ids = (collectives.gather_rows(rows)[0] for rows in (batch.cosines, batch.ids))
         value = compilation.call_compiled(
-            lambda s, y: self._value(s, y, count), everything, all_ids
+            lambda s, y: self._value(s, y, batch.num_classes), cosines, ids
         )
-        seen = tf.reduce_all(pairs.ids_in_range(ids, count)) & pairs.float_labels_are_exact(y_true)
         # Each row of the global batch is given an equal share, so that replicas add up to the loss.
-        share = value / tf.cast(tf.maximum(tf.size(all_ids), 1), value.dtype)
-        losses = tf.repeat(share[None], tf.shape(ids)[0])
-        return nan_unless(seen, losses), tf.ones_like(ids, tf.bool)
+        share = value / tf.cast(tf.maximum(tf.size(ids), 1), value.dtype)
+        losses = tf.repeat(share[None], tf.shape(batch.ids)[0])
+        usable = tf.reduce_all(batch.usable)
+        return base.nan_unless(usable, losses), tf.ones_like(batch.ids, tf.bool)
 
-    def _value(self, cosines, ids, count):
-        own, others = pairs.class_masks(ids, count)
-        pulled = _log1p_sum_exp(-self.gamma * (cosines - self.margin), own)
-        pushed = _log1p_sum_exp(self.gamma * (cosines + self.margin), others)
-        present = tf.math.count_nonzero(tf.reduce_any(own, axis=0))
+    def _value(self, cosines, ids, num_classes):
+        # Class weights are the anchors: all is [C, B].
+        masks = pairs.class_masks(ids, num_classes)
+        cosines, positives, negatives = (tf.transpose(rows) for rows in (cosines, *masks))
+        pulled = numerics.log1p_sum_exp(-self.gamma * (cosines - self.margin), positives)
+        pushed = numerics.log1p_sum_exp(self.gamma * (cosines + self.margin), negatives)
+        present = tf.math.count_nonzero(tf.reduce_any(positives, axis=1))
         return numerics.positive_mean(tf.reduce_sum(pulled), present) + tf.reduce_mean(pushed)
-
-
-def _log1p_sum_exp(logits, mask):
-    """`log(1 + sum_i(exp(logits[i, c])))` over the rows where the mask holds, `[C]`."""
-    total = numerics.masked_logsumexp(tf.transpose(logits), tf.transpose(mask))
-    return tf.where(tf.reduce_any(mask, axis=0), tf.math.softplus(total), tf.zeros_like(total))

@@ -1,17 +1,59 @@
-"""Losses on cosines within a batch that Circle loss is compared with; see `pair_loss`."""
+"""Losses on embeddings of a batch that Circle loss is compared with, as Keras losses.
+
+Each has one loss per anchor, over the anchor's positives and negatives in the global batch, like
+`CircleLoss`: rows are normalised, similarities are cosines in float32, distances are Euclidean
+between unit rows (0 to 2). Where a paper averages over all pairs or triplets of a batch, here each
+anchor averages over its own, and then come the anchors: the same for batches of P classes x K.
+"""
 
 import keras
 import tensorflow as tf
 
-from circle_tf.losses import circle
-from circle_tf.losses.pair_loss import PairLoss, largest, mean_where
+from circle_tf.distribute import compilation, global_batch
+from circle_tf.losses import base, circle, distances
 from circle_tf.ops import numerics
 
-__all__ = ["MultiSimilarityLoss", "NPairsLoss", "UnifiedLoss"]
+__all__ = [
+    "ContrastiveLoss",
+    "LiftedStructureLoss",
+    "MultiSimilarityLoss",
+    "NPairsLoss",
+    "TripletLoss",
+    "UnifiedLoss",
+]
+
+_MINING = ("semihard", "hard", "all")
+
+
+class _PairLoss(base.LabelLoss):
+    """One loss per anchor from its similarities `[A, K]` and masks of positives and negatives.
+
+    A subclass defines `_score(similarities, positives, negatives, keys, key_ids) -> [A]`; anchors
+    without a positive or without a negative get 0.
+    """
+
+    def __init__(self, *, reduction, check_finite, name, **hyperparameters):
+        super().__init__(reduction=reduction, check_finite=check_finite, name=name)
+        for key, value in hyperparameters.items():
+            setattr(self, key, value)
+
+    def _losses(self, y_true, y_pred):
+        batch = global_batch.global_batch(base.as_embeddings(y_pred), y_true)
+        losses, valid = compilation.call_compiled(self._of_batch, *batch)
+        return base.nan_unless(base.usable_rows(batch.unit, y_true), losses), valid
+
+    def _of_batch(self, unit, ids, keys, key_ids, offset):
+        similarities, *masks = base.pair_matrix(unit, ids, keys, key_ids, offset)
+        losses = self._score(similarities, *masks, keys, key_ids)
+        valid = circle.valid_anchors(*masks)
+        return tf.where(valid, losses, tf.zeros_like(losses)), valid
+
+    def _score(self, similarities, positives, negatives, keys, key_ids):
+        raise NotImplementedError
 
 
 @keras.saving.register_keras_serializable("circle_tf")
-class UnifiedLoss(PairLoss):
+class UnifiedLoss(_PairLoss):
     """The unified loss with pair-wise labels, from which the paper derives Circle loss.
 
     `log(1 + sum_i(sum_j(exp(gamma * (s_n_j - s_p_i + m)))))`. As gamma grows, loss / gamma goes to
@@ -21,7 +63,7 @@ class UnifiedLoss(PairLoss):
     Args:
         margin: float m in -1..1.
         gamma: float scale above 0.
-        reduction: see `circle_tf.losses.reductions.reduce_losses`.
+        reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
 
@@ -65,25 +107,35 @@ class UnifiedLoss(PairLoss):
         )
 
     def _score(self, similarities, positives, negatives, keys, key_ids):
-        near = numerics.masked_logsumexp(self.gamma * (similarities + self.margin), negatives)
-        far = numerics.masked_logsumexp(-self.gamma * similarities, positives)
-        return tf.math.softplus(near + far)
+        pushed = numerics.masked_logsumexp(self.gamma * (similarities + self.margin), negatives)
+        pulled = numerics.masked_logsumexp(-self.gamma * similarities, positives)
+        return tf.math.softplus(pushed + pulled)
 
 
 @keras.saving.register_keras_serializable("circle_tf")
-class NPairsLoss(PairLoss):
+class NPairsLoss(_PairLoss):
     """N-pairs loss: each positive against all negatives in a softmax.
 
     `log(1 + sum_j(exp(gamma * (s_n_j - s_p))))`, the mean over the positives. The paper's rows are
-    not normalised, and their length plays the part of gamma.
+    not normalised, and their length plays the part of gamma. TensorFlow Addons' loss,
+    `circle_tf.baselines.npairs`, has the other positives in the softmax too.
 
     Args:
         gamma: float scale above 0.
-        reduction: as in `UnifiedLoss`.
-        check_finite: as in `UnifiedLoss`.
+        reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
+        check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
 
-    Call arguments, returns, raises: as `UnifiedLoss`.
+    Call arguments:
+        y_true: `[B]` or `[B, 1]` integer ids, exact at any width.
+        y_pred: `[B, D]` embeddings of any scale.
+        sample_weight: None, scalar, `[B]` or `[B, 1]`: weight of the example as an anchor.
+
+    Returns:
+        Scalar in nats; `[B]` for the reduction `none`.
+
+    Raises:
+        ValueError, TypeError: hyper-parameters, shapes or label dtypes out of range.
 
     Example:
         >>> bool(NPairsLoss()([0, 0, 1], [[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]) < 1e-3)
@@ -105,12 +157,13 @@ class NPairsLoss(PairLoss):
 
     def _score(self, similarities, positives, negatives, keys, key_ids):
         logits = self.gamma * similarities
-        near = numerics.masked_logsumexp(logits, negatives)
-        return mean_where(tf.math.softplus(near[:, None] - logits), positives)
+        against = numerics.masked_logsumexp(logits, negatives)
+        losses = tf.math.softplus(against[:, None] - logits)
+        return distances.mean_where(losses, positives)
 
 
 @keras.saving.register_keras_serializable("circle_tf")
-class MultiSimilarityLoss(PairLoss):
+class MultiSimilarityLoss(_PairLoss):
     """Multi-Similarity loss: pairs are mined by each other and weighted softly.
 
     Kept are negatives with `s > min(s_p) - epsilon` and positives with `s < max(s_n) + epsilon`::
@@ -123,11 +176,20 @@ class MultiSimilarityLoss(PairLoss):
         beta: float above 0, scale of the negatives.
         base: float in -1..1, the cosine between the two, the paper's lambda.
         epsilon: float of 0 or more, margin of the mining; None to keep all pairs.
-        reduction: as in `UnifiedLoss`.
-        check_finite: as in `UnifiedLoss`.
+        reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
+        check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
 
-    Call arguments, returns, raises: as `UnifiedLoss`.
+    Call arguments:
+        y_true: `[B]` or `[B, 1]` integer ids, exact at any width.
+        y_pred: `[B, D]` embeddings of any scale.
+        sample_weight: None, scalar, `[B]` or `[B, 1]`: weight of the example as an anchor.
+
+    Returns:
+        Scalar in nats; `[B]` for the reduction `none`.
+
+    Raises:
+        ValueError, TypeError: hyper-parameters, shapes or label dtypes out of range.
 
     Example:
         >>> rows = [[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]
@@ -168,16 +230,212 @@ class MultiSimilarityLoss(PairLoss):
 
     def _score(self, similarities, positives, negatives, keys, key_ids):
         if self.epsilon is not None:
-            lowest = -largest(-similarities, positives)[:, None]
-            highest = largest(similarities, negatives)[:, None]
+            # 2 lies beyond all cosines: an anchor without such a pair keeps none of the others.
+            lowest = tf.reduce_min(tf.where(positives, similarities, 2.0), axis=1, keepdims=True)
+            highest = tf.reduce_max(tf.where(negatives, similarities, -2.0), axis=1, keepdims=True)
             positives &= similarities < highest + self.epsilon
             negatives &= similarities > lowest - self.epsilon
         gaps = similarities - self.base
-        pulled = _softplus_of(-self.alpha * gaps, positives) / self.alpha
-        return pulled + _softplus_of(self.beta * gaps, negatives) / self.beta
+        pulled = numerics.log1p_sum_exp(-self.alpha * gaps, positives) / self.alpha
+        return pulled + numerics.log1p_sum_exp(self.beta * gaps, negatives) / self.beta
 
 
-def _softplus_of(logits, mask):
-    """`log(1 + sum(exp(logits)))` where the mask holds; 0 where none does."""
-    total = tf.math.softplus(numerics.masked_logsumexp(logits, mask))
-    return tf.where(tf.reduce_any(mask, axis=-1), total, tf.zeros_like(total))
+@keras.saving.register_keras_serializable("circle_tf")
+class ContrastiveLoss(_PairLoss):
+    """Contrastive loss: positives are drawn together, negatives pushed beyond a margin.
+
+    `mean(d_p^2) + mean(relu(margin - d_n)^2)`, the latter over the negatives within the margin:
+    most of a batch are far beyond it and would thin the others out.
+
+    Args:
+        margin: float above 0, a distance of unit rows (0 to 2).
+        reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
+        check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
+        name: str.
+
+    Call arguments:
+        y_true: `[B]` or `[B, 1]` integer ids, exact at any width.
+        y_pred: `[B, D]` embeddings of any scale.
+        sample_weight: None, scalar, `[B]` or `[B, 1]`: weight of the example as an anchor.
+
+    Returns:
+        Scalar; `[B]` for the reduction `none`.
+
+    Raises:
+        ValueError, TypeError: hyper-parameters, shapes or label dtypes out of range.
+
+    Example:
+        >>> rows = [[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]
+        >>> float(ContrastiveLoss()([0, 0, 1], rows))
+        0.0
+
+    References:
+        Hadsell et al., "Dimensionality Reduction by Learning an Invariant Mapping", CVPR 2006.
+    """
+
+    _CONFIG = ("margin", "reduction", "check_finite")
+
+    def __init__(
+        self,
+        margin=1.0,
+        reduction="mean_valid",
+        *,
+        check_finite=False,
+        name="contrastive_loss",
+    ):
+        super().__init__(
+            reduction=reduction, check_finite=check_finite, name=name, margin=_above_0(margin)
+        )
+
+    def _score(self, similarities, positives, negatives, keys, key_ids):
+        pair_distances = distances.unit_distances(similarities)
+        losses = distances.contrastive(
+            pair_distances, tf.cast(positives, similarities.dtype), margin=self.margin
+        )
+        within = negatives & (pair_distances < self.margin)
+        return distances.mean_where(losses, positives) + distances.mean_where(losses, within)
+
+
+@keras.saving.register_keras_serializable("circle_tf")
+class TripletLoss(_PairLoss):
+    """Triplet loss: the positive nearer than the negative, by a margin.
+
+    `relu(d_ap - d_an + margin)`, or `log(1 + exp(d_ap - d_an))` with `soft`; of the triplets of an
+    anchor these are taken:
+
+    * `semihard`: each positive with the nearest negative that is farther than it, or, if there is
+      none, with the farthest negative; their mean;
+    * `hard`: the farthest positive with the nearest negative;
+    * `all`: all of them; the mean of those that are not 0.
+
+    `semihard` and `all` take memory for `[A, K, K]`.
+
+    Args:
+        margin: float above 0, a distance of unit rows (0 to 2); without effect if `soft`.
+        mining: `semihard`, `hard` or `all`.
+        soft: whether the margin is soft.
+        reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
+        check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
+        name: str.
+
+    Call arguments:
+        y_true: `[B]` or `[B, 1]` integer ids, exact at any width.
+        y_pred: `[B, D]` embeddings of any scale.
+        sample_weight: None, scalar, `[B]` or `[B, 1]`: weight of the example as an anchor.
+
+    Returns:
+        Scalar; `[B]` for the reduction `none`.
+
+    Raises:
+        ValueError, TypeError: hyper-parameters, shapes or label dtypes out of range.
+
+    Example:
+        >>> rows = [[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]
+        >>> float(TripletLoss(mining="hard")([0, 0, 1], rows))
+        0.0
+
+    References:
+        Schroff et al., "FaceNet", CVPR 2015 (semihard). Hermans et al., "In Defense of the Triplet
+        Loss for Person Re-Identification", 2017 (hard, all, soft margin).
+    """
+
+    _CONFIG = ("margin", "mining", "soft", "reduction", "check_finite")
+
+    def __init__(
+        self,
+        margin=0.2,
+        mining="semihard",
+        *,
+        soft=False,
+        reduction="mean_valid",
+        check_finite=False,
+        name="triplet_loss",
+    ):
+        if mining not in _MINING:
+            raise ValueError(f"mining must be one of {', '.join(_MINING)}; found {mining!r}.")
+        super().__init__(
+            reduction=reduction,
+            check_finite=check_finite,
+            name=name,
+            margin=_above_0(margin),
+            mining=mining,
+            soft=bool(soft),
+        )
+
+    def _score(self, similarities, positives, negatives, keys, key_ids):
+        pair_distances = distances.unit_distances(similarities)
+        if self.mining == "hard":
+            return self._loss(distances.hardest_gaps(pair_distances, positives, negatives))
+        if self.mining == "semihard":
+            losses = self._loss(distances.semihard_gaps(pair_distances, negatives))
+            return distances.mean_where(losses, positives)
+        losses = self._loss(pair_distances[:, :, None] - pair_distances[:, None, :])
+        triplets = positives[:, :, None] & negatives[:, None, :]
+        return distances.mean_where(losses, triplets & (losses > 0), axis=[1, 2])
+
+    def _loss(self, gaps):
+        return distances.hinge(gaps, self.margin, soft=self.soft)
+
+
+@keras.saving.register_keras_serializable("circle_tf")
+class LiftedStructureLoss(_PairLoss):
+    """Lifted structured loss: each positive pair against all negatives of both its ends.
+
+    `relu(d_ij + log(sum_k(exp(margin - d_ik)) + sum_k(exp(margin - d_jk))))^2 / 2`, the mean over
+    the positives j of anchor i.
+
+    Args:
+        margin: float above 0, a distance of unit rows (0 to 2).
+        reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
+        check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
+        name: str.
+
+    Call arguments:
+        y_true: `[B]` or `[B, 1]` integer ids, exact at any width.
+        y_pred: `[B, D]` embeddings of any scale.
+        sample_weight: None, scalar, `[B]` or `[B, 1]`: weight of the example as an anchor.
+
+    Returns:
+        Scalar; `[B]` for the reduction `none`.
+
+    Raises:
+        ValueError, TypeError: hyper-parameters, shapes or label dtypes out of range.
+
+    Example:
+        >>> rows = [[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]
+        >>> float(LiftedStructureLoss(margin=0.5)([0, 0, 1], rows))
+        0.0
+
+    References:
+        Song et al., "Deep Metric Learning via Lifted Structured Feature Embedding", CVPR 2016,
+        eq. 4.
+    """
+
+    _CONFIG = ("margin", "reduction", "check_finite")
+
+    def __init__(
+        self,
+        margin=1.0,
+        reduction="mean_valid",
+        *,
+        check_finite=False,
+        name="lifted_structure_loss",
+    ):
+        super().__init__(
+            reduction=reduction, check_finite=check_finite, name=name, margin=_above_0(margin)
+        )
+
+    def _score(self, similarities, positives, negatives, keys, key_ids):
+        pair_distances = distances.unit_distances(similarities)
+        nearby = numerics.masked_logsumexp(self.margin - pair_distances, negatives)
+        among_keys = distances.unit_distances(tf.matmul(keys, keys, transpose_b=True))
+        apart = tf.not_equal(key_ids[:, None], key_ids[None, :])
+        key_nearby = numerics.masked_logsumexp(self.margin - among_keys, apart)
+        losses = distances.lifted_pairs(pair_distances, nearby, key_nearby)
+        return distances.mean_where(losses, positives)
+
+
+def _above_0(margin):
+    if not margin > 0:
+        raise ValueError(f"margin must be above 0; found {margin}.")
+    return float(margin)

@@ -2,7 +2,13 @@
 
 import tensorflow as tf
 
-__all__ = ["as_loss_float", "masked_logsumexp", "positive_mean", "safe_normalize"]
+__all__ = [
+    "as_loss_float",
+    "log1p_sum_exp",
+    "masked_logsumexp",
+    "positive_mean",
+    "safe_normalize",
+]
 
 # Rows whose largest magnitude is below this are zero rows: dividing by less would push the
 # gradient (which grows as 1 / norm) out of float32's range.
@@ -83,15 +89,33 @@ def masked_logsumexp(logits, mask):
     return tf.squeeze(tf.math.log(total) + highest, axis=-1)
 
 
+def log1p_sum_exp(logits, mask):
+    """`log(1 + sum_j exp(logits_j))` over the entries of each row where `mask` holds.
+
+    Args:
+        logits: `[A, K]` float, in nats.
+        mask: `[A, K]` bool.
+
+    Returns:
+        `[A]` of `logits`' dtype, in nats; 0 for rows without an entry.
+
+    Example:
+        >>> log1p_sum_exp([[0.0, 9.0]], [[True, False]]).numpy().tolist()
+        [0.6931...]
+    """
+    total = tf.math.softplus(masked_logsumexp(logits, mask))
+    return tf.where(tf.reduce_any(mask, axis=-1), total, tf.zeros_like(total))
+
+
 def positive_mean(total, count):
     """`total / count`, and 0 (not NaN) where `count` is 0, but never hiding a NaN in `total`.
 
     Args:
-        total: scalar float.
-        count: scalar, at least 0.
+        total: `[...]` float.
+        count: `[...]`, at least 0.
 
     Returns:
-        Scalar of `total`'s dtype.
+        `[...]` of `total`'s dtype.
 
     Example:
         >>> float(positive_mean(6.0, 3)), float(positive_mean(0.0, 0))

@@ -67,6 +67,14 @@ class TripletSemiHardLoss(_Loss):
         name: str.
         **kwargs: ignored, as in Addons.
 
+    Call arguments:
+        y_true: `[B]` or `[B, 1]` integer ids, exact at any width.
+        y_pred: `[B, D]` embeddings, usually of length 1.
+        sample_weight: None, or weights of any shape, whose mean scales the loss.
+
+    Returns:
+        Scalar of `y_pred`'s dtype.
+
     Example:
         >>> float(TripletSemiHardLoss(margin=0.5)([0, 0], [[0.0, 1.0], [1.0, 0.0]]))
         1.914...
@@ -89,6 +97,14 @@ class TripletHardLoss(_Loss):
         name: str.
         **kwargs: ignored, as in Addons.
 
+    Call arguments:
+        y_true: `[B]` or `[B, 1]` integer ids, exact at any width.
+        y_pred: `[B, D]` embeddings, usually of length 1.
+        sample_weight: None, or weights of any shape, whose mean scales the loss.
+
+    Returns:
+        Scalar of `y_pred`'s dtype.
+
     Example:
         >>> float(TripletHardLoss()([0, 0], [[0.0, 1.0], [1.0, 0.0]]))
         1.0
@@ -109,6 +125,14 @@ class LiftedStructLoss(_Loss):
         name: str.
         **kwargs: ignored, as in Addons.
 
+    Call arguments:
+        y_true: `[B]` or `[B, 1]` integer ids, exact at any width.
+        y_pred: `[B, D]` embeddings, usually not normalised.
+        sample_weight: None, or weights of any shape, whose mean scales the loss.
+
+    Returns:
+        Scalar of `y_pred`'s dtype.
+
     Example:
         >>> float(LiftedStructLoss()([0, 0, 1], [[0.0], [1.0], [2.0]]))
         0.862...
@@ -127,6 +151,14 @@ class NpairsLoss(_Loss):
     Args:
         name: str.
 
+    Call arguments:
+        y_true: `[B]` or `[B, 1]` integer ids, exact at any width.
+        y_pred: `[B, B]` similarities between the two halves of the pairs.
+        sample_weight: None, or weights of any shape, whose mean scales the loss.
+
+    Returns:
+        Scalar of `y_pred`'s dtype.
+
     Example:
         >>> float(NpairsLoss()([0, 1], tf.zeros([2, 2])))
         0.693...
@@ -144,6 +176,14 @@ class NpairsMultilabelLoss(_Loss):
 
     Args:
         name: str.
+
+    Call arguments:
+        y_true: `[B, C]` of 0 and 1, dense or `tf.SparseTensor`: which classes an example has.
+        y_pred: `[B, B]` similarities between the two halves of the pairs.
+        sample_weight: None, or weights of any shape, whose mean scales the loss.
+
+    Returns:
+        Scalar of `y_pred`'s dtype.
 
     Example:
         >>> float(NpairsMultilabelLoss()([[1, 0], [1, 1]], tf.zeros([2, 2])))
@@ -164,6 +204,14 @@ class ContrastiveLoss(_Loss):
         margin: float.
         reduction: `sum_over_batch_size` (mean; also `auto`), `sum` or `none`.
         name: str.
+
+    Call arguments:
+        y_true: `[B]`, 1 for positive and 0 for negative pairs.
+        y_pred: `[B]` distances.
+        sample_weight: None, scalar or `[B]`.
+
+    Returns:
+        Scalar of `y_pred`'s dtype; `[B]` for the reduction `none`.
 
     Raises:
         ValueError: an unknown reduction.

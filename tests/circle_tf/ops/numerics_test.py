@@ -81,6 +81,13 @@ def test_masked_logsumexp_gradient_is_the_softmax_and_zero_without_entries():
     assert gradient[0, 2] == 0 and (gradient[1] == 0).all()
 
 
+def test_log1p_sum_exp_equals_numpy_and_is_zero_without_entries():
+    logits = np.array([[700.0, -3.0, np.inf], [-2.0, 1.0, 5.0], [1.0, 2.0, 3.0]])
+    mask = np.array([[True, False, False], [True, True, False], [False, False, False]])
+    found = numerics.log1p_sum_exp(logits, mask)
+    np.testing.assert_allclose(found, [700, np.log1p(np.exp(-2) + np.exp(1)), 0], rtol=1e-12)
+
+
 def test_positive_mean_keeps_nan_visible():
     assert np.isnan(numerics.positive_mean(float("nan"), 0).numpy())
     assert numerics.positive_mean(0.0, 0).numpy() == 0

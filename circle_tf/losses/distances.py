@@ -1,4 +1,8 @@
-"""The losses that Circle loss is compared with, as pure functions of distances and pair masks."""
+"""Contrastive, triplet, lifted structure and N-pairs loss as functions of distances and masks.
+
+The maths of the Keras losses in pair_losses.py, which average over each anchor, and of TensorFlow
+Addons' losses, which average over the batch: both take the same pairs and triplets from here.
+"""
 
 import tensorflow as tf
 
@@ -8,10 +12,17 @@ __all__ = [
     "contrastive",
     "cosine_distances",
     "distances",
+    "hardest_gaps",
+    "hinge",
+    "lifted_pairs",
     "lifted_structure",
+    "masked_max",
+    "mean_where",
     "npairs",
+    "semihard_gaps",
     "triplet_hard",
     "triplet_semihard",
+    "unit_distances",
 ]
 
 
@@ -31,12 +42,34 @@ def distances(embeddings, *, squared=False):
     """
     lengths = tf.reduce_sum(tf.square(embeddings), axis=1)
     products = tf.matmul(embeddings, embeddings, transpose_b=True)
-    # Rounding can leave a little below 0.
+    # Rounding can leave a little below 0, and a little beside 0 on the diagonal.
     square = tf.maximum(lengths[:, None] + lengths[None, :] - 2.0 * products, 0.0)
     apart = (square > 0) & ~tf.eye(tf.shape(square)[0], dtype=tf.bool)
+    square = tf.where(apart, square, tf.zeros_like(square))
+    return square if squared else _root(square)
+
+
+def unit_distances(cosines):
+    """Euclidean distances of unit rows.
+
+    Args:
+        cosines: `[A, K]` float, of unit rows.
+
+    Returns:
+        `[A, K]` in 0..2, with a zero gradient where it is 0.
+
+    Example:
+        >>> unit_distances(tf.constant([[1.0, -1.0]])).numpy().tolist()
+        [[0.0, 2.0]]
+    """
+    return _root(tf.maximum(2.0 - 2.0 * cosines, 0.0))
+
+
+def _root(square):
     # The inner where keeps the infinite slope of the root at 0 out of the gradient.
+    apart = square > 0
     safe = tf.where(apart, square, tf.ones_like(square))
-    return tf.where(apart, safe if squared else tf.sqrt(safe), tf.zeros_like(square))
+    return tf.where(apart, tf.sqrt(safe), tf.zeros_like(square))
 
 
 def cosine_distances(embeddings):
@@ -102,12 +135,30 @@ def triplet_semihard(pair_distances, same, *, margin):
     References:
         Schroff et al., "FaceNet", CVPR 2015, section 3.2.
     """
-    farther = ~same[:, None, :] & (pair_distances[:, None, :] > pair_distances[:, :, None])
-    outside = _masked_min(pair_distances[:, None, :], farther)
-    inside = _masked_max(pair_distances, ~same)
-    negatives = tf.where(tf.reduce_any(farther, axis=-1), outside, inside[:, None])
-    losses = tf.maximum(margin + pair_distances - negatives, 0.0)
-    return _mean_of(losses, _others(same))
+    losses = hinge(semihard_gaps(pair_distances, ~same), margin)
+    return mean_where(losses, _others(same), axis=None)
+
+
+def semihard_gaps(pair_distances, negatives):
+    """How much farther than its semi-hard negative each key is from the anchor.
+
+    Args:
+        pair_distances: `[A, K]`; takes memory for `[A, K, K]`.
+        negatives: `[A, K]` bool.
+
+    Returns:
+        `[A, K]`: the distance less that of the nearest negative that is farther, or, if there is
+        none, of the farthest negative.
+
+    Example:
+        >>> negatives = tf.constant([[False, True, True]])
+        >>> semihard_gaps(tf.constant([[1.0, 0.0, 3.0]]), negatives).numpy().tolist()
+        [[-2.0, -3.0, 0.0]]
+    """
+    farther = negatives[:, None, :] & (pair_distances[:, None, :] > pair_distances[:, :, None])
+    nearest = -masked_max(-pair_distances[:, None, :], farther)
+    farthest = masked_max(pair_distances, negatives)[:, None]
+    return pair_distances - tf.where(tf.reduce_any(farther, axis=-1), nearest, farthest)
 
 
 def triplet_hard(pair_distances, same, *, margin, soft=False):
@@ -131,8 +182,43 @@ def triplet_hard(pair_distances, same, *, margin, soft=False):
     References:
         Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification", 2017.
     """
-    positives = _masked_max(pair_distances, _others(same))
-    gaps = positives - _masked_min(pair_distances, ~same)
+    return hinge(hardest_gaps(pair_distances, _others(same), ~same), margin, soft=soft)
+
+
+def hardest_gaps(pair_distances, positives, negatives):
+    """Distance of each anchor's farthest positive less that of its nearest negative.
+
+    Args:
+        pair_distances: `[A, K]`.
+        positives: `[A, K]` bool.
+        negatives: `[A, K]` bool.
+
+    Returns:
+        `[A]`.
+
+    Example:
+        >>> positives = tf.constant([[True, False, False]])
+        >>> hardest_gaps(tf.constant([[1.0, 0.5, 3.0]]), positives, ~positives).numpy().tolist()
+        [0.5]
+    """
+    return masked_max(pair_distances, positives) + masked_max(-pair_distances, negatives)
+
+
+def hinge(gaps, margin, *, soft=False):
+    """Triplet loss of each gap between a positive and a negative.
+
+    Args:
+        gaps: `[...]`, distance of the positive less that of the negative.
+        margin: float m; without effect if `soft`.
+        soft: `log(1 + exp(gap))` in place of `relu(gap + m)`.
+
+    Returns:
+        `[...]` losses.
+
+    Example:
+        >>> hinge(tf.constant([-1.0, 0.5]), 0.25).numpy().tolist()
+        [0.0, 0.75]
+    """
     return tf.math.softplus(gaps) if soft else tf.maximum(gaps + margin, 0.0)
 
 
@@ -160,10 +246,30 @@ def lifted_structure(pair_distances, same, *, margin):
         eq. 4.
     """
     nearby = numerics.masked_logsumexp(margin - pair_distances, ~same)
-    either = nearby[:, None] + tf.math.softplus(nearby[None, :] - nearby[:, None])
-    losses = tf.square(tf.maximum(pair_distances + either, 0.0)) / 2.0
+    losses = lifted_pairs(pair_distances, nearby, nearby)
     has_negative = tf.reduce_any(~same, axis=1)
-    return _mean_of(losses, _others(same) & has_negative[:, None])
+    return mean_where(losses, _others(same) & has_negative[:, None], axis=None)
+
+
+def lifted_pairs(pair_distances, nearby, key_nearby):
+    """Lifted structured loss of each pair of an anchor i and a key j.
+
+    `relu(d_ij + log(exp(nearby_i) + exp(key_nearby_j)))^2 / 2`.
+
+    Args:
+        pair_distances: `[A, K]`.
+        nearby: `[A]`, `logsumexp(margin - d_ik)` over the negatives k of the anchor.
+        key_nearby: `[K]`, the same over the negatives of the key.
+
+    Returns:
+        `[A, K]` losses.
+
+    Example:
+        >>> lifted_pairs(tf.constant([[1.0]]), tf.constant([0.0]), tf.constant([0.0])).numpy()
+        array([[1.433...]], dtype=float32)
+    """
+    either = nearby[:, None] + tf.math.softplus(key_nearby[None, :] - nearby[:, None])
+    return tf.square(tf.maximum(pair_distances + either, 0.0)) / 2.0
 
 
 def npairs(similarities, shared):
@@ -192,18 +298,39 @@ def _others(same):
     return same & ~tf.eye(tf.shape(same)[0], dtype=tf.bool)
 
 
-def _masked_max(values, mask):
-    """Largest entry of the last axis where `mask` holds; the smallest of all where none does."""
+def masked_max(values, mask):
+    """Largest along the last axis where a mask holds.
+
+    Args:
+        values: `[..., K]` float.
+        mask: bool, of a shape that broadcasts.
+
+    Returns:
+        `[...]`; the smallest of all where the mask holds nowhere.
+
+    Example:
+        >>> masked_max(tf.constant([[1.0, 2.0]]), tf.constant([[True, False]])).numpy().tolist()
+        [1.0]
+    """
+    # Not a constant: this shares out the gradient of ties as TensorFlow Addons does.
     lowest = tf.reduce_min(values, axis=-1, keepdims=True)
-    above = tf.where(mask, values - lowest, tf.zeros_like(values))
-    return tf.reduce_max(above, axis=-1) + lowest[..., 0]
+    return tf.reduce_max(tf.where(mask, values, lowest), axis=-1)
 
 
-def _masked_min(values, mask):
-    """Smallest entry of the last axis where `mask` holds; the largest of all where none does."""
-    return -_masked_max(-values, mask)
+def mean_where(values, mask, *, axis=-1):
+    """Mean where a mask holds.
 
+    Args:
+        values: `[..., K]` float.
+        mask: bool, of the same shape.
+        axis: int or ints, along which; None for all.
 
-def _mean_of(losses, mask):
-    kept = tf.where(mask, losses, tf.zeros_like(losses))
-    return numerics.positive_mean(tf.reduce_sum(kept), tf.math.count_nonzero(mask))
+    Returns:
+        `[...]`; 0 where the mask holds nowhere.
+
+    Example:
+        >>> mean_where(tf.constant([[1.0, 2.0]]), tf.constant([[True, False]])).numpy().tolist()
+        [1.0]
+    """
+    total = tf.reduce_sum(tf.where(mask, values, tf.zeros_like(values)), axis=axis)
+    return numerics.positive_mean(total, tf.math.count_nonzero(mask, axis=axis))
