@@ -23,7 +23,7 @@ from absl import app, flags
 
 from benchmarks import timing
 from export import client
-from export.verification import session
+from export.saved_model import session
 
 _MODEL = flags.DEFINE_string("model", None, "A published version's directory.", required=True)
 _BATCHES = flags.DEFINE_multi_integer("batch", [1, 8, 64], "Images of a request.")

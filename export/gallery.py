@@ -9,8 +9,7 @@ The file names the model that made it: publishing it with another one is refused
 from absl import flags
 
 from circle_tf.utils import quiet
-from export.cli import console
-from export.publishing import runs
+from export.cli import console, runs
 
 
 def define_flags():

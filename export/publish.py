@@ -10,8 +10,7 @@ import os
 from absl import flags
 
 from circle_tf.utils import quiet
-from export.cli import console
-from export.publishing import runs
+from export.cli import console, runs
 
 IMAGE_TAG = "2.20.0"
 

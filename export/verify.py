@@ -8,8 +8,7 @@ With --workdir it is also compared with the model of that run.
 from absl import flags
 
 from circle_tf.utils import quiet
-from export.cli import console
-from export.publishing import runs
+from export.cli import console, runs
 
 
 def define_flags():
@@ -22,7 +21,7 @@ def main(argv):
     """Verifies, and tells what was found."""
     del argv
     quiet.import_tensorflow()
-    from export.publishing.contents import Contents
+    from export.saved_model.contents import Contents
     from export.verification import checks
 
     options = flags.FLAGS

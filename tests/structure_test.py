@@ -12,29 +12,54 @@ import pytest
 
 ROOT = pathlib.Path(__file__).absolute().parents[1]
 
-# Each room of the library, a package or a module, and the rooms that it may import.
+# Each room, a package or a module, and the rooms beside it that it may import.
 ROOMS = {
-    "version": set(),
-    "compat": set(),
-    "utils": {"compat"},
-    "ops": {"compat", "utils"},
-    "distribute": {"compat", "utils", "ops"},
-    "losses": {"compat", "utils", "ops", "distribute"},
-    "optimizers": {"compat"},
-    "layers": {"compat", "utils", "ops", "distribute", "losses", "optimizers"},
-    "training": {"compat", "utils", "ops", "distribute", "losses", "layers", "optimizers"},
-    "metrics": {"ops", "distribute", "losses"},
-    "evaluation": {"utils", "ops"},
-    "callbacks": {"utils", "ops", "losses", "evaluation"},
-    "data": {"utils"},
-    "backbones": {"compat", "utils"},
-    "serving": {"compat", "utils", "ops", "data"},
-    "plots": {"utils", "ops"},
-    "addons": {"compat", "ops", "losses", "optimizers", "baselines"},
-    "baselines": {"losses"},
-    "records": {"data"},
-    "run_files": {"layers", "backbones"},
-    "retrieval": {"evaluation"},
+    "circle_tf": {
+        "version": set(),
+        "compat": set(),
+        "utils": {"compat"},
+        "ops": {"compat", "utils"},
+        "distribute": {"compat", "utils", "ops"},
+        "losses": {"compat", "utils", "ops", "distribute"},
+        "optimizers": {"compat", "utils"},
+        "layers": {"compat", "utils", "ops", "distribute", "losses", "optimizers"},
+        "training": {"compat", "utils", "ops", "distribute", "losses", "layers", "optimizers"},
+        "metrics": {"ops", "distribute", "losses"},
+        "evaluation": {"utils", "ops"},
+        "callbacks": {"utils", "ops", "losses", "evaluation"},
+        "data": {"utils"},
+        "backbones": {"compat", "utils"},
+        "serving": {"compat", "utils", "ops", "data"},
+        "plots": {"utils", "ops"},
+        "addons": {"compat", "ops", "losses", "optimizers", "baselines"},
+        "baselines": {"losses"},
+        "records": {"data"},
+        "retrieval": {"evaluation"},
+        "run_files": {"layers", "backbones"},
+    },
+    "trainers": {
+        "cli": set(),
+        "datasets": {"cli"},
+        "input": {"cli"},
+        "distributed": {"cli"},
+        "evaluation": {"cli", "datasets"},
+        "runs": {"cli", "datasets", "evaluation"},
+        "training": {"cli", "datasets", "input", "distributed", "evaluation", "runs"},
+    },
+    "export": {
+        "cli": set(),
+        "saved_model": {"cli"},
+        "verification": {"cli", "saved_model"},
+        "rollout": {"cli"},
+        "client": {"cli"},
+        "publishing": {"cli", "saved_model", "verification", "rollout"},
+        "server": {"cli", "saved_model", "rollout"},
+    },
+}
+COMMANDS = {  # They come in through all doors, and nobody imports them but each other.
+    "trainers": {"train", "evaluate", "data", "launch"},
+    "export": {"publish", "verify", "gallery", "promote", "rollback", "prune", "serving_files"}
+    | {"serve", "query"},
 }
 PACKAGES = {  # Package: the others of ours that it may import.
     "circle_tf": set(),
@@ -143,15 +168,24 @@ def test_imports_are_found_wherever_they_stand():
     assert {entry.name for entry in found if not entry.eager} == {"g.h.i", "j.{k}", "l"}
 
 
-def test_every_room_of_the_library_says_what_it_may_import():
-    assert {_room(module) for module in _modules_of("circle_tf")} - {"__init__"} == set(ROOMS)
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_room_says_what_it_may_import(package):
+    rooms = {_room(module) for module in _modules_of(package)} - {"__init__"}
+    assert rooms == ROOMS[package].keys() | COMMANDS.get(package, set())
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_rooms_import_only_those_below_them(room):
-    modules = [module for module in _modules_of("circle_tf") if _room(module) == room]
-    assert modules
-    assert {_room(other) for name in modules for other in _ours(name)} - {room} <= ROOMS[room]
+@pytest.mark.parametrize(
+    ("package", "room"), [(package, room) for package in ROOMS for room in ROOMS[package]]
+)
+def test_rooms_import_only_those_below_them(package, room):
+    modules = [module for module in _modules_of(package) if _room(module) == room]
+    found = {other for name in modules for other in _ours(name) if other in _modules_of(package)}
+    assert {_room(other) for other in found} - {room} <= ROOMS[package][room]
+
+
+def test_rooms_have_an_order():
+    for rooms in ROOMS.values():
+        assert list(graphlib.TopologicalSorter(rooms).static_order())
 
 
 def test_there_are_no_cycles():

@@ -29,7 +29,8 @@ def main(argv):
     """Evaluates, and says what to do next."""
     del argv
     quiet.import_tensorflow(log_level=3)  # What goes wrong is raised as well.
-    from trainers.evaluation import faces, report
+    from trainers.evaluation import faces
+    from trainers.runs import report
 
     protocols = faces.protocols(
         pairs=_PAIRS.value,

@@ -1,1 +1,1 @@
-"""What the commands have in common: errors for people."""
+"""What the commands have in common: errors for people, image files, and finished runs."""

@@ -5,10 +5,9 @@ import os
 
 import numpy as np
 
-from export.cli import console
-from export.client import client, contact_sheet, image_files
+from export.cli import console, image_files, runs
+from export.client import client, contact_sheet
 from export.client import index as indexes
-from export.publishing import runs
 
 __all__ = ["Found", "Queries", "find", "queries", "table"]
 

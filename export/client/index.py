@@ -7,8 +7,7 @@ import zipfile
 import numpy as np
 
 from circle_tf.utils import files
-from export.cli import console
-from export.client import image_files
+from export.cli import console, image_files
 
 __all__ = ["Index", "build", "probe"]
 

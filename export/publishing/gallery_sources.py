@@ -7,8 +7,7 @@ import tensorflow as tf
 
 from circle_tf.data import decoding
 from circle_tf.serving import gallery as galleries
-from export.cli import console
-from export.client import image_files
+from export.cli import console, image_files
 
 __all__ = ["embed", "from_folder", "from_held_out", "load"]
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from circle_tf.serving import gallery as galleries
 from circle_tf.serving import graph_checks
 from circle_tf.utils import image_files
-from export.publishing import contents as contents_of
+from export.saved_model import contents as contents_of
 from export.verification import checks
 
 __all__ = ["PATH", "describe", "fingerprint", "write"]

@@ -9,10 +9,11 @@ import numpy as np
 from circle_tf.serving import servable, signatures
 from circle_tf.serving import weights as clones
 from circle_tf.utils import quiet
-from export.cli import console
-from export.publishing import gallery_sources, manifest, runs, variants, warmup
-from export.publishing.contents import Contents
+from export.cli import console, runs
+from export.publishing import gallery_sources, manifest, variants
 from export.rollout import lifecycle, versions
+from export.saved_model import warmup
+from export.saved_model.contents import Contents
 from export.verification import checks, probes
 
 __all__ = ["Options", "Published", "publish", "warmup_requests"]

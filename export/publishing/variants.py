@@ -15,7 +15,7 @@ from circle_tf.serving import servable, weights
 from circle_tf.utils import quiet
 from export.cli import console
 from export.publishing import gallery_sources
-from export.verification import session
+from export.saved_model import session
 
 __all__ = ["LITE", "LOWEST_COSINE", "check", "make", "report"]
 

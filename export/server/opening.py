@@ -7,9 +7,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from circle_tf.serving import graph_checks
-from export.publishing import warmup
+from export.saved_model import session, warmup
 from export.server import errors, examples, inference
-from export.verification import session
 
 __all__ = ["open_version", "replay_warmup"]
 

@@ -11,7 +11,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from circle_tf.serving import graph_checks, servable
 from circle_tf.utils import quiet
 from export.cli import console
-from export.publishing.contents import Contents
+from export.saved_model.contents import Contents
 from export.verification import probes, session_checks
 
 __all__ = [

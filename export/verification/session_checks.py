@@ -17,8 +17,7 @@ import tempfile
 import numpy as np
 import tensorflow as tf
 
-from export.publishing import warmup
-from export.verification import session
+from export.saved_model import session, warmup
 
 __all__ = ["BATCH_SIZES", "PARITY", "checks", "run", "run_in_process"]
 

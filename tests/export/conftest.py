@@ -14,7 +14,7 @@ import pytest
 import requests
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-from export.verification import session
+from export.saved_model import session
 from tests import served_models
 from tests.serving_calls import TIMEOUT
 

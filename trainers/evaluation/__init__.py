@@ -1,1 +1,1 @@
-"""How good a run's embeddings are, by each protocol, and the report."""
+"""How good embeddings are, by each protocol."""

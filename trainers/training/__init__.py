@@ -1,1 +1,1 @@
-"""A run: models, optimizer, callbacks, checkpoints, and the files in its workdir."""
+"""Training: models, optimizer, callbacks, checkpoints, and the loop that puts them together."""

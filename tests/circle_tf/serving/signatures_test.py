@@ -7,7 +7,7 @@ import tensorflow as tf
 from circle_tf.data import decoding
 from circle_tf.serving import gallery as galleries
 from circle_tf.serving import servable, signatures
-from export.verification import session
+from export.saved_model import session
 from tests import saved_models, stacks
 
 pytestmark = stacks.needs_keras_3

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from circle_tf.serving import servable
-from export.cli import console
-from export.publishing import manifest, publisher, runs
+from export.cli import console, runs
+from export.publishing import manifest, publisher
 from export.rollout import versions
 from export.verification import checks
 from tests import processes, saved_models

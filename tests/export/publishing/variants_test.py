@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from circle_tf.serving import gallery, signatures
-from export.cli import console
-from export.publishing import manifest, publisher, runs, variants, warmup
+from export.cli import console, runs
+from export.publishing import manifest, publisher, variants
+from export.saved_model import warmup
 from tests import saved_models
 
 

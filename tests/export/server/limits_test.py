@@ -11,7 +11,7 @@ import requests
 import tensorflow as tf
 
 from export import server
-from export.verification import session
+from export.saved_model import session
 from tests import serving_calls as calls
 from tests.serving_calls import TIMEOUT
 

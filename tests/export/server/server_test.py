@@ -23,9 +23,8 @@ from tensorflow_serving.apis import (
 
 from export import server
 from export.cli import console
-from export.publishing import warmup
+from export.saved_model import session, warmup
 from export.server import opening
-from export.verification import session
 from tests import saved_models, served_models
 from tests import serving_calls as calls
 from tests.serving_calls import TIMEOUT

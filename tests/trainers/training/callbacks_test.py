@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainers.training import callbacks, workdir
+from trainers.runs import workdir
+from trainers.training import callbacks
 
 
 class Saves:

@@ -13,9 +13,9 @@ import pytest
 from configs import digits
 from tests import processes
 from trainers.cli import commands
-from trainers.evaluation import report
+from trainers.runs import report
+from trainers.runs import workdir as workdirs
 from trainers.training import checkpoints, loop
-from trainers.training import workdir as workdirs
 
 
 def recipe(**changes):

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from circle_tf.serving import servable
-from export.verification import session
+from export.saved_model import session
 from tests import saved_models
 
 

@@ -5,8 +5,7 @@ import pytest
 from circle_tf import backbones
 from configs import digits
 from trainers.cli import commands
-from trainers.evaluation import report
-from trainers.training import workdir
+from trainers.runs import report, workdir
 
 RESULTS = {
     "one_shot": {

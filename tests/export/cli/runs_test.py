@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from export.cli import console
-from export.publishing import runs
+from export.cli import console, runs
 from tests import saved_models
 
 

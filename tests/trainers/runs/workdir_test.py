@@ -5,7 +5,7 @@ import pytest
 
 from configs import digits
 from trainers.cli import commands
-from trainers.training import workdir
+from trainers.runs import workdir
 
 
 @pytest.fixture
