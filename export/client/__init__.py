@@ -1,7 +1,7 @@
 """A client of TF Serving, by gRPC or by REST, and an index of embeddings to search in.
 
-It knows nothing of the models' code: it imports no TensorFlow, no Keras, and of circle_tf only
-`utils`, which needs neither.
+It knows nothing of the models' code: it imports no TensorFlow, no Keras, and of circle_tf only what
+needs neither.
 """
 
 from export.client.client import Answer, Client, ServerError, connect, is_rest, signature
