@@ -4,7 +4,7 @@ import operator
 
 import keras
 
-from circle_tf.evaluation import neighbours, references, retrieval
+from circle_tf.evaluation import neighbours, retrieval
 
 __all__ = ["RetrievalCallback"]
 
@@ -107,7 +107,7 @@ class RetrievalCallback(keras.callbacks.Callback):
         return model.predict(images, batch_size=self._batch_size, verbose=0)
 
     def _check(self):
-        references.check_labels(
+        neighbours.check_labels(
             self._images, self._labels, gallery=self._gallery, gallery_labels=self._gallery_labels
         )
         for k in self._ks:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from circle_tf.evaluation import exact_search, references
-from circle_tf.evaluation.neighbours import as_rows
+from circle_tf.evaluation import exact_search
+from circle_tf.evaluation.neighbours import as_rows, check_labels
 
 __all__ = ["normalized_mutual_information"]
 
@@ -37,14 +37,14 @@ def normalized_mutual_information(embeddings, labels, *, clusters=None, seed=0, 
         1.0
     """
     rows = as_rows(embeddings, name="embeddings")
-    ids = references.check_labels(rows, labels)[0]
+    ids = check_labels(rows, labels)[0]
     count = len(np.unique(ids)) if clusters is None else clusters
     if not 1 <= count <= len(rows):
         raise ValueError(
             f"clusters must be from 1 to {len(rows)}, the number of rows; found {count}."
         )
     cluster, metrics = _import_sklearn()
-    unit = (exact_search.on_grid(rows, name="embeddings") * 2.0**-26).astype(np.float32)
+    unit = exact_search.on_grid(rows, name="embeddings").astype(np.float32)
     means = cluster.KMeans(count, n_init=restarts, random_state=seed)
     return float(metrics.normalized_mutual_info_score(ids, means.fit_predict(unit)))
 

@@ -2,10 +2,10 @@
 
 Floating-point sums depend on the order of addition: a matmul may give two copies of one embedding
 similarities that differ in the last bit, depending on the column or the chunk they fall into, and a
-metric then moves with the chunk size. So embeddings are put on a grid of whole numbers of 2^-26
-and multiplied in float64. Any partial sum of products of two such unit rows is a whole number below
-2^53, thus exact: similarities are the same on every device, in every chunk, in any order of
-addition.
+metric then moves with the chunk size. So embeddings are put on a grid of whole multiples of 2^-26
+and multiplied in float64. Any partial sum of products of two such unit rows is a whole multiple of
+2^-52 below 2, thus exact: similarities are the same on every device, in every chunk, in any order
+of addition.
 
 Where few neighbours of a large gallery are wanted, a float32 product tells which rows can be among
 them (shortlists.py), and only those are multiplied in float64: the result is the same.
@@ -26,7 +26,7 @@ _BLOCK_BYTES = 2**22
 
 
 def on_grid(embeddings, *, name, rows=None):
-    """Unit rows in whole multiples of the grid step.
+    """Unit rows, rounded to whole multiples of 2^-26.
 
     Args:
         embeddings: `[N, D]` array of any real dtype and scale.
@@ -34,13 +34,13 @@ def on_grid(embeddings, *, name, rows=None):
         rows: `[N]` int, the numbers of the rows in errors; None for 0 to N - 1.
 
     Returns:
-        `[N, D]` float64, whole numbers of norm 2^26; a row of zeros stays zero.
+        `[N, D]` float64, of norm 1 but for the rounding; a row of zeros stays zero.
 
     Raises:
         ValueError: NaN or inf in a row.
 
     Example:
-        >>> (on_grid(np.array([[3, 4]]), name="gallery") / 2**26).round(3).tolist()
+        >>> on_grid(np.array([[3, 4]]), name="gallery").round(3).tolist()
         [[0.6, 0.8]]
     """
     grid = np.empty(embeddings.shape, np.float64)
@@ -52,7 +52,7 @@ def on_grid(embeddings, *, name, rows=None):
             raise ValueError(f"{name} must be finite; row {row} holds NaN or inf.")
         # On the CPU, where a row's norm does not depend on the rows beside it.
         with tf.device("CPU:0"):
-            unit = tf.math.rint(numerics.safe_normalize(block) * _GRID)
+            unit = tf.math.rint(numerics.safe_normalize(block) * _GRID) / _GRID
         grid[start : start + _BLOCK_ROWS] = unit.numpy()
     return grid
 
@@ -91,7 +91,7 @@ class ExactSearch:
             indices, products = self._by_shortlist(anchors, depth, left_out)
         else:
             indices, products = self._among_all(anchors, depth, left_out)
-        return indices, np.clip(products / _GRID**2, -1.0, 1.0)
+        return indices, np.clip(products, -1.0, 1.0)
 
     def _by_shortlist(self, anchors, depth, left_out):
         if self._shortlists is None:

@@ -3,13 +3,12 @@
 import numpy as np
 
 from circle_tf.evaluation import exact_search
-from circle_tf.evaluation.neighbours import as_rows
+from circle_tf.evaluation.neighbours import as_rows, check_dimensions, iterate_scores
 from circle_tf.ops import pairs
 from circle_tf.utils import checks
 
 __all__ = ["detection_and_identification_rate", "distractor_identification"]
 
-_CHUNK_BYTES = 2**28
 _MERGED_AT = 2**16  # scores
 
 
@@ -51,11 +50,13 @@ def distractor_identification(
     rows, others = as_rows(probes, name="probes"), as_rows(distractors, name="distractors")
     ids = pairs.ids_of_rows(probe_ids, rows, name="probe_ids")
     ks = [checks.whole_number(k, "ks", least=1) for k in ks]
-    rows, others = _grids(rows, others, names=("probes", "distractors"))
+    check_dimensions(rows, others, names=("probes", "distractors"))
+    rows = exact_search.on_grid(rows, name="probes")
+    others = exact_search.on_grid(others, name="distractors")
     passing = {far: _passing(far, len(rows) * len(others)) for far in _check_fars(fars)}
     impostors = _Highest(1 + max(passing.values(), default=-1))
     before, genuine = [], []
-    for row, scores in _scores(rows, others, chunk_size):
+    for row, scores in iterate_scores(rows, others, chunk_size=chunk_size):
         mates = np.flatnonzero(ids == ids[row])
         own = rows[mates[mates != row]] @ rows[row]
         ordered = np.sort(scores)
@@ -116,7 +117,9 @@ def detection_and_identification_rate(
     )
     k = checks.whole_number(k, "k", least=1)
     fars = _check_fars(fars)
-    grids = _grids(rows, others, names=("probes", "gallery"))
+    check_dimensions(rows, others, names=("probes", "gallery"))
+    rows = exact_search.on_grid(rows, name="probes")
+    others = exact_search.on_grid(others, name="gallery")
     known = np.isin(ids, of_gallery)
     if not known.any() or known.all():
         raise ValueError(
@@ -124,7 +127,7 @@ def detection_and_identification_rate(
             f"found {int(known.sum())} with and {int((~known).sum())} without."
         )
     best, is_found = np.empty(len(ids)), np.zeros(len(ids), bool)
-    for row, scores in _scores(*grids, chunk_size):
+    for row, scores in iterate_scores(rows, others, chunk_size=chunk_size):
         own = of_gallery == ids[row]
         best[row] = scores[own].max() if known[row] else scores.max()
         is_found[row] = known[row] and np.count_nonzero(scores[~own] >= best[row]) < k
@@ -175,23 +178,3 @@ class _Highest:
     def _merge(self):
         scores = np.sort(np.concatenate([self._held, *self._new]))
         self._held, self._new, self._waiting = scores[-self._count :], [], 0
-
-
-def _grids(rows, others, *, names):
-    if rows.shape[1] != others.shape[1]:
-        raise ValueError(
-            f"{names[0]} and {names[1]} must have the same dimension; "
-            f"found {rows.shape[1]} and {others.shape[1]}."
-        )
-    pair = zip((rows, others), names, strict=True)
-    return [exact_search.on_grid(part, name=name) for part, name in pair]
-
-
-def _scores(rows, others, chunk_size):
-    """Yields `(row, scores [N])`, exact on the grid."""
-    size = chunk_size
-    if size is None:
-        size = max(1, _CHUNK_BYTES // (8 * len(others)))
-    size = checks.whole_number(size, "chunk_size", least=1)
-    for start in range(0, len(rows), size):
-        yield from enumerate(rows[start : start + size] @ others.T, start)

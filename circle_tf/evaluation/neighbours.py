@@ -10,8 +10,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from circle_tf.evaluation import exact_search
+from circle_tf.ops import pairs
+from circle_tf.utils import checks
 
-__all__ = ["as_rows", "check_k", "iterate_neighbours", "nearest_neighbours"]
+__all__ = [
+    "as_rows",
+    "check_dimensions",
+    "check_k",
+    "check_labels",
+    "iterate_neighbours",
+    "iterate_scores",
+    "nearest_neighbours",
+]
 
 # Largest memory for the similarities of one chunk and for what is made from its neighbours.
 _CHUNK_BYTES = 2**28
@@ -82,8 +92,11 @@ def iterate_neighbours(queries, rows, depths, *, gallery=None, chunk_size=None) 
     """
     rows, depths = np.asarray(rows), np.asarray(depths)
     keys, name = (queries, "embeddings") if gallery is None else (gallery, "gallery")
-    _check_dimensions(queries, keys)
-    size = _chunk_size(chunk_size, len(keys), depths)
+    check_dimensions(queries, keys, names=("embeddings", "gallery"))
+    row_bytes = 8 * len(keys) + 64 * int(depths.max(initial=1))
+    size = _chunk_rows(chunk_size, row_bytes=row_bytes)
+    if chunk_size is None:
+        size = min(size, _CHUNK_ROWS)
     keys = exact_search.on_grid(keys, name=name)
     search = exact_search.ExactSearch(keys)
     for start in range(0, len(rows), size):
@@ -94,6 +107,30 @@ def iterate_neighbours(queries, rows, depths, *, gallery=None, chunk_size=None) 
         else:
             anchors = exact_search.on_grid(queries[chunk], name="embeddings", rows=chunk)
             yield chunk, *search(anchors, depth)
+
+
+def iterate_scores(queries, gallery, *, chunk_size=None) -> Iterator:
+    """All similarities of each query, for protocols that count in the whole list.
+
+    Args:
+        queries: `[Q, D]` float64, as of `exact_search.on_grid`.
+        gallery: `[N, D]` float64, as of `exact_search.on_grid`.
+        chunk_size: int, queries at a time; None chooses by memory.
+
+    Yields:
+        `(row, scores)` of a query: int, and `[N]` float64 cosines, exact on the grid.
+
+    Raises:
+        ValueError: `chunk_size` below 1.
+
+    Example:
+        >>> rows = exact_search.on_grid(np.eye(2), name="embeddings")
+        >>> [(row, scores.tolist()) for row, scores in iterate_scores(rows, rows)]
+        [(0, [1.0, 0.0]), (1, [0.0, 1.0])]
+    """
+    size = _chunk_rows(chunk_size, row_bytes=8 * len(gallery))
+    for start in range(0, len(queries), size):
+        yield from enumerate(queries[start : start + size] @ gallery.T, start)
 
 
 def as_rows(embeddings, *, name):
@@ -149,18 +186,79 @@ def check_k(k, *, queries, gallery):
     return operator.index(k)
 
 
-def _chunk_size(chunk_size, gallery_rows, depths):
-    if chunk_size is None:
-        deepest = int(depths.max(initial=1))
-        return min(_CHUNK_ROWS, max(1, _CHUNK_BYTES // (8 * gallery_rows + 64 * deepest)))
-    if operator.index(chunk_size) < 1:
-        raise ValueError(f"chunk_size must be at least 1; found {chunk_size}.")
-    return operator.index(chunk_size)
+def check_dimensions(first, second, *, names):
+    """Checks that rows can be multiplied with each other.
 
+    Args:
+        first: `[Q, D]` array.
+        second: `[N, D]` array.
+        names: two str, what to call them in errors.
 
-def _check_dimensions(queries, gallery):
-    if queries.shape[1] != gallery.shape[1]:
+    Raises:
+        ValueError: the numbers of columns differ.
+    """
+    if first.shape[1] != second.shape[1]:
         raise ValueError(
-            "embeddings and gallery must have the same dimension; "
-            f"found {queries.shape[1]} and {gallery.shape[1]}."
+            f"{names[0]} and {names[1]} must have the same dimension; "
+            f"found {first.shape[1]} and {second.shape[1]}."
         )
+
+
+def check_labels(queries, labels, *, gallery=None, gallery_labels=None):
+    """Checks that labels fit their rows and that there is something to be found.
+
+    Args:
+        queries: `[Q, ...]` embeddings or images; only their number matters.
+        labels: `[Q]` or `[Q, 1]` integer ids of any width.
+        gallery: `[N, ...]` embeddings or images; None for leave-one-out.
+        gallery_labels: `[N]` or `[N, 1]` integer ids, with `gallery`.
+
+    Returns:
+        `(query_ids, gallery_ids, references)`: `[Q]` and `[N]` int64, and `[Q]` int64, R of each
+        query: how many references of its class it can find.
+
+    Raises:
+        ValueError: lengths that differ, a gallery without labels or labels without a gallery, no
+            query with a reference.
+
+    Example:
+        >>> check_labels(np.zeros([3, 2]), [7, 7, 8])[2].tolist()
+        [1, 1, 0]
+    """
+    if (gallery is None) != (gallery_labels is None):
+        raise ValueError("gallery and gallery_labels must be given together, or neither.")
+    query_ids = pairs.ids_of_rows(labels, queries, name="labels")
+    if gallery is None:
+        gallery_ids, references = query_ids, _counts(query_ids, query_ids) - 1
+    else:
+        gallery_ids = pairs.ids_of_rows(gallery_labels, gallery, name="gallery_labels")
+        references = _counts(query_ids, gallery_ids)
+    if not references.any():
+        raise ValueError(_no_match_message(query_ids, gallery_ids, gallery is None))
+    return query_ids, gallery_ids, references
+
+
+def _counts(query_ids, gallery_ids):
+    """`[Q]`: how often each query's id is in the gallery."""
+    classes, counts = np.unique(gallery_ids, return_counts=True)
+    places = np.minimum(np.searchsorted(classes, query_ids), len(classes) - 1)
+    return np.where(classes[places] == query_ids, counts[places], 0)
+
+
+def _no_match_message(query_ids, gallery_ids, leave_one_out):
+    if leave_one_out:
+        return (
+            f"No query has a match: each of the {len(query_ids)} rows is the only one of its "
+            "class. Leave-one-out retrieval needs classes of two rows or more."
+        )
+    return (
+        "No query has a match: queries and gallery have no class in common. Query labels begin "
+        f"{query_ids[:5].tolist()}, gallery labels {gallery_ids[:5].tolist()}."
+    )
+
+
+def _chunk_rows(chunk_size, *, row_bytes):
+    """How many queries to take at a time."""
+    if chunk_size is None:
+        return max(1, _CHUNK_BYTES // row_bytes)
+    return checks.whole_number(chunk_size, "chunk_size", least=1)

@@ -15,7 +15,7 @@ import dataclasses
 import numpy as np
 
 from circle_tf.evaluation import exact_search
-from circle_tf.evaluation.neighbours import as_rows
+from circle_tf.evaluation.neighbours import as_rows, check_dimensions, iterate_scores
 from circle_tf.ops import pairs
 from circle_tf.utils import checks
 
@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 JUNK = -1
-_CHUNK_BYTES = 2**28
 
 
 def reidentification_report(
@@ -123,10 +122,9 @@ def ranks_of_matches(
         queries, query_ids, gallery, gallery_ids, query_cameras, gallery_cameras, distances
     )
     found = []
-    for rows, scores in task.scores(chunk_size):
-        for row, values in zip(rows, scores, strict=True):
-            matches, left_out = task.masks(row)
-            found.append(_ranks(values, matches, left_out))
+    for row, scores in task.scores(chunk_size):
+        matches, left_out = task.masks(row)
+        found.append(_ranks(scores, matches, left_out))
     return found
 
 
@@ -234,21 +232,12 @@ class _Task:
     distances: np.ndarray | None
 
     def scores(self, chunk_size):
-        """Yields `(rows, scores [c, N])`, higher is nearer, exact on the grid of neighbours."""
-        size = chunk_size
-        if size is None:
-            size = max(1, _CHUNK_BYTES // (8 * len(self.gallery)))
-        size = checks.whole_number(size, "chunk_size", least=1)
-        keys = None
-        if self.distances is None:
-            keys = exact_search.on_grid(self.gallery, name="gallery")
-        for start in range(0, len(self.queries), size):
-            rows = np.arange(start, min(start + size, len(self.queries)))
-            if keys is None:
-                yield rows, -self.distances[rows]
-            else:
-                anchors = exact_search.on_grid(self.queries[rows], name="queries", rows=rows)
-                yield rows, anchors @ keys.T
+        """Iterates over `(row, scores [N])` of the queries, higher is nearer."""
+        if self.distances is not None:
+            return enumerate(-self.distances)
+        gallery = exact_search.on_grid(self.gallery, name="gallery")
+        queries = exact_search.on_grid(self.queries, name="queries")
+        return iterate_scores(queries, gallery, chunk_size=chunk_size)
 
     def masks(self, row):
         """`(matches [N], left out [N])` of a query."""
@@ -275,11 +264,7 @@ def _ranks(scores, matches, left_out):
 
 def _prepare(queries, query_ids, gallery, gallery_ids, query_cameras, gallery_cameras, distances):
     queries, gallery = as_rows(queries, name="queries"), as_rows(gallery, name="gallery")
-    if queries.shape[1] != gallery.shape[1]:
-        raise ValueError(
-            "queries and gallery must have the same dimension; "
-            f"found {queries.shape[1]} and {gallery.shape[1]}."
-        )
+    check_dimensions(queries, gallery, names=("queries", "gallery"))
     if (query_cameras is None) != (gallery_cameras is None):
         raise ValueError("query_cameras and gallery_cameras must be given together, or neither.")
     columns = {"query_ids": (query_ids, queries), "gallery_ids": (gallery_ids, gallery)}

@@ -3,12 +3,15 @@
 import numpy as np
 
 from circle_tf.evaluation import exact_search
-from circle_tf.evaluation.neighbours import as_rows, nearest_neighbours
+from circle_tf.evaluation.neighbours import (
+    as_rows,
+    check_dimensions,
+    iterate_scores,
+    nearest_neighbours,
+)
 from circle_tf.utils import checks
 
 __all__ = ["k_reciprocal_distances"]
-
-_CHUNK_BYTES = 2**28
 
 
 def k_reciprocal_distances(queries, gallery, *, k1=20, k2=6, weight=0.3, chunk_size=None):
@@ -44,11 +47,7 @@ def k_reciprocal_distances(queries, gallery, *, k1=20, k2=6, weight=0.3, chunk_s
         (3, 6)
     """
     queries, gallery = as_rows(queries, name="queries"), as_rows(gallery, name="gallery")
-    if queries.shape[1] != gallery.shape[1]:
-        raise ValueError(
-            "queries and gallery must have the same dimension; "
-            f"found {queries.shape[1]} and {gallery.shape[1]}."
-        )
+    check_dimensions(queries, gallery, names=("queries", "gallery"))
     rows = np.concatenate([queries, gallery])
     k1 = checks.whole_number(k1, "k1", least=1)
     k2 = checks.whole_number(k2, "k2", least=1)
@@ -59,21 +58,14 @@ def k_reciprocal_distances(queries, gallery, *, k1=20, k2=6, weight=0.3, chunk_s
     if not 0 <= weight <= 1:
         raise ValueError(f"weight must be 0 to 1; found {weight}.")
     nearest, _ = nearest_neighbours(rows, k1 + 1, gallery=rows, chunk_size=chunk_size)
-    unit = exact_search.on_grid(rows, name="rows") * 2.0**-26
-    largest = _largest_distances(unit, chunk_size)
+    unit = exact_search.on_grid(rows, name="rows")
+    least = [scores.min() for _, scores in iterate_scores(unit, unit, chunk_size=chunk_size)]
+    largest = np.maximum(2 - 2 * np.array(least), np.finfo(float).tiny)  # squared distances
     sets = [_weighted_set(row, nearest, unit, largest, k1) for row in range(len(rows))]
     sets = [_averaged(sets, nearest[row, :k2]) for row in range(len(rows))]
     jaccard = _jaccard(sets[: len(queries)], sets[len(queries) :], total=len(rows))
     plain = _distances(unit[: len(queries)], unit[len(queries) :], largest[: len(queries)])
     return ((1 - weight) * jaccard + weight * plain).astype(np.float32)
-
-
-def _largest_distances(unit, chunk_size):
-    """`[N]`: each row's largest squared distance to any."""
-    size = chunk_size or max(1, _CHUNK_BYTES // (8 * len(unit)))
-    starts = range(0, len(unit), size)
-    least = [np.min(unit[start : start + size] @ unit.T, axis=1) for start in starts]
-    return np.maximum(2 - 2 * np.concatenate(least), np.finfo(float).tiny)
 
 
 def _distances(anchors, keys, largest):

@@ -13,8 +13,13 @@ import functools
 
 import numpy as np
 
-from circle_tf.evaluation.neighbours import as_rows, check_k, iterate_neighbours, nearest_neighbours
-from circle_tf.evaluation.references import check_labels
+from circle_tf.evaluation.neighbours import (
+    as_rows,
+    check_k,
+    check_labels,
+    iterate_neighbours,
+    nearest_neighbours,
+)
 
 __all__ = [
     "mean_average_precision_at_r",

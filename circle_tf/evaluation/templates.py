@@ -9,6 +9,8 @@ from circle_tf.ops import pairs
 
 __all__ = ["template_embeddings", "template_report"]
 
+_CHUNK = 1 << 16  # pairs scored at a time
+
 
 def template_embeddings(embeddings, templates, media):
     """Embeddings of templates: the mean within each medium, then the sum over media, normalised.
@@ -41,13 +43,13 @@ def template_embeddings(embeddings, templates, media):
         pairs.ids_of_rows(templates, rows, name="templates"),
         pairs.ids_of_rows(media, rows, name="media"),
     ]
-    unit = exact_search.on_grid(rows, name="embeddings") * 2.0**-26
+    unit = exact_search.on_grid(rows, name="embeddings")
     keys, places = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
     of_media = _sums(unit, places.reshape(-1), len(keys))
     of_media /= np.bincount(places.reshape(-1))[:, None]
     ids, places = np.unique(keys[:, 0], return_inverse=True)
-    total = exact_search.on_grid(_sums(of_media, places, len(ids)), name="templates")
-    return ids, (total * 2.0**-26).astype(np.float32)
+    sums = _sums(of_media, places, len(ids))
+    return ids, exact_search.on_grid(sums, name="templates").astype(np.float32)
 
 
 def template_report(ids, rows, first, second, same, *, fars=(1e-5, 1e-4, 1e-3), rule="at_most"):
@@ -82,9 +84,6 @@ def template_report(ids, rows, first, second, same, *, fars=(1e-5, 1e-4, 1e-3), 
         ]
     )
     return {f"tar_at_far_{far:g}": tar_at_far(scores, same, far, rule=rule) for far in fars}
-
-
-_CHUNK = 1 << 16
 
 
 def _places(ids, wanted, name):

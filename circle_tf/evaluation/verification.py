@@ -38,8 +38,10 @@ def pair_similarities(first, second):
             "first and second must have the same shape [P, D]; "
             f"found {list(first.shape)} and {list(second.shape)}."
         )
-    unit = exact_search.on_grid(first, name="first") * exact_search.on_grid(second, name="second")
-    return unit.sum(axis=1) * 2.0**-52
+    products = exact_search.on_grid(first, name="first") * exact_search.on_grid(
+        second, name="second"
+    )
+    return products.sum(axis=1)
 
 
 def k_fold_accuracy(similarities, same, *, folds=10):
@@ -181,7 +183,7 @@ def flip_test_embeddings(embed, images):
     if images.ndim != 4:
         raise ValueError(f"images must have shape [N, H, W, C]; found {list(images.shape)}.")
     total = np.asarray(embed(images), np.float64) + np.asarray(embed(images[:, :, ::-1]))
-    return (exact_search.on_grid(total, name="embeddings") * 2.0**-26).astype(np.float32)
+    return exact_search.on_grid(total, name="embeddings").astype(np.float32)
 
 
 def _check_pairs(similarities, same):

@@ -10,8 +10,7 @@ import math
 
 import numpy as np
 
-from circle_tf.plots import pair_sampling as pair_similarities
-from circle_tf.plots import sheets
+from circle_tf.plots import pair_sampling, sheets
 from circle_tf.plots.projector import write_projector
 from circle_tf.utils import files
 
@@ -28,7 +27,7 @@ __all__ = [
 _BLUE, _ORANGE, _GREY, _INK = "#0072B2", "#D55E00", "#767676", "#222222"
 _COLOURS = (_BLUE, _ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _TITLES = ("before training", "after training")
-_PAIRS = {"random": pair_similarities.random_pairs, "hardest": pair_similarities.hardest_pairs}
+_PAIRS = {"random": pair_sampling.random_pairs, "hardest": pair_sampling.hardest_pairs}
 
 
 def similarity_scatter(

@@ -208,5 +208,5 @@ def test_dimensions_that_differ():
 
 
 def test_bad_chunk_size():
-    with pytest.raises(ValueError, match="chunk_size must be at least 1; found 0"):
+    with pytest.raises(ValueError, match="chunk_size must be a whole number of 1 or more; found 0"):
         neighbours.nearest_neighbours(np.eye(3), chunk_size=0)
