@@ -15,8 +15,9 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-import circle_tf.data.sampling
+from circle_tf.data.pipeline import pk_dataset
 from circle_tf.data.records import RecordFiles, write_index
+from circle_tf.data.sampler import PKSampler
 
 _CLASSES = flags.DEFINE_integer("classes", 1000, "Classes.", lower_bound=2)
 _EXAMPLES = flags.DEFINE_integer("examples", 10, "Examples of each class.", lower_bound=1)
@@ -91,12 +92,12 @@ def main(argv):
     batch = {"classes_per_batch": _P.value, "examples_per_class": _K.value}
     print(f"{len(labels)} examples of {_CLASSES.value} classes, P {_P.value} x K {_K.value}")
     print(f"{'source':<32} {'batches/s':>10} {'images/s':>10} {'ms/batch':>10} {'CPU ms':>10}")
-    sampler, steps = circle_tf.data.sampling.PKSampler(labels, **batch), itertools.count()
+    sampler, steps = PKSampler(labels, **batch), itertools.count()
     times = {"rows alone": measure(lambda: sampler(next(steps)), seconds=_SECONDS.value)}
     with tempfile.TemporaryDirectory() as folder:
         found = sources(folder, labels=labels, side=_SIDE.value)
         for name, (examples, decode) in found.items():
-            dataset = circle_tf.data.sampling.pk_dataset(examples, labels, decode=decode, **batch)
+            dataset = pk_dataset(examples, labels, decode=decode, **batch)
             batches = iter(dataset)
             times[name] = measure(lambda b=batches: next(b), seconds=_SECONDS.value)
             del dataset, batches  # or it would go on filling its buffer

@@ -18,7 +18,7 @@ import tensorflow as tf
 from absl import app, flags
 
 from benchmarks import peers, timing
-from circle_tf.data import sampling
+from circle_tf.data.sampler import PKSampler
 from configs import glyphs
 from trainers import datasets
 from trainers.training import loop
@@ -92,7 +92,7 @@ def recipe():
 def peer_inputs(config):
     """Images, labels, and the rows of each step's batch: those that the trainer takes."""
     split = datasets.load(config.dataset).train
-    sampler = sampling.PKSampler(split.labels, seed=config.seed, **config.batch)
+    sampler = PKSampler(split.labels, seed=config.seed, **config.batch)
     rows = np.stack([sampler(step) for step in range(config.steps)])
     return {"images": split.images(), "labels": np.asarray(split.labels), "rows": rows}
 

@@ -1,23 +1,19 @@
 """Any record of TFRecord files, by its number: what sampling P classes x K examples needs."""
 
 import os
-import struct
 import warnings
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from circle_tf.data.crc32c import masked_crc32c
 from circle_tf.utils import errors, files
 
 __all__ = ["RecordError", "RecordFiles", "write_index"]
 
 # A record: length (8 bytes), checksum of the length (4), data, checksum of the data (4).
-_HEADER = struct.Struct("<QI")
-_FOOTER = struct.Struct("<I")
+_HEADER_BYTES, _FOOTER_BYTES = 12, 4
 _INDEX_SUFFIX = ".index.npz"
-_SCAN_BYTES = 16 << 20
+_SCANNED = 64  # records parsed at a time
 
 
 class RecordError(errors.UserError):
@@ -28,8 +24,12 @@ class RecordFiles:
     """The records of TFRecord files as one sequence, read in any order.
 
     Each record is a `tf.train.Example` with a whole-number label. Where it lies in its file and
-    its label come from the index beside the file (`write_index`), or from one scan. Every record
-    is checked against its checksum each time it is read. Files must be uncompressed.
+    its label come from the index beside the file (`write_index`), or from one scan. Files must be
+    uncompressed.
+
+    What is checked when: all checksums once, by TensorFlow, while a file is scanned (here, or when
+    its index was written). A file with an index must be as long as it was then. When a record is
+    read, it must be whole and as long as indexed; its checksum is not computed again.
 
     Args:
         paths: TFRecord files, in the order in which to number their records.
@@ -106,7 +106,7 @@ class RecordFiles:
 
         Raises:
             IndexError: a number is out of range.
-            RecordError: a record does not match its checksum or has changed since indexed.
+            RecordError: a record is cut short, or of another length than when indexed.
         """
         indices = np.asarray(indices, np.int64)
         if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
@@ -117,17 +117,28 @@ class RecordFiles:
         records = [None] * len(indices)
         for file in np.unique(self._files[indices]):
             places = np.flatnonzero(self._files[indices] == file)
-            with _open(self.paths[file]) as stream:
+            # Unbuffered: of a read at random, what follows the record is of no use.
+            with open(self.paths[file], "rb", buffering=0) as stream:
                 for place in places[np.argsort(self._offsets[indices[places]])]:
                     row = indices[place]
-                    records[place] = _read(
-                        stream,
-                        path=self.paths[file],
-                        offset=int(self._offsets[row]),
-                        expected_length=int(self._lengths[row]),
-                    )
-        _check(records)
-        return [record.data for record in records]
+                    stream.seek(self._offsets[row])
+                    content = stream.read(_HEADER_BYTES + self._lengths[row] + _FOOTER_BYTES)
+                    records[place] = self._data(row, content)
+        return records
+
+    def _data(self, row, content):
+        """The data of a record, from the bytes where it should be."""
+        wanted = int(self._lengths[row])
+        length = int.from_bytes(content[:8], "little")
+        if len(content) >= _HEADER_BYTES and length != wanted:
+            raise RecordError(
+                f"{self.where(row)}: expected {wanted} bytes of data, found {length}. The file has "
+                "changed since it was indexed, or is damaged: write its index again with "
+                "circle_tf.records.write_index."
+            )
+        if len(content) < _HEADER_BYTES + wanted + _FOOTER_BYTES:
+            raise _cut_short(self.paths[self._files[row]], self._offsets[row])
+        return content[_HEADER_BYTES:-_FOOTER_BYTES]
 
 
 def write_index(path, *, label_feature: str = "label") -> str:
@@ -148,13 +159,10 @@ def write_index(path, *, label_feature: str = "label") -> str:
     """
     path = os.fspath(path)
     target = path + _INDEX_SUFFIX
+    index = _scan(path, label_feature)
+    size = os.path.getsize(path)
     with files.replacing(target) as partial, open(partial, "wb") as stream:
-        np.savez(
-            stream,
-            **_scan(path, label_feature),
-            label_feature=label_feature,
-            file_size=os.path.getsize(path),
-        )
+        np.savez(stream, **index, label_feature=label_feature, file_size=size)
     return target
 
 
@@ -180,54 +188,57 @@ def _file_index(path, label_feature):
 
 
 def _scan(path, label_feature):
-    """Reads a whole file, checks it, and notes where its records lie."""
-    offsets, lengths, labels = [], [], []
-    for records in _batches(path):
-        _check(records)
-        offsets += [record.offset for record in records]
-        lengths += [len(record.data) for record in records]
-        labels += _labels(records, label_feature=label_feature)
-    return {
-        "offsets": np.array(offsets, np.int64),
-        "lengths": np.array(lengths, np.int64),
-        "labels": np.array(labels, np.int64),
-    }
-
-
-def _batches(path):
-    """Lists of consecutive records, some megabytes each."""
-    offset, batch, size = 0, [], 0
-    with _open(path) as stream:
-        end = os.path.getsize(path)
-        while offset < end:
-            try:
-                batch.append(_read(stream, path=path, offset=offset, end=end))
-            except RecordError:
-                _check(batch)  # a damaged length before it may be what led astray
-                raise
-            size += len(batch[-1].data)
-            offset += _HEADER.size + len(batch[-1].data) + _FOOTER.size
-            if size >= _SCAN_BYTES or len(batch) >= 4096:
-                yield batch
-                batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _labels(records, *, label_feature):
-    """Labels of serialized examples."""
+    """Reads a whole file, which checks it, and notes where its records lie."""
     features = {label_feature: tf.io.FixedLenFeature([], tf.int64)}
-    data = [record.data for record in records]
+    scanned = tf.data.TFRecordDataset(path).batch(_SCANNED)
+    scanned = scanned.map(
+        lambda data: (tf.strings.length(data), tf.io.parse_example(data, features)[label_feature])
+    )
     try:
-        return tf.io.parse_example(data, features)[label_feature].numpy().tolist()
+        found = list(scanned.as_numpy_iterator())
     # TensorFlow's message quotes the record, which need not be text.
-    except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:
-        if len(records) > 1:
-            return [_labels([record], label_feature=label_feature)[0] for record in records]
-        raise RecordError(
-            f"{records[0].where}: expected a tf.train.Example with one int64 in the feature "
-            f"'{label_feature}', found {_features(data[0])}."
-        ) from error
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:
+        raise _first_fault(path, features) from error
+    lengths, labels = (
+        np.concatenate([np.empty(0, np.int64), *column]).astype(np.int64)
+        for column in (zip(*found, strict=True) if found else [(), ()])
+    )
+    ends = np.cumsum(lengths + _HEADER_BYTES + _FOOTER_BYTES)
+    end = int(ends[-1]) if len(ends) else 0
+    if os.path.getsize(path) != end:  # Fewer bytes than a header's are no error to TensorFlow.
+        raise _cut_short(path, end)
+    return {"offsets": np.append(0, ends)[:-1], "lengths": lengths, "labels": labels}
+
+
+def _first_fault(path, features):
+    """The error of a file that `_scan` could not read, with the offset that a batch hides."""
+    offset = 0
+    try:
+        for data in tf.data.TFRecordDataset(path).as_numpy_iterator():
+            try:
+                tf.io.parse_single_example(data, features)
+            except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
+                return RecordError(
+                    f"{_where(path, offset)}: expected a tf.train.Example with one int64 in the "
+                    f"feature '{next(iter(features))}', found {_features(data)}."
+                )
+            offset += _HEADER_BYTES + len(data) + _FOOTER_BYTES
+    except tf.errors.DataLossError as error:
+        with open(path, "rb") as stream:
+            compressed = offset == 0 and stream.read(2) in (b"\x1f\x8b", b"\x78\x9c")
+        if compressed:
+            return RecordError(
+                f"{_where(path, 0)}: expected an uncompressed TFRecord file, found a compressed "
+                "one: records cannot be read at random from it. Write it again without "
+                "compression."
+            )
+        if "truncated" in error.message:
+            return _cut_short(path, offset)
+        return RecordError(
+            f"{_where(path, offset)}: the checksum does not match, the file is damaged (or no "
+            "TFRecord file). Copy or write it again."
+        )
+    return RecordError(f"{path}: the file changed while it was read. Open it again.")
 
 
 def _features(data):
@@ -240,68 +251,6 @@ def _features(data):
     return f"the features {', '.join(kinds)}" if kinds else "an example without features"
 
 
-class _Record(NamedTuple):
-    """A record as it lies in a file, not yet checked."""
-
-    path: str
-    offset: int
-    header: bytes
-    data: bytes
-    footer: bytes
-
-    @property
-    def where(self):
-        return _where(self.path, self.offset)
-
-
-def _read(stream, *, path, offset, end=None, expected_length=None):
-    """The record at an offset; its length is either expected or must fit before `end`."""
-    stream.seek(offset)
-    header = stream.read(_HEADER.size)
-    if len(header) < _HEADER.size:
-        raise _cut_short(path, offset)
-    length = _HEADER.unpack(header)[0]
-    if expected_length not in (None, length):
-        raise RecordError(
-            f"{_where(path, offset)}: expected {expected_length} bytes of data, found "
-            f"{length}. The file has changed since it was indexed, or is damaged: write its "
-            "index again with circle_tf.records.write_index."
-        )
-    record = _Record(path, offset, header, b"", b"")
-    if end is not None and offset + _HEADER.size + length + _FOOTER.size > end:
-        _check_lengths([record])
-        raise _cut_short(path, offset)
-    rest = stream.read(length + _FOOTER.size)
-    if len(rest) < length + _FOOTER.size:
-        raise _cut_short(path, offset)
-    return record._replace(data=rest[:length], footer=rest[length:])
-
-
-def _check(records):
-    """Compares records with their checksums, all in one go."""
-    _check_lengths(records)
-    stored = [_FOOTER.unpack(record.footer)[0] for record in records]
-    _compare(records, masked_crc32c([record.data for record in records]) == stored)
-
-
-def _check_lengths(records):
-    stored = [_HEADER.unpack(record.header)[1] for record in records]
-    _compare(records, masked_crc32c([record.header[:8] for record in records]) == stored)
-
-
-def _compare(records, matches):
-    if not np.all(matches):
-        record = records[int(np.argmin(matches))]
-        compressed = record.offset == 0 and record.header[:2] in (b"\x1f\x8b", b"\x78\x9c")
-        raise RecordError(
-            f"{record.where}: expected an uncompressed TFRecord file, found a compressed one: "
-            "records cannot be read at random from it. Write it again without compression."
-            if compressed
-            else f"{record.where}: the checksum does not match, the file is damaged (or no "
-            "TFRecord file). Copy or write it again."
-        )
-
-
 def _cut_short(path, offset):
     return RecordError(
         f"{_where(path, offset)}: the file ends in the middle of the record, it was cut "
@@ -311,10 +260,6 @@ def _cut_short(path, offset):
 
 def _where(path, offset):
     return f"{path}, record at byte {offset}"
-
-
-def _open(path):
-    return open(path, "rb", buffering=0)
 
 
 def _as_list(paths):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from circle_tf.data import examples as reading
+from circle_tf.data import pipeline
 from circle_tf.utils import errors
 
 __all__ = ["DataError", "Dataset", "Split", "findings", "relabel", "sentence_list"]
@@ -75,10 +75,10 @@ class Split:
         rows = np.arange(len(self)) if indices is None else np.asarray(indices, np.int64)
         if self.decode is None:
             return np.asarray(self.examples)[rows]
-        examples = reading.as_examples(self.examples, decode=self.decode)
+        examples = pipeline.as_examples(self.examples, decode=self.decode)
         found = tf.data.Dataset.from_tensor_slices(rows).batch(64)
-        found = found.map(lambda rows: reading.gather(examples, rows)).unbatch()
-        decode = reading.decoder(examples, decode=self.decode)
+        found = found.map(lambda rows: pipeline.gather(examples, rows)).unbatch()
+        decode = pipeline.decoder(examples, decode=self.decode)
         images = found.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         decoded = list(images.as_numpy_iterator())
         empty = np.zeros([0, *(side or 0 for side in images.element_spec.shape)], np.uint8)

@@ -12,8 +12,7 @@ import tensorflow as tf
 import tqdm
 from absl import logging
 
-from circle_tf.data import decoding
-from circle_tf.data import examples as reading
+from circle_tf.data import decoding, pipeline
 from circle_tf.utils import files
 from trainers.datasets import base, images
 
@@ -150,12 +149,12 @@ def inspect(collection: Collection, *, rows: np.ndarray) -> list[tuple[int, int]
     Returns:
         Of each, height and width in pixels; or what is wrong with it, in a line.
     """
-    examples = reading.as_examples(collection.examples, decode=collection.content)
-    load = reading.decoder(examples, decode=lambda data: decoding.decode(collection.content(data)))
+    examples = pipeline.as_examples(collection.examples, decode=collection.content)
+    load = pipeline.decoder(examples, decode=lambda data: decoding.decode(collection.content(data)))
 
     def look(row):
         try:
-            image = load(reading.gather(examples, tf.constant([row], tf.int64))[0])
+            image = load(pipeline.gather(examples, tf.constant([row], tf.int64))[0])
         except (tf.errors.OpError, UnicodeDecodeError) as error:
             return _first_line(error)
         return tuple(image.shape[:2])

@@ -13,7 +13,7 @@ import unicodedata
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from circle_tf.data import sampling
+from circle_tf.data import sampler
 from trainers.datasets import base, images
 
 __all__ = ["FACES", "GALLERY_FACE", "QUERY_FACES", "character_classes", "load", "render"]
@@ -203,5 +203,5 @@ def _font_path(face):
 
 def _stream(seed, purpose, count):
     """`count` numbers in [0, 1): a pure function of the arguments, the same under every NumPy."""
-    raw = sampling.raw_bits(count, seed=seed, place=(purpose,))
+    raw = sampler.raw_bits(count, seed=seed, place=(purpose,))
     return (raw >> np.uint64(11)) * 2.0**-53

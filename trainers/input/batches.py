@@ -1,6 +1,6 @@
 """The batches of a run, of which each process reads the rows of its own replicas."""
 
-from circle_tf.data import sampling
+from circle_tf.data import pipeline
 from trainers.cli import commands
 from trainers.input import augment
 
@@ -31,7 +31,7 @@ def batches(config, split, *, strategy, start_step, num_steps, ids_as_input=Fals
     size = config.batch.classes_per_batch * config.batch.examples_per_class
 
     def part(index, number):
-        rows = sampling.pk_dataset(
+        rows = pipeline.pk_dataset(
             split.examples,
             split.labels,
             seed=config.seed,
@@ -60,7 +60,7 @@ def batches(config, split, *, strategy, start_step, num_steps, ids_as_input=Fals
 
 
 def _length(size, part):
-    rows = sampling.part_of_batch(size, part=part)
+    rows = pipeline.part_of_batch(size, part=part)
     return rows.stop - rows.start
 
 

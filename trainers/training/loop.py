@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 import tensorflow as tf
 
-from circle_tf.data import sampling
+from circle_tf.data.sampler import PKSampler
 from circle_tf.utils.files import replacing
 from trainers import datasets
 from trainers.cli import commands
@@ -124,7 +124,7 @@ def run_length(config, dataset):
             raise commands.ConfigError(f"{name} must be 1 or more; found {config[name]}.")
     with commands.config_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Small classes are told of when the batches are made.
-        sampler = sampling.PKSampler(dataset.train.labels, seed=config.seed, **config.batch)
+        sampler = PKSampler(dataset.train.labels, seed=config.seed, **config.batch)
     steps = config.epochs * sampler.steps_per_epoch if config.epochs else config.steps
     if steps < 1:
         raise commands.ConfigError(f"steps must be 1 or more; found {steps}.")

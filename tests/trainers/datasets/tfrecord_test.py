@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from circle_tf.data.sampling import pk_dataset
+from circle_tf.data.pipeline import pk_dataset
 from tests.pictures import picture
 from trainers import datasets
 from trainers.datasets import base, tfrecord

@@ -1,144 +1,13 @@
-import warnings
-
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from circle_tf.data.pipeline import part_of_batch, pk_dataset
 from circle_tf.data.records import RecordFiles
-from circle_tf.data.sampling import PKSampler, part_of_batch, pk_dataset, raw_bits
+from circle_tf.data.sampler import PKSampler
 
 LABELS = np.repeat([3, 1, 2**40, -5, 8], [4, 9, 6, 5, 7])
-
-
-def _sampler(labels=LABELS, p=2, k=3, seed=0):
-    return PKSampler(labels, classes_per_batch=p, examples_per_class=k, seed=seed)
-
-
-@settings(deadline=None, max_examples=50)
-@given(
-    sizes=st.lists(st.integers(1, 12), min_size=2, max_size=9),
-    p=st.integers(2, 5),
-    k=st.integers(2, 6),
-    step=st.integers(0, 2**40),
-    seed=st.integers(0, 2**63 - 1),
-)
-def test_batch_is_p_classes_of_k_and_depends_on_seed_and_step_alone(sizes, p, k, step, seed):
-    p = min(p, len(sizes))
-    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer than K
-        sampler, other = (_sampler(labels, p, k, seed) for _ in range(2))
-    other(step + 5)  # leaves no trace
-    rows = sampler(step)
-    np.testing.assert_array_equal(rows, other(step))
-    assert rows.shape == (p * k,) and rows.dtype == np.int64
-    by_class = labels[rows].reshape(p, k)
-    assert (by_class == by_class[:, :1]).all()
-    assert len(set(by_class[:, 0])) == p
-    for class_, members in zip(by_class[:, 0], rows.reshape(p, k), strict=True):
-        n = sizes[class_]
-        counts = np.unique(members, return_counts=True)[1]
-        assert len(counts) == min(n, k)  # all distinct, or every one of the class
-        assert counts.max() <= -(-k // n)
-
-
-def test_known_batches():
-    # Written down once: fails when what a seed means changes, as resumed runs would notice.
-    sampler = _sampler(np.arange(12) // 4, p=2, k=2, seed=7)
-    assert [sampler(step).tolist() for step in (0, 1, 10**9)] == [
-        [6, 4, 10, 11],
-        [9, 8, 5, 7],
-        [2, 1, 7, 4],
-    ]
-
-
-def test_each_class_comes_once_per_round_and_each_example_once_per_cycle():
-    labels = np.repeat(np.arange(6), 8)
-    sampler = _sampler(labels, p=3, k=2)
-    assert sampler.steps_per_epoch == 8
-    for round_ in range(8):
-        rows = np.concatenate([sampler(2 * round_ + place) for place in range(2)])
-        np.testing.assert_array_equal(np.bincount(labels[rows]), np.full(6, 2))
-    for cycle in range(2):
-        rows = np.concatenate([sampler(8 * cycle + step) for step in range(8)])
-        np.testing.assert_array_equal(np.sort(rows), np.arange(48))
-
-
-def test_classes_left_over_by_a_round_change():
-    sampler = _sampler(p=2)  # 5 classes: one is left out in each round
-    left_out = {
-        frozenset(LABELS) - {LABELS[row] for step in (2 * r, 2 * r + 1) for row in sampler(step)}
-        for r in range(40)
-    }
-    assert left_out == {frozenset([label]) for label in set(LABELS)}
-
-
-def test_examples_are_used_evenly_in_the_long_run():
-    sampler = _sampler()
-    rows = np.concatenate([sampler(step) for step in range(2000)])
-    for label in np.unique(LABELS):
-        counts = np.bincount(rows, minlength=len(LABELS))[label == LABELS]
-        assert counts.max() < 1.2 * counts.min()
-
-
-def test_seeds_and_rounds_differ():
-    batches = {tuple(_sampler(seed=seed)(step)) for seed in range(5) for step in range(0, 10, 2)}
-    assert len(batches) == 25
-
-
-def test_small_classes_are_told_once():
-    labels = np.repeat(np.arange(15), [1, 2] + [1] * 10 + [3, 3, 3])
-    with pytest.warns(UserWarning) as told:
-        sampler = _sampler(labels, p=4)
-        for step in range(20):
-            sampler(step)
-    assert len(told) == 1
-    message = str(told[0].message)
-    assert "12 of 15 classes" in message
-    assert "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ..." in message
-    assert told[0].filename == __file__
-
-
-def test_steps_per_epoch_is_at_least_one():
-    assert _sampler(p=2, k=3).steps_per_epoch == 31 // 6
-    assert _sampler(p=5, k=4).steps_per_epoch == 1
-
-
-def test_column_of_labels_is_taken():
-    np.testing.assert_array_equal(_sampler(LABELS[:, None])(3), _sampler()(3))
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"p": 6}, "at least classes_per_batch=6 classes, found 5"),
-        ({"p": 1}, "classes_per_batch of at least 2.*negatives"),
-        ({"k": 1}, "examples_per_class of at least 2.*positives"),
-        ({"labels": np.array([], np.int64)}, r"at least one example, found \(0,\)"),
-        ({"labels": LABELS.reshape(1, -1)}, r"labels \[N\].*found \(1, 31\)"),
-        ({"labels": LABELS.astype(float)}, "integer labels, found float64"),
-        ({"labels": np.array(["a", "b"])}, "integer labels, found <U1.*np.unique"),
-        ({"seed": -1}, "seed from 0 to"),
-        ({"seed": 2**63}, "seed from 0 to"),
-    ],
-)
-def test_bad_arguments(change, message):
-    with pytest.raises(ValueError, match=message):
-        _sampler(**change)
-
-
-def test_negative_step():
-    with pytest.raises(ValueError, match="from 0 on, found -1"):
-        _sampler()(-1)
-
-
-def test_raw_bits_of_different_places_differ():
-    places = [(0,), (1,), (0, 1), (0, 0, 1), (1, 1, 1)]
-    assert len({tuple(raw_bits(3, seed=5, place=place)) for place in places}) == 5
-    long, short = (raw_bits(count, seed=5, place=(2, 3, 4)) for count in (9, 2))
-    np.testing.assert_array_equal(long[:2], short)
+SAMPLER = PKSampler(LABELS, classes_per_batch=2, examples_per_class=3, seed=4)
 
 
 def _images():
@@ -196,12 +65,11 @@ def _augment(images, seed):
 @pytest.mark.parametrize("source", [_array, _files, _records])
 def test_every_source_yields_the_rows_of_the_sampler(source, tmp_path):
     examples, decode = source(tmp_path)
-    sampler = _sampler(seed=4)
     batches = list(_dataset(examples, decode=decode))
     assert len(batches) == 6
     for step, (images, ids) in enumerate(batches):
-        np.testing.assert_array_equal(images, _images()[sampler(step)])
-        np.testing.assert_array_equal(ids, LABELS[sampler(step)])
+        np.testing.assert_array_equal(images, _images()[SAMPLER(step)])
+        np.testing.assert_array_equal(ids, LABELS[SAMPLER(step)])
 
 
 @pytest.mark.parametrize("source", [_array, _files, _records])
@@ -245,7 +113,7 @@ def test_large_arrays_are_not_put_into_the_graph():
 
 def test_anything_numpy_takes_is_examples():
     images, ids = next(iter(_dataset(tf.constant(_images()), labels=tf.constant(LABELS))))
-    np.testing.assert_array_equal(images, _images()[_sampler(seed=4)(0)])
+    np.testing.assert_array_equal(images, _images()[SAMPLER(0)])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,194 @@
+"""Which examples make a batch: P classes x K examples, a pure function of (seed, step).
+
+Pair-wise losses need several examples of each class in a batch. Which ones is computed from the
+number of the step, without replaying the steps before: training resumes where it stopped, and
+any batch can be looked at again.
+"""
+
+import operator
+import warnings
+
+import numpy as np
+
+__all__ = ["PKSampler", "checked_labels", "raw_bits"]
+
+# What a stream of random bits is for: streams of different purposes are independent.
+_CLASSES, _EXAMPLES = 0, 1
+
+
+class PKSampler:
+    """Chooses the rows of each batch: P distinct classes, K examples of each.
+
+    Steps come in rounds of `classes // P`; a round takes its classes from one permutation, so
+    that every class comes once per round (but for the `classes % P` last ones, others in each
+    round). Of a class of n examples, n // K successive rounds take K examples each from one
+    permutation, so that no example comes twice before most have come once. A class of fewer than
+    K examples repeats them, each as often as the others within one; this is told once, when the
+    sampler is made.
+
+    Args:
+        labels: class of each example `[N]`, integers of any values.
+        classes_per_batch: P, at least 2.
+        examples_per_class: K, at least 2.
+        seed: whole number from 0 to 2^63 - 1.
+
+    Attributes:
+        batch_size: P * K.
+        steps_per_epoch: steps that take as many examples as there are: N // (P * K), at least 1.
+
+    Raises:
+        ValueError: labels that are empty or no integers `[N]`, fewer than P classes, P or K
+            less than 2, a seed out of range.
+
+    References:
+        Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification", 2017,
+        section 2: P x K batches.
+
+    Example:
+        >>> labels = np.array([5, 5, 5, 9, 9, 9])
+        >>> sampler = PKSampler(labels, classes_per_batch=2, examples_per_class=2)
+        >>> rows = sampler(1000)
+        >>> rows.shape, sorted(labels[rows].tolist())
+        ((4,), [5, 5, 9, 9])
+        >>> bool((rows == sampler(1000)).all())
+        True
+    """
+
+    def __init__(self, labels, *, classes_per_batch, examples_per_class, seed=0):
+        labels = checked_labels(labels)
+        self._classes, counts = np.unique(labels, return_counts=True)
+        self._counts = counts.astype(np.int64)
+        self._starts = np.cumsum(self._counts) - self._counts
+        self._rows = np.argsort(labels, kind="stable")
+        self._per_batch = _at_least_two(classes_per_batch, "classes_per_batch", "negatives")
+        self._per_class = _at_least_two(examples_per_class, "examples_per_class", "positives")
+        self._seed = operator.index(seed)
+        if not 0 <= self._seed < 2**63:
+            raise ValueError(f"Expected a seed from 0 to 2^63 - 1, found {seed}.")
+        if len(self._classes) < self._per_batch:
+            raise ValueError(
+                f"Expected at least classes_per_batch={self._per_batch} classes, found "
+                f"{len(self._classes)}. Lower classes_per_batch, or add classes."
+            )
+        self._round_order = (-1, None)
+        self._warn_of_small_classes()
+
+    @property
+    def batch_size(self) -> int:
+        """P * K."""
+        return self._per_batch * self._per_class
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that take as many examples as there are, at least 1."""
+        return max(1, len(self._rows) // self.batch_size)
+
+    def __call__(self, step) -> np.ndarray:
+        """Rows of one batch.
+
+        Args:
+            step: number of the step, from 0.
+
+        Returns:
+            Indices `[P * K]` int64 into the labels; the K of a class are neighbours.
+
+        Raises:
+            ValueError: the step is negative.
+        """
+        step = operator.index(step)
+        if step < 0:
+            raise ValueError(f"Expected a step from 0 on, found {step}.")
+        round_, place = divmod(step, len(self._classes) // self._per_batch)
+        first = place * self._per_batch
+        classes = self._class_order(round_)[first : first + self._per_batch]
+        return np.concatenate([self._examples(class_, round_) for class_ in classes])
+
+    def _class_order(self, round_):
+        # Kept for the next step, as it takes time in proportion to ALL classes. One assignment,
+        # so that threads at different rounds do not mix.
+        kept_round, order = self._round_order
+        if kept_round != round_:
+            order = _permutation(len(self._classes), self._seed, _CLASSES, round_)
+            self._round_order = (round_, order)
+        return order
+
+    def _examples(self, class_, round_):
+        count, size = int(self._counts[class_]), self._per_class
+        cycle, group = divmod(round_, max(1, count // size))
+        order = _permutation(count, self._seed, _EXAMPLES, int(class_), cycle)
+        chosen = order[(group * size + np.arange(size)) % count]
+        return self._rows[self._starts[class_] + chosen]
+
+    def _warn_of_small_classes(self):
+        small = self._classes[self._counts < self._per_class]
+        if len(small):
+            shown = ", ".join(map(str, small[:10])) + (", ..." if len(small) > 10 else "")
+            warnings.warn(
+                f"{len(small)} of {len(self._classes)} classes have fewer than "
+                f"examples_per_class={self._per_class} examples, which are repeated within "
+                f"their batches: {shown}.",
+                stacklevel=3,
+            )
+
+
+def checked_labels(labels) -> np.ndarray:
+    """Labels as ids.
+
+    Args:
+        labels: class of each example `[N]` or `[N, 1]`, integers of any values.
+
+    Returns:
+        `[N]` int64.
+
+    Raises:
+        ValueError: labels that are empty, of another shape, or no integers.
+
+    Example:
+        >>> checked_labels([[3], [5]]).tolist()
+        [3, 5]
+    """
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or not len(labels):
+        raise ValueError(f"Expected labels [N] of at least one example, found {labels.shape}.")
+    if labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"Expected integer labels, found {labels.dtype}. For names, take the second result "
+            "of np.unique(names, return_inverse=True)."
+        )
+    return labels.astype(np.int64)
+
+
+def raw_bits(count: int, *, seed: int, place: tuple[int, ...]) -> np.ndarray:
+    """Random bits that are a pure function of the arguments, the same under every NumPy.
+
+    Args:
+        count: how many words of 64 bits.
+        seed: whole number from 0 to 2^64 - 1.
+        place: up to three whole numbers that tell this stream from the others of the seed.
+
+    Returns:
+        Words `[count]` uint64.
+
+    Example:
+        >>> raw_bits(2, seed=0, place=(1,)).tolist() == raw_bits(2, seed=0, place=(1,)).tolist()
+        True
+    """
+    # The lowest word of the counter counts within the stream. The raw bits of a NumPy bit
+    # generator are stable over versions; what a Generator makes of them is not.
+    first, *others = (*place, 0, 0, 0)[:4]
+    bits = np.random.Philox(key=[seed, first], counter=[0, *others])
+    return bits.random_raw(count)
+
+
+def _permutation(count, seed, *place):
+    return raw_bits(count, seed=seed, place=place).argsort(kind="stable")
+
+
+def _at_least_two(value, name, kind):
+    if operator.index(value) < 2:
+        raise ValueError(
+            f"Expected {name} of at least 2, as there are no {kind} else; found {value}."
+        )
+    return operator.index(value)
