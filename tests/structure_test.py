@@ -69,7 +69,7 @@ PACKAGES = {  # Package: the others of ours that it may import.
     "benchmarks": {"circle_tf", "configs", "export", "trainers"},
 }
 SITES = {  # Heavy or ageing: the modules that may import it, in functions only.
-    "keras_cv": {"circle_tf.backbones.by_name"},
+    "keras_cv": {"circle_tf.backbones.keras_cv"},
     "matplotlib": {
         "benchmarks.comparison",
         "benchmarks.paper_figures",

@@ -1,5 +1,6 @@
 """Backbones by name: from pixels 0..255 to features, with the preprocessing inside the model."""
 
-from circle_tf.backbones.by_name import build, import_keras_cv, names
+from circle_tf.backbones.by_name import build, names
+from circle_tf.backbones.keras_cv import import_keras_cv
 
 __all__ = ["build", "import_keras_cv", "names"]

@@ -46,11 +46,11 @@ def iresnet(inputs, name):
 
 
 def _block(maps, filters, *, strides):
-    found = _prelu(_norm(_conv(_norm(maps), filters, size=3)))
-    found = _norm(_conv(found, filters, size=3, strides=strides))
+    residual = _prelu(_norm(_conv(_norm(maps), filters, size=3)))
+    residual = _norm(_conv(residual, filters, size=3, strides=strides))
     if strides != 1 or maps.shape[-1] != filters:
         maps = _norm(_conv(maps, filters, size=1, strides=strides))
-    return keras.layers.Add()([found, maps])
+    return keras.layers.Add()([residual, maps])
 
 
 def _conv(maps, filters, *, size, strides=1):

@@ -111,10 +111,10 @@ def _branch(net, maps, *, stripes):
     copy = keras.models.clone_model(end, clone_function=cloned)
     copy.set_weights(end.get_weights())
     copy = keras.Model(copy.input, copy.output, name=f"branch_{stripes}")
-    found = copy(maps)
-    pooled = [keras.layers.GlobalMaxPooling2D()(found)]
+    branch = copy(maps)
+    pooled = [keras.layers.GlobalMaxPooling2D()(branch)]
     if stripes > 1:
-        rows = StripePooling(stripes)(found)
+        rows = StripePooling(stripes)(branch)
         pooled += [rows[:, number] for number in range(stripes)]
     return [_reduced(part) for part in pooled]
 
