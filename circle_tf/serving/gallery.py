@@ -8,7 +8,7 @@ import numpy as np
 
 from circle_tf.utils import files
 
-__all__ = ["Gallery", "embedder_fingerprint", "unit_rows"]
+__all__ = ["Gallery", "check_gallery", "embedder_fingerprint", "unit_rows"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,10 +85,10 @@ class Gallery:
             'abc'
         """
         try:
-            with np.load(path) as found:
-                classes = found["classes"] if "classes" in found else None
-                source = str(found["source"]) or None
-                return cls(found["embeddings"], found["ids"], classes, source)
+            with np.load(path) as stored:
+                classes = stored["classes"] if "classes" in stored else None
+                source = str(stored["source"]) or None
+                return cls(stored["embeddings"], stored["ids"], classes, source)
         except (KeyError, zipfile.BadZipFile, AttributeError, EOFError) as error:
             raise ValueError(f"{path} is not a gallery file ({error}).") from error
 
@@ -117,6 +117,30 @@ def embedder_fingerprint(model):
         digest.update(f"{weight.shape}".encode())
         digest.update(np.ascontiguousarray(weight, np.float32).tobytes())
     return digest.hexdigest()[:32]
+
+
+def check_gallery(gallery, model, *, k):
+    """Checks that a gallery is a model's, and large enough.
+
+    Args:
+        gallery: Gallery.
+        model: `keras.Model` with outputs `[B, D]`.
+        k: int, neighbours that searches return.
+
+    Raises:
+        ValueError: another model's gallery, other dimensions, k out of range.
+    """
+    own = embedder_fingerprint(model)
+    if gallery.source not in (None, own):
+        raise ValueError(
+            f"The gallery was embedded by another model (fingerprint {gallery.source}; this model "
+            f"has {own}): distances to it mean nothing. Embed the gallery again with this model."
+        )
+    dim = model.output_shape[-1]
+    if gallery.dim != dim:
+        raise ValueError(f"The gallery has {gallery.dim} dimensions, the model {dim}.")
+    if isinstance(k, bool) or not 1 <= k <= len(gallery):
+        raise ValueError(f"k must be 1 to {len(gallery)}, the size of the gallery; found {k}.")
 
 
 def unit_rows(embeddings, *, name):

@@ -47,15 +47,15 @@ def forbidden_nodes(graph_def, outputs, *, xla=False):
     Returns:
         Sorted list of `"op (why)"`, empty if the graph is fit to be served.
     """
-    found = set()
+    forbidden = set()
     for node in served_nodes(graph_def, outputs):
         reasons = [why for ops, why in _FORBIDDEN_OPS.items() if re.search(ops, node.op)]
         if node.op.startswith("FusedBatchNorm") and node.attr["is_training"].b:
             reasons.append("batch statistics")
         if node.attr["_XlaMustCompile"].b and not xla:
             reasons.append("XLA, which TF Serving disables")
-        found |= {f"{node.op} ({why})" for why in reasons}
-    return sorted(found)
+        forbidden |= {f"{node.op} ({why})" for why in reasons}
+    return sorted(forbidden)
 
 
 def _node_name(tensor):

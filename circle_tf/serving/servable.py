@@ -1,4 +1,10 @@
-"""`save_servable`: an embedding model as the SavedModel that TF Serving loads."""
+"""`save_servable`: an embedding model as the SavedModel that TF Serving loads.
+
+It takes the model's float32 clone and decides how its weights are stored (weights.py), makes one
+embedding function of them (here), traces the signatures around it and the gallery (signatures.py,
+gallery.py), sees that their graphs can be served (graph_checks.py) and that they answer as the
+model does, and saves them whole or not at all.
+"""
 
 import os
 import shutil
@@ -9,13 +15,17 @@ import numpy as np
 import tensorflow as tf
 
 from circle_tf import compat
-from circle_tf.serving import graph_checks, serving_parts
-from circle_tf.serving import signatures as signature_functions
-from circle_tf.serving import weights as clones
+from circle_tf.serving import graph_checks
+from circle_tf.serving.gallery import check_gallery
+from circle_tf.serving.signatures import (
+    NEEDS_GALLERY,
+    check_names,
+    concrete_functions,
+    make_parts,
+)
+from circle_tf.serving.weights import StoredWeights, served_model
 
-__all__ = ["STORED", "probe_images", "save_servable", "served_model"]
-
-STORED = ("float32", "float16", "bfloat16")
+__all__ = ["probe_images", "save_servable"]
 
 _UNIT_TOLERANCE = 1e-3
 _CLONE_COSINE = 0.9  # Far below rounding (0.999), far above a clone with its weights mixed up.
@@ -101,17 +111,21 @@ def save_servable(
     _check_absent(path)
     _check_model(model)
     image_shape = _image_shape(model, image_shape)
-    names = serving_parts.check_names(signatures, gallery=gallery, class_weights=class_weights)
+    names = check_names(signatures, gallery=gallery, class_weights=class_weights)
     served = served_model(model, weights=weights)
-    held = serving_parts.StoredWeights(served, weights)
-    parts = serving_parts.parts(
-        serving_parts.embedder(served, held, image_shape, jit_compile=jit_compile),
+    stored = StoredWeights(served, weights)
+    embed = _embedder(served, stored, image_shape, jit_compile=jit_compile)
+    searches = bool(set(names) & set(NEEDS_GALLERY))
+    if searches:
+        check_gallery(gallery, model, k=k)
+    parts = make_parts(
+        embed,
         image_shape,
-        serving_parts.check_gallery(gallery, model, k, names),
-        class_weights if "class_scores" in names else None,
-        k,
+        gallery=gallery if searches else None,
+        class_weights=class_weights if "class_scores" in names else None,
+        k=k,
     )
-    functions = signature_functions.build(names, parts)
+    functions = concrete_functions(names, parts)
     for function in functions.values():
         _check_graph(function, xla=jit_compile)
     default = functions["serving_default"]
@@ -119,35 +133,9 @@ def save_servable(
     if served is not model:
         _check_clone(default, model, image_shape)
     module = tf.Module(name="servable")
-    module.weights = _variables_read(functions.values(), held.variables)
+    module.weights = _variables_read(functions.values(), stored.variables)
     _save_whole(module, path, signatures=functions)
     return path
-
-
-def served_model(model, *, weights="float32"):
-    """The Keras model whose numbers a servable gives.
-
-    Args:
-        model: built `keras.Model`.
-        weights: as in `save_servable`.
-
-    Returns:
-        `keras.Model` in float32: the model itself, or a clone of it.
-
-    Raises:
-        ValueError: unknown `weights`, or a model that cannot be cloned.
-
-    Example:
-        >>> pixels = keras.Input((4,))
-        >>> model = keras.Model(pixels, keras.layers.Dense(2)(pixels))
-        >>> served_model(model) is model
-        True
-    """
-    if weights not in STORED:
-        raise ValueError(f"weights must be one of {', '.join(STORED)}; found {weights!r}.")
-    if weights == "float32":
-        return clones.as_float32(model)
-    return clones.with_rounded_weights(model, weights)
 
 
 def probe_images(image_shape, *, batch_size, seed=0):
@@ -216,6 +204,43 @@ def _image_shape(model, wanted):
     return tuple(int(n) for n in shape)
 
 
+def _embedder(model, stored, image_shape, *, jit_compile):
+    """The `tf.function` from images to embeddings `[B, D]` float32, which all signatures share.
+
+    It reaches the Keras model by closure alone: a Keras model that tf.Module tracks is saved by
+    its own rules, its variables are not found in a C++ session, or are written twice.
+    """
+    inputs = getattr(model, "inputs", None)
+    integer = inputs and tf.as_dtype(inputs[0].dtype).is_integer
+
+    def embed(images):
+        if integer:
+            images = tf.saturate_cast(tf.round(images), inputs[0].dtype)
+        with stored.scope():
+            return tf.cast(_one_output(model(images, training=False)), tf.float32)
+
+    spec = tf.TensorSpec([None, *image_shape], tf.float32, name="images")
+    shared = tf.function(embed, input_signature=[spec], jit_compile=jit_compile or None)
+    shape = shared.get_concrete_function().structured_outputs.shape
+    if shape.rank != 2 or shape[1] is None:
+        raise ValueError(
+            f"The model {model.name!r} must return embeddings [B, D] with a fixed D; its output "
+            f"has shape {shape}. End it with circle_tf.UnitEmbedding(dim)."
+        )
+    return shared
+
+
+def _one_output(outputs):
+    """The only tensor of a model's outputs."""
+    tensors = tf.nest.flatten(outputs)
+    if len(tensors) != 1:
+        raise ValueError(
+            f"A servable has one output, the embeddings; the model returns {len(tensors)}. Save "
+            "the part that embeds: keras.Model(model.inputs[0], embeddings)."
+        )
+    return tensors[0]
+
+
 def _check_graph(signature, *, xla):
     outputs = [tensor.name for tensor in signature.outputs]
     if found := graph_checks.forbidden_nodes(signature.graph.as_graph_def(), outputs, xla=xla):
@@ -247,7 +272,7 @@ def _check_embeddings(signature, model, image_shape, *, check_unit):
 def _check_clone(signature, model, image_shape):
     """The float32 clone must agree with the model as it was trained, but for rounding."""
     images = tf.constant(probe_images(image_shape, batch_size=3))
-    trained = tf.cast(serving_parts.one_output(model(images, training=False)), tf.float32)
+    trained = tf.cast(_one_output(model(images, training=False)), tf.float32)
     cosines = -keras.losses.cosine_similarity(trained, signature(images=images)["embeddings"])
     if not np.min(cosines) >= _CLONE_COSINE:
         raise ValueError(

@@ -3,10 +3,12 @@
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from circle_tf.data import decoding
 from circle_tf.ops import numerics
+from circle_tf.serving.gallery import unit_rows
 
 __all__ = [
     "DECODE",
@@ -16,8 +18,10 @@ __all__ = [
     "NEEDS_GALLERY",
     "VOTE_SCALE",
     "Parts",
-    "build",
+    "check_names",
+    "concrete_functions",
     "guarded_images",
+    "make_parts",
 ]
 
 NEEDS_CLASS_WEIGHTS = ("class_scores",)
@@ -53,7 +57,73 @@ class Parts:
     k: int = 10
 
 
-def build(names, parts):
+def check_names(names, *, gallery, class_weights):
+    """The signatures wanted, in the order of the table, `serving_default` among them.
+
+    Args:
+        names: as asked for.
+        gallery: gallery.Gallery or None.
+        class_weights: `[C, D]` or None.
+
+    Returns:
+        List of str.
+
+    Raises:
+        ValueError: a signature is unknown or lacks what it needs.
+    """
+    names = {"serving_default", *names}
+    if unknown := sorted(names - set(NAMES)):
+        raise ValueError(f"Unknown signatures {', '.join(unknown)}; there are {', '.join(NAMES)}.")
+    needs = [
+        (NEEDS_GALLERY, gallery, "gallery=, the embeddings to search in"),
+        (
+            NEEDS_CLASSES,
+            getattr(gallery, "classes", None),
+            "a gallery with classes",
+        ),
+        (NEEDS_CLASS_WEIGHTS, class_weights, "class_weights= of a head"),
+    ]
+    for needing, given, what in needs:
+        if (lacking := sorted(names & set(needing))) and given is None:
+            raise ValueError(f"The signatures {', '.join(lacking)} need {what}.")
+    return [name for name in NAMES if name in names]
+
+
+def make_parts(embed, image_shape, *, gallery, class_weights, k):
+    """Everything signatures share, the gallery and class weights as variables.
+
+    Args:
+        embed: `fn(images [B, H, W, C] float32) -> [B, D] float32`.
+        image_shape: `(H, W, C)`.
+        gallery: gallery.Gallery or None.
+        class_weights: `[C, D]` or None.
+        k: int.
+
+    Returns:
+        Parts.
+    """
+    stored = {}
+    if gallery is not None:
+        stored["gallery"] = _variable(gallery.embeddings, "gallery")
+        stored["ids"] = _variable(gallery.ids, "ids")
+        if gallery.classes is not None:
+            classes, rows = np.unique(gallery.classes, return_inverse=True)
+            stored["classes"] = _variable(classes, "classes")
+            stored["class_rows"] = _variable(rows.astype(np.int32), "class_rows")
+    if class_weights is not None:
+        rows = unit_rows(class_weights, name="class_weights")
+        stored["class_weights"] = _variable(rows, "class_weights")
+    return Parts(embed, image_shape, k=k, **stored)
+
+
+def _variable(values, name):
+    if values.dtype.kind == "U":
+        values = np.array([value.encode() for value in values.tolist()], object)
+    with tf.device("CPU:0"):  # Where strings are.
+        return tf.Variable(values, trainable=False, name=name)
+
+
+def concrete_functions(names, parts):
     """The concrete functions of signatures.
 
     Args:
@@ -229,8 +299,8 @@ def _classify(parts, embeddings, given):
     shown = min(parts.k, parts.classes.shape[0])
     totals, places = tf.math.top_k(tf.where(repeated, -1.0, totals), shown)
     names = tf.gather(parts.classes, tf.gather(classes, places, batch_dims=1))
-    found = totals >= 0
-    return {"classes": tf.where(found, names, ""), "scores": tf.where(found, totals, 0.0)}
+    voted = totals >= 0
+    return {"classes": tf.where(voted, names, ""), "scores": tf.where(voted, totals, 0.0)}
 
 
 def _class_scores(parts, embeddings, given):

@@ -1,4 +1,6 @@
-"""Float32 clones of models trained in another precision."""
+"""The weights of a servable: always computed with in float32, stored in that or in half of it."""
+
+import contextlib
 
 import keras
 import numpy as np
@@ -6,9 +8,44 @@ import tensorflow as tf
 
 from circle_tf import compat
 
-__all__ = ["as_float32", "is_rounded", "with_rounded_weights"]
+__all__ = [
+    "STORED",
+    "StoredWeights",
+    "as_float32",
+    "is_rounded",
+    "served_model",
+    "with_rounded_weights",
+]
+
+STORED = ("float32", "float16", "bfloat16")
 
 _OTHER_FLOATS = {"float16", "bfloat16", "float64"}
+
+
+def served_model(model, *, weights="float32"):
+    """The Keras model whose numbers a servable gives.
+
+    Args:
+        model: built `keras.Model`.
+        weights: as in `save_servable`.
+
+    Returns:
+        `keras.Model` in float32: the model itself, or a clone of it.
+
+    Raises:
+        ValueError: unknown `weights`, or a model that cannot be cloned.
+
+    Example:
+        >>> pixels = keras.Input((4,))
+        >>> model = keras.Model(pixels, keras.layers.Dense(2)(pixels))
+        >>> served_model(model) is model
+        True
+    """
+    if weights not in STORED:
+        raise ValueError(f"weights must be one of {', '.join(STORED)}; found {weights!r}.")
+    if weights == "float32":
+        return as_float32(model)
+    return with_rounded_weights(model, weights)
 
 
 def as_float32(model):
@@ -89,6 +126,35 @@ def is_rounded(weight):
     return len(weight.shape) > 1 and weight.value.dtype == tf.float32
 
 
+class StoredWeights:
+    """The variables of a servable, and the model's weights as it reads them.
+
+    Args:
+        model: `keras.Model` in float32.
+        dtype: how large weights are stored.
+    """
+
+    def __init__(self, model, dtype):
+        self._half = {}
+        if dtype != "float32":
+            rounded = [weight for weight in model.weights if is_rounded(weight)]
+            self._half = {
+                id(weight): (weight, tf.Variable(tf.cast(weight.value, dtype), name=f"half_{n}"))
+                for n, weight in enumerate(rounded)
+            }
+        self.variables = [
+            self._half[id(weight)][1] if id(weight) in self._half else weight.value
+            for weight in model.variables
+        ]
+
+    def scope(self):
+        """Within it Keras reads stored weights as float32."""
+        if not self._half:
+            return contextlib.nullcontext()
+        mapping = [(weight, tf.cast(half, tf.float32)) for weight, half in self._half.values()]
+        return keras.StatelessScope(state_mapping=mapping)
+
+
 def _rebuilt(model, precision):
     """The model in float32, with copies of its weights."""
     before = keras.config.dtype_policy()
@@ -116,10 +182,10 @@ def _with_float32(config):
         return [_with_float32(item) for item in config]
     if not isinstance(config, dict):
         return config
-    kept = {key: value for key, value in config.items() if key != "compile_config"}
+    config = {key: value for key, value in config.items() if key != "compile_config"}
     return {
         key: "float32" if key == "dtype" and _is_other_float(value) else _with_float32(value)
-        for key, value in kept.items()
+        for key, value in config.items()
     }
 
 

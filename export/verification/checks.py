@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from circle_tf.serving import graph_checks, servable
+from circle_tf.serving.weights import served_model
 from circle_tf.utils import quiet
 from export.cli import console
 from export.saved_model.contents import Contents
@@ -105,7 +106,7 @@ def verify_servable(path, *, model=None, contents=None, timeout=_TIMEOUT):
     if model is not None:
         contents = contents or Contents()
         with quiet.stderr_kept_back():  # oneDNN tells of the CPU's lack of half precision.
-            model = servable.served_model(model, weights=contents.weights)
+            model = served_model(model, weights=contents.weights)
     else:
         contents = None
     if checks[0].passed:

@@ -7,6 +7,7 @@ import tensorflow as tf
 from circle_tf.data import decoding
 from circle_tf.serving import gallery as galleries
 from circle_tf.serving import servable, signatures
+from circle_tf.serving.weights import served_model
 from export.saved_model import session
 from tests import saved_models, stacks
 
@@ -251,7 +252,7 @@ def test_half_weights_take_half_the_room(tmp_path, dtype):
     with session.SavedModelSession(path) as opened:
         found = opened.run({"images": IMAGES})["embeddings"]
     assert found.dtype == np.float32
-    rounded = servable.served_model(model, weights=dtype)
+    rounded = served_model(model, weights=dtype)
     np.testing.assert_allclose(found, _embed(rounded, IMAGES), atol=1e-6)
     assert np.sum(found * _embed(model, IMAGES), axis=1).min() > 0.999
 
