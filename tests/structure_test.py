@@ -217,6 +217,15 @@ def test_pytorch_stays_in_the_scripts_of_the_peers():
     assert imported <= {"benchmarks", "numpy", "torch", "pytorch_metric_learning"}
 
 
+def test_sheets_are_drawn_without_tensorflow():
+    """Clients of a server draw them too."""
+    needed = {"circle_tf.plots.sheets"}
+    while found := {other for name in needed for other in _ours(name)} - needed:
+        needed |= found
+    packages = {entry.package for name in needed for entry in MODULES[name]}
+    assert packages - set(sys.stdlib_module_names) == {"PIL", "circle_tf", "numpy"}
+
+
 def test_configs_import_no_tensorflow():
     packages = {entry.package for name in _modules_of("configs") for entry in MODULES[name]}
     assert packages - set(sys.stdlib_module_names) == {"configs", "ml_collections"}

@@ -1,14 +1,20 @@
-"""Pictures of embeddings and of training, as matplotlib figures and for TensorBoard."""
+"""Pictures of embeddings and of training, as matplotlib figures and for TensorBoard.
 
-from circle_tf.plots.figures import (
-    figure_to_image,
-    retrieval_sheet,
-    save_png,
-    similarity_histograms,
-    similarity_scatter,
-    training_curves,
-)
-from circle_tf.plots.projector import write_projector
+Each function is imported when it is first asked for: `circle_tf.plots.sheets` is for programs
+without TensorFlow too.
+"""
+
+import importlib
+
+_MODULES = {
+    "figure_to_image": "figures",
+    "retrieval_sheet": "figures",
+    "save_png": "figures",
+    "similarity_histograms": "figures",
+    "similarity_scatter": "figures",
+    "training_curves": "figures",
+    "write_projector": "projector",
+}
 
 __all__ = [
     "figure_to_image",
@@ -19,3 +25,13 @@ __all__ = [
     "training_curves",
     "write_projector",
 ]
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"circle_tf.plots.{_MODULES[name]}"), name)
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -11,7 +11,6 @@ import math
 import numpy as np
 
 from circle_tf.plots import pair_sampling, sheets
-from circle_tf.plots.projector import write_projector
 from circle_tf.utils import files
 
 __all__ = [
@@ -21,12 +20,12 @@ __all__ = [
     "similarity_histograms",
     "similarity_scatter",
     "training_curves",
-    "write_projector",
 ]
 
-_BLUE, _ORANGE, _GREY, _INK = "#0072B2", "#D55E00", "#767676", "#222222"
+_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#767676"
 _COLOURS = (_BLUE, _ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _TITLES = ("before training", "after training")
+_PNG_DPI = 130
 _PAIRS = {"random": pair_sampling.random_pairs, "hardest": pair_sampling.hardest_pairs}
 
 
@@ -189,7 +188,7 @@ def retrieval_sheet(
 ):
     """Queries, a row each, with their nearest neighbours; right and wrong ones marked.
 
-    Right: solid blue frame and a tick. Wrong: dashed orange frame, a cross and the class found.
+    Right: whole green frame and a tick. Wrong: broken red frame, a cross and the class found.
     Under each neighbour stands its cosine similarity. `circle_tf.retrieval.nearest_neighbours`
     finds neighbours and similarities.
 
@@ -221,15 +220,25 @@ def retrieval_sheet(
         >>> len(figure.axes)
         1
     """
-    rows = sheets.Rows(
-        queries, neighbours, similarities, query_labels, neighbour_labels, class_names
+    rows = sheets.retrieval_rows(
+        queries,
+        neighbours,
+        similarities=similarities,
+        query_labels=query_labels,
+        neighbour_labels=neighbour_labels,
+        class_names=class_names,
     )
-    figure = _new_figure(size=rows.figure_size(has_title=bool(title)))
-    sheets.draw(figure, rows, title=title, colours=(_BLUE, _ORANGE), ink=_INK)
+    image = sheets.draw(rows, title=title)
+    # As many pixels as the image has, here and in `save_png`: text stays sharp.
+    height, width = (pixels / _PNG_DPI + 1e-6 for pixels in image.shape[:2])
+    figure = _new_figure(size=(width, height), dpi=_PNG_DPI, layout=None)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(image, aspect="auto", interpolation="nearest")
+    axes.axis("off")
     return figure
 
 
-def save_png(figure, path, *, dpi=130):
+def save_png(figure, path, *, dpi=_PNG_DPI):
     """Writes a figure as PNG; a half-written one never stands at `path`.
 
     Args:
@@ -277,8 +286,8 @@ def _import_matplotlib(module):
         ) from error
 
 
-def _new_figure(*, size):
-    figure = _import_matplotlib("figure").Figure(size, dpi=100, layout="compressed")
+def _new_figure(*, size, dpi=100, layout="compressed"):
+    figure = _import_matplotlib("figure").Figure(size, dpi=dpi, layout=layout)
     _import_matplotlib("backends.backend_agg").FigureCanvasAgg(figure)
     figure.set_facecolor("white")
     return figure
@@ -361,8 +370,8 @@ def _draw_curves(panel, series, *, title, names):
 def _is_score(name, series):
     # precision_at_1 is recall_at_1 by another name.
     twin = name.replace("precision_at_1", "recall_at_1")
-    found = any(part in name for part in ("recall", "precision", "map_at", "accuracy"))
-    return found and (twin == name or twin not in series)
+    is_retrieval = any(part in name for part in ("recall", "precision", "map_at", "accuracy"))
+    return is_retrieval and (twin == name or twin not in series)
 
 
 def _score_name(name):

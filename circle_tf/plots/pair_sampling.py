@@ -68,15 +68,15 @@ def hardest_pairs(embeddings, labels, *, count=2000, seed=0):
     """
     unit, ids, valid = _prepare(embeddings, labels)
     anchors = np.random.default_rng(seed).permutation(valid)[:count]
-    found = [np.empty([2, 0], np.float32)]
+    hardest = [np.empty([2, 0], np.float32)]
     for start in range(0, len(anchors), _CHUNK):
         rows = anchors[start : start + _CHUNK]
         cosines = unit[rows] @ unit.T
         same = ids[rows, None] == ids
         s_n = np.where(same, -np.inf, cosines).max(axis=1)
         same[np.arange(len(rows)), rows] = False
-        found.append([s_n, np.where(same, cosines, np.inf).min(axis=1)])
-    s_n, s_p = np.concatenate(found, axis=1)
+        hardest.append([s_n, np.where(same, cosines, np.inf).min(axis=1)])
+    s_n, s_p = np.concatenate(hardest, axis=1)
     return s_n, s_p
 
 

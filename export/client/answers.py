@@ -5,8 +5,9 @@ import os
 
 import numpy as np
 
+from circle_tf.utils import files
 from export.cli import console, image_files, runs
-from export.client import client, contact_sheet
+from export.client import client
 from export.client import index as indexes
 
 __all__ = ["Found", "Queries", "find", "queries", "table"]
@@ -56,6 +57,10 @@ class Found:
             asked: Queries.
             folder: where the images are that ids name, if not where they were.
         """
+        from PIL import Image
+
+        from circle_tf.plots import sheets  # Here: whoever draws nothing needs no library.
+
         rows = []
         for query, (ids, scores) in enumerate(zip(self.ids, self.scores, strict=True)):
             row = [(asked.images[query], asked.names[query], None)]
@@ -63,7 +68,8 @@ class Found:
                 picture = self._picture(name, asked, folder or self.folder)
                 row.append((picture, f"{score:.3f}\n{name}", asked.is_right(query, name)))
             rows.append(row)
-        contact_sheet.save(path, rows)
+        with files.replacing(path) as partial, open(partial, "wb") as stream:
+            Image.fromarray(sheets.draw(rows)).save(stream, format="PNG", optimize=True)
 
     def _picture(self, name, asked, folder):
         path = os.path.join(folder, name) if folder else None
