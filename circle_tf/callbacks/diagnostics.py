@@ -24,7 +24,7 @@ class DiagnosticsCallback(keras.callbacks.Callback):
 
     It knows: no valid anchors (batches without positives), colliding label ids, inputs that are not
     normalised, a learning rate too high for gamma, collapsed embeddings, and pair weights or losses
-    that are saturated, so that nothing is left to learn. Each is told once.
+    that are saturated, so that nothing is left to learn. Each is reported once.
 
     Args:
         inputs: a batch as the model trains on, `[B, ...]`; a few hundred rows will do.
@@ -36,7 +36,7 @@ class DiagnosticsCallback(keras.callbacks.Callback):
         tell: function that is given each message.
 
     Attributes:
-        found: dict of kind to message, of what has been told.
+        found: dict of kind to message, of what has been reported.
 
     Raises:
         ValueError: lengths that differ, hyper-parameters out of range.

@@ -79,15 +79,15 @@ def pk_dataset(
         seed=seed,
     )
     steps = _steps(start_step, num_steps)
-    own = part_of_batch(sampler.batch_size, part=part)
+    local = part_of_batch(sampler.batch_size, part=part)
 
     def draw(step):
-        rows = sampler(step)[own]
+        rows = sampler(step)[local]
         return rows, labels[rows]
 
     def choose(step):
         rows, ids = tf.numpy_function(draw, [step], (tf.int64, tf.int64))
-        size = [own.stop - own.start]
+        size = [local.stop - local.start]
         return gather(examples, tf.ensure_shape(rows, size)), tf.ensure_shape(ids, size)
 
     batches = steps.map(choose, num_parallel_calls=2, deterministic=True)
@@ -96,10 +96,10 @@ def pk_dataset(
         batches = batches.unbatch().map(
             lambda content, id_: (decode(content), id_), num_parallel_calls=tf.data.AUTOTUNE
         )
-        batches = batches.batch(own.stop - own.start, drop_remainder=True)
+        batches = batches.batch(local.stop - local.start, drop_remainder=True)
     if augment is not None:
         whole = {"batch_size": sampler.batch_size, "seed": seed}
-        batches = _augmented(steps, batches, augment, own=own, **whole)
+        batches = _augmented(steps, batches, augment, local=local, **whole)
     options = tf.data.Options()
     options.deterministic = True
     return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
@@ -210,19 +210,19 @@ def _steps(start_step, num_steps):
     return tf.data.Dataset.range(start, end)
 
 
-def _augmented(steps, batches, augment, *, own, batch_size, seed):
-    """Rows `own` of the batch of each step, with the draws that they have in the whole batch."""
+def _augmented(steps, batches, augment, *, local, batch_size, seed):
+    """Rows `local` of the batch of each step, with the draws that they have in the whole batch."""
     seed = operator.index(seed)
     seed = np.array([seed >> 32, seed & 0xFFFFFFFF]).astype(np.uint32).view(np.int32)
 
     def change(step, batch):
         images, ids = batch
         step_seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(step, tf.int32))
-        if own.stop - own.start == batch_size:
+        if local.stop - local.start == batch_size:
             return augment(images, step_seed), ids
         # In batches of another size the same numbers would be rounded otherwise here and there.
-        around = [[own.start, batch_size - own.stop], *[[0, 0]] * (images.shape.rank - 1)]
-        return augment(tf.pad(images, around), step_seed)[own], ids
+        around = [[local.start, batch_size - local.stop], *[[0, 0]] * (images.shape.rank - 1)]
+        return augment(tf.pad(images, around), step_seed)[local], ids
 
     pairs = tf.data.Dataset.zip((steps, batches))
     return pairs.map(change, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

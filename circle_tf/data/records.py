@@ -145,7 +145,7 @@ def write_index(path, *, label_feature: str = "label") -> str:
     """Scans a TFRecord file and writes beside it where its records lie, and their labels.
 
     `RecordFiles` then starts without reading the whole file. An index that no longer fits its
-    file is told and not used.
+    file is warned of and not used.
 
     Args:
         path: an uncompressed TFRecord file of `tf.train.Example`.
@@ -195,13 +195,13 @@ def _scan(path, label_feature):
         lambda data: (tf.strings.length(data), tf.io.parse_example(data, features)[label_feature])
     )
     try:
-        found = list(scanned.as_numpy_iterator())
+        batches = list(scanned.as_numpy_iterator())
     # TensorFlow's message quotes the record, which need not be text.
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:
         raise _first_fault(path, features) from error
     lengths, labels = (
         np.concatenate([np.empty(0, np.int64), *column]).astype(np.int64)
-        for column in (zip(*found, strict=True) if found else [(), ()])
+        for column in (zip(*batches, strict=True) if batches else [(), ()])
     )
     ends = np.cumsum(lengths + _HEADER_BYTES + _FOOTER_BYTES)
     end = int(ends[-1]) if len(ends) else 0

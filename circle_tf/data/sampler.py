@@ -23,8 +23,8 @@ class PKSampler:
     that every class comes once per round (but for the `classes % P` last ones, others in each
     round). Of a class of n examples, n // K successive rounds take K examples each from one
     permutation, so that no example comes twice before most have come once. A class of fewer than
-    K examples repeats them, each as often as the others within one; this is told once, when the
-    sampler is made.
+    K examples repeats them, each as often as the others within one; a warning says so once,
+    when the sampler is made.
 
     Args:
         labels: class of each example `[N]`, integers of any values.

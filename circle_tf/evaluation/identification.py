@@ -53,22 +53,22 @@ def distractor_identification(
     check_dimensions(rows, others, names=("probes", "distractors"))
     rows = exact_search.on_grid(rows, name="probes")
     others = exact_search.on_grid(others, name="distractors")
-    passing = {far: _passing(far, len(rows) * len(others)) for far in _check_fars(fars)}
-    impostors = _Highest(1 + max(passing.values(), default=-1))
+    accepts = {far: _accepts(far, len(rows) * len(others)) for far in _check_fars(fars)}
+    impostors = _Highest(1 + max(accepts.values(), default=-1))
     before, genuine = [], []
     for row, scores in iterate_scores(rows, others, chunk_size=chunk_size):
         mates = np.flatnonzero(ids == ids[row])
-        own = rows[mates[mates != row]] @ rows[row]
+        of_mates = rows[mates[mates != row]] @ rows[row]
         ordered = np.sort(scores)
-        before.append(len(ordered) - np.searchsorted(ordered, own, side="left"))
-        genuine.append(own)
+        before.append(len(ordered) - np.searchsorted(ordered, of_mates, side="left"))
+        genuine.append(of_mates)
         impostors.add(ordered)
     before, genuine = np.concatenate(before), np.concatenate(genuine)
     if not before.size:
         raise ValueError("No probe has a mate: each of the probes is the only one of its identity.")
     rates = {f"rank_{k}": float(np.mean(before < k)) for k in ks}
-    for far, passed in passing.items():
-        rates[f"tar_at_far_{far:g}"] = float(np.mean(genuine > impostors.at(passed)))
+    for far, accepted in accepts.items():
+        rates[f"tar_at_far_{far:g}"] = float(np.mean(genuine > impostors.at(accepted)))
     return {**rates, "pairs": int(before.size)}
 
 
@@ -128,14 +128,14 @@ def detection_and_identification_rate(
         )
     best, is_found = np.empty(len(ids)), np.zeros(len(ids), bool)
     for row, scores in iterate_scores(rows, others, chunk_size=chunk_size):
-        own = of_gallery == ids[row]
-        best[row] = scores[own].max() if known[row] else scores.max()
-        is_found[row] = known[row] and np.count_nonzero(scores[~own] >= best[row]) < k
+        same = of_gallery == ids[row]
+        best[row] = scores[same].max() if known[row] else scores.max()
+        is_found[row] = known[row] and np.count_nonzero(scores[~same] >= best[row]) < k
     strangers = np.sort(best[~known])[::-1]
     report = {f"rank_{k}": float(np.mean(is_found[known]))}
     for far in fars:
-        passed = _passing(far, len(strangers))
-        threshold = strangers[passed] if passed < len(strangers) else -np.inf
+        accepted = _accepts(far, len(strangers))
+        threshold = strangers[accepted] if accepted < len(strangers) else -np.inf
         rate = np.mean(is_found[known] & (best[known] > threshold))
         report[f"dir_at_far_{far:g}"] = float(rate)
     return {**report, "known": int(known.sum()), "strangers": int((~known).sum())}
@@ -148,8 +148,8 @@ def _check_fars(fars):
     return list(fars)
 
 
-def _passing(far, count):
-    """How many of so many may pass at a rate; a product that rounds down is meant in full."""
+def _accepts(far, count):
+    """False accepts allowed of so many at a rate; a product that rounds down is meant in full."""
     return int(np.floor(far * count * (1 + 1e-12)))
 
 

@@ -60,10 +60,10 @@ def nearest_neighbours(embeddings, k=1, *, gallery=None, chunk_size=None):
     depths = np.full(len(queries), k)
     indices = np.empty([len(queries), k], np.int64)
     similarities = np.empty([len(queries), k], np.float32)
-    for part, found, values in iterate_neighbours(
+    for chunk, nearest, cosines in iterate_neighbours(
         queries, rows, depths, gallery=gallery, chunk_size=chunk_size
     ):
-        indices[part], similarities[part] = found, values
+        indices[chunk], similarities[chunk] = nearest, cosines
     return indices, similarities
 
 

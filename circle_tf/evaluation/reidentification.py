@@ -73,19 +73,19 @@ def reidentification_report(
         queries, query_ids, gallery, gallery_ids, query_cameras=query_cameras,
         gallery_cameras=gallery_cameras, distances=distances, chunk_size=chunk_size,
     )  # fmt: skip
-    ranks = [found for found in matches if len(found)]
+    ranks = [of_query for of_query in matches if len(of_query)]
     if not ranks:
         raise ValueError(
             "No query has a match: no identity of a query is in the gallery, seen by another "
             "camera. Check that the ids of queries and gallery are of one numbering."
         )
     return {
-        **{f"cmc_at_{k}": float(np.mean([found[0] <= k for found in ranks])) for k in ks},
-        "map_rectangular": float(np.mean([average_precision(found) for found in ranks])),
+        **{f"cmc_at_{k}": float(np.mean([of_query[0] <= k for of_query in ranks])) for k in ks},
+        "map_rectangular": float(np.mean([average_precision(of_query) for of_query in ranks])),
         "map_trapezoid": float(
-            np.mean([average_precision(found, kind="trapezoid") for found in ranks])
+            np.mean([average_precision(of_query, kind="trapezoid") for of_query in ranks])
         ),
-        "minp": float(np.mean([inverse_negative_penalty(found) for found in ranks])),
+        "minp": float(np.mean([inverse_negative_penalty(of_query) for of_query in ranks])),
         "queries": len(ranks),
         "queries_without_match": len(matches) - len(ranks),
     }
@@ -121,11 +121,11 @@ def ranks_of_matches(
     task = _prepare(
         queries, query_ids, gallery, gallery_ids, query_cameras, gallery_cameras, distances
     )
-    found = []
+    ranks = []
     for row, scores in task.scores(chunk_size):
         matches, left_out = task.masks(row)
-        found.append(_ranks(scores, matches, left_out))
-    return found
+        ranks.append(_ranks(scores, matches, left_out))
+    return ranks
 
 
 def cmc(
@@ -250,15 +250,15 @@ class _Task:
 
 def _ranks(scores, matches, left_out):
     """Rising ranks of the matches among what is not left out."""
-    kept = scores[~left_out]
+    candidates = scores[~left_out]
     wanted = np.flatnonzero(matches[~left_out])
-    ordered = np.sort(kept)
-    above = len(ordered) - np.searchsorted(ordered, kept[wanted], side="right")
-    equal = len(ordered) - above - np.searchsorted(ordered, kept[wanted], side="left")
+    ordered = np.sort(candidates)
+    above = len(ordered) - np.searchsorted(ordered, candidates[wanted], side="right")
+    equal = len(ordered) - above - np.searchsorted(ordered, candidates[wanted], side="left")
     ranks = above + 1
     for place in np.flatnonzero(equal > 1):
         row = wanted[place]
-        ranks[place] += np.count_nonzero(kept[:row] == kept[row])
+        ranks[place] += np.count_nonzero(candidates[:row] == candidates[row])
     return np.sort(ranks)
 
 
@@ -271,25 +271,31 @@ def _prepare(queries, query_ids, gallery, gallery_ids, query_cameras, gallery_ca
     if query_cameras is not None:
         columns["query_cameras"] = (query_cameras, queries)
         columns["gallery_cameras"] = (gallery_cameras, gallery)
-    found = {
+    ids = {
         name: pairs.ids_of_rows(values, rows, name=name) for name, (values, rows) in columns.items()
     }
-    if np.any(found["query_ids"] == JUNK):
-        row = int(np.argmax(found["query_ids"] == JUNK))
+    if np.any(ids["query_ids"] == JUNK):
+        row = int(np.argmax(ids["query_ids"] == JUNK))
         raise ValueError(f"Query {row} is junk (id {JUNK}): leave it out of the queries.")
     if distances is not None:
         distances = _check_distances(distances, shape=(len(queries), len(gallery)))
-    cameras = found.get("query_cameras"), found.get("gallery_cameras")
-    ids = found["query_ids"], found["gallery_ids"]
-    return _Task(queries, gallery, *ids, *cameras, distances)
+    cameras = {name: ids.get(name) for name in ("query_cameras", "gallery_cameras")}
+    return _Task(
+        queries,
+        gallery,
+        query_ids=ids["query_ids"],
+        gallery_ids=ids["gallery_ids"],
+        **cameras,
+        distances=distances,
+    )
 
 
 def _check_distances(distances, *, shape):
-    found = np.asarray(distances)
-    if found.shape != shape:
+    distances = np.asarray(distances)
+    if distances.shape != shape:
         raise ValueError(
-            f"distances must have shape [Q, N] = {list(shape)}; found {list(found.shape)}."
+            f"distances must have shape [Q, N] = {list(shape)}; found {list(distances.shape)}."
         )
-    if not np.all(np.isfinite(found)):
+    if not np.all(np.isfinite(distances)):
         raise ValueError("distances must be finite; found NaN or inf.")
-    return found
+    return distances

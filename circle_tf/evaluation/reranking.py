@@ -63,7 +63,7 @@ def k_reciprocal_distances(queries, gallery, *, k1=20, k2=6, weight=0.3, chunk_s
     largest = np.maximum(2 - 2 * np.array(least), np.finfo(float).tiny)  # squared distances
     sets = [_weighted_set(row, nearest, unit, largest, k1) for row in range(len(rows))]
     sets = [_averaged(sets, nearest[row, :k2]) for row in range(len(rows))]
-    jaccard = _jaccard(sets[: len(queries)], sets[len(queries) :], total=len(rows))
+    jaccard = _jaccard(sets[: len(queries)], sets[len(queries) :], count=len(rows))
     plain = _distances(unit[: len(queries)], unit[len(queries) :], largest[: len(queries)])
     return ((1 - weight) * jaccard + weight * plain).astype(np.float32)
 
@@ -80,11 +80,11 @@ def _reciprocal(row, nearest, k):
 
 def _weighted_set(row, nearest, unit, largest, k1):
     """`(members, weights)`: reciprocal neighbours, and theirs where most are shared."""
-    own = _reciprocal(row, nearest, k1)
-    members = own
-    for candidate in own:
+    reciprocal = _reciprocal(row, nearest, k1)
+    members = reciprocal
+    for candidate in reciprocal:
         theirs = _reciprocal(candidate, nearest, round(k1 / 2))
-        if len(np.intersect1d(theirs, own)) > 2 / 3 * len(theirs):
+        if len(np.intersect1d(theirs, reciprocal)) > 2 / 3 * len(theirs):
             members = np.concatenate([members, theirs])
     members = np.unique(members)
     weights = np.exp(-_distances(unit[[row]], unit[members], largest[[row]])[0])
@@ -95,22 +95,22 @@ def _averaged(sets, rows):
     """The mean of some sets."""
     members = np.concatenate([sets[row][0] for row in rows])
     weights = np.concatenate([sets[row][1] for row in rows]) / len(rows)
-    found, places = np.unique(members, return_inverse=True)
-    return found, np.bincount(places, weights)
+    members, places = np.unique(members, return_inverse=True)
+    return members, np.bincount(places, weights)
 
 
-def _jaccard(asked, kept, *, total):
+def _jaccard(queries, gallery, *, count):
     """`[Q, N]` Jaccard distances; only members that two sets share are looked at."""
-    lists = [[] for _ in range(total)]
-    for row, (members, weights) in enumerate(kept):
+    lists = [[] for _ in range(count)]
+    for row, (members, weights) in enumerate(gallery):
         for member, weight in zip(members, weights, strict=True):
             lists[member].append((row, weight))
     columns = [np.array(entries).reshape(-1, 2) for entries in lists]
-    found = np.empty((len(asked), len(kept)))
-    for row, (members, weights) in enumerate(asked):
-        shared = np.zeros(len(kept))
+    distances = np.empty((len(queries), len(gallery)))
+    for row, (members, weights) in enumerate(queries):
+        shared = np.zeros(len(gallery))
         for member, weight in zip(members, weights, strict=True):
             rows, others = columns[member].T
             shared[rows.astype(np.int64)] += np.minimum(weight, others)
-        found[row] = 1 - shared / (2 - shared)
-    return found
+        distances[row] = 1 - shared / (2 - shared)
+    return distances

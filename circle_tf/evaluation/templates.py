@@ -99,6 +99,6 @@ def _places(ids, wanted, name):
 
 
 def _sums(rows, places, count):
-    found = np.zeros((count, rows.shape[1]))
-    np.add.at(found, places, rows)
-    return found
+    sums = np.zeros((count, rows.shape[1]))
+    np.add.at(sums, places, rows)
+    return sums

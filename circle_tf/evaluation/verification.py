@@ -76,12 +76,12 @@ def k_fold_accuracy(similarities, same, *, folds=10):
             f"folds must divide the number of pairs; found {folds} folds, {len(scores)} pairs."
         )
     fold = np.arange(len(scores)) // (len(scores) // folds)
-    found = []
+    accuracies = []
     for number in range(folds):
         threshold = _best_threshold(scores[fold != number], same[fold != number])
         accepted = scores[fold == number] >= threshold
-        found.append(np.mean(accepted == same[fold == number]))
-    return np.array(found)
+        accuracies.append(np.mean(accepted == same[fold == number]))
+    return np.array(accuracies)
 
 
 def tar_at_far(similarities, same, far, *, rule="at_most"):
@@ -182,8 +182,8 @@ def flip_test_embeddings(embed, images):
     images = np.asarray(images)
     if images.ndim != 4:
         raise ValueError(f"images must have shape [N, H, W, C]; found {list(images.shape)}.")
-    total = np.asarray(embed(images), np.float64) + np.asarray(embed(images[:, :, ::-1]))
-    return exact_search.on_grid(total, name="embeddings").astype(np.float32)
+    summed = np.asarray(embed(images), np.float64) + np.asarray(embed(images[:, :, ::-1]))
+    return exact_search.on_grid(summed, name="embeddings").astype(np.float32)
 
 
 def _check_pairs(similarities, same):
