@@ -16,15 +16,7 @@ _MODULES = {
     "write_projector": "projector",
 }
 
-__all__ = [
-    "figure_to_image",
-    "retrieval_sheet",
-    "save_png",
-    "similarity_histograms",
-    "similarity_scatter",
-    "training_curves",
-    "write_projector",
-]
+__all__ = list(_MODULES)
 
 
 def __getattr__(name):

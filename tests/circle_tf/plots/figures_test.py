@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from matplotlib import pyplot
 
+from circle_tf import plots
 from circle_tf.plots import figures, pair_sampling
 
 RNG = np.random.default_rng(0)
@@ -132,3 +133,10 @@ def test_the_callers_own_plots_are_left_alone():
     figure = figures.similarity_scatter(BEFORE, AFTER, labels=LABELS, margin=0.25)
     figures.figure_to_image(figure)
     assert (pyplot.get_fignums(), dict(matplotlib.rcParams)) == before
+
+
+def test_the_package_offers_the_functions_of_its_modules():
+    assert all(callable(getattr(plots, name)) for name in plots.__all__)
+    assert plots.retrieval_sheet is figures.retrieval_sheet and set(plots.__all__) <= {*dir(plots)}
+    with pytest.raises(AttributeError, match="'circle_tf.plots' has no attribute 'other'"):
+        plots.other  # noqa: B018
