@@ -33,6 +33,12 @@ def test_pictures_stand_in_their_cells(tmp_path):
     assert _pictures(sheet) == [("red", "grey", "empty"), *second]
 
 
+def test_a_format_that_pillow_does_not_know_leaves_its_cell_empty(tmp_path):
+    (tmp_path / "a.jxl").write_bytes(b"\xff\x0a")
+    sheet = sheets.draw([[(RED, "query", None), (str(tmp_path / "a.jxl"), "0.9", None)]])
+    assert _pictures(sheet) == [("red", "empty")]
+
+
 def test_right_and_wrong_differ_without_their_colours():
     """A wrong one's frame is broken."""
 
