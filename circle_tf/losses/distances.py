@@ -45,7 +45,7 @@ def distances(embeddings, *, squared=False):
     # Rounding can leave a little below 0, and a little beside 0 on the diagonal.
     square = tf.maximum(lengths[:, None] + lengths[None, :] - 2.0 * products, 0.0)
     apart = (square > 0) & ~tf.eye(tf.shape(square)[0], dtype=tf.bool)
-    square = tf.where(apart, square, tf.zeros_like(square))
+    square = tf.where(apart, square, 0.0)
     return square if squared else _root(square)
 
 
@@ -68,8 +68,7 @@ def unit_distances(cosines):
 def _root(square):
     # The inner where keeps the infinite slope of the root at 0 out of the gradient.
     apart = square > 0
-    safe = tf.where(apart, square, tf.ones_like(square))
-    return tf.where(apart, tf.sqrt(safe), tf.zeros_like(square))
+    return tf.where(apart, tf.sqrt(tf.where(apart, square, 1.0)), 0.0)
 
 
 def cosine_distances(embeddings):
@@ -312,9 +311,9 @@ def masked_max(values, mask):
         >>> masked_max(tf.constant([[1.0, 2.0]]), tf.constant([[True, False]])).numpy().tolist()
         [1.0]
     """
-    # Not a constant: this shares out the gradient of ties as TensorFlow Addons does.
+    # Shifted so that 0 can fill the gaps: ties then share the gradient as in TensorFlow Addons.
     lowest = tf.reduce_min(values, axis=-1, keepdims=True)
-    return tf.reduce_max(tf.where(mask, values, lowest), axis=-1)
+    return tf.reduce_max(tf.where(mask, values - lowest, 0.0), axis=-1) + lowest[..., 0]
 
 
 def mean_where(values, mask, *, axis=-1):
@@ -332,5 +331,5 @@ def mean_where(values, mask, *, axis=-1):
         >>> mean_where(tf.constant([[1.0, 2.0]]), tf.constant([[True, False]])).numpy().tolist()
         [1.0]
     """
-    total = tf.reduce_sum(tf.where(mask, values, tf.zeros_like(values)), axis=axis)
+    total = tf.reduce_sum(tf.where(mask, values, 0.0), axis=axis)
     return numerics.positive_mean(total, tf.math.count_nonzero(mask, axis=axis))
