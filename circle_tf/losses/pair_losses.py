@@ -32,7 +32,7 @@ class _PairLoss(base.LabelLoss):
     without a positive or without a negative get 0.
     """
 
-    def __init__(self, *, reduction, check_finite, name, **hyperparameters):
+    def __init__(self, reduction, check_finite, name, **hyperparameters):
         super().__init__(reduction=reduction, check_finite=check_finite, name=name)
         for key, value in hyperparameters.items():
             setattr(self, key, value)
@@ -98,13 +98,7 @@ class UnifiedLoss(_PairLoss):
         name="unified_loss",
     ):
         circle.check_hyperparameters(margin=margin, gamma=gamma)
-        super().__init__(
-            reduction=reduction,
-            check_finite=check_finite,
-            name=name,
-            margin=float(margin),
-            gamma=float(gamma),
-        )
+        super().__init__(reduction, check_finite, name, margin=float(margin), gamma=float(gamma))
 
     def _score(self, similarities, positives, negatives, keys, key_ids):
         pushed = numerics.masked_logsumexp(self.gamma * (similarities + self.margin), negatives)
@@ -151,9 +145,7 @@ class NPairsLoss(_PairLoss):
         self, gamma=16.0, reduction="mean_valid", *, check_finite=False, name="n_pairs_loss"
     ):
         circle.check_hyperparameters(margin=0.0, gamma=gamma)
-        super().__init__(
-            reduction=reduction, check_finite=check_finite, name=name, gamma=float(gamma)
-        )
+        super().__init__(reduction, check_finite, name, gamma=float(gamma))
 
     def _score(self, similarities, positives, negatives, keys, key_ids):
         logits = self.gamma * similarities
@@ -219,9 +211,9 @@ class MultiSimilarityLoss(_PairLoss):
         if epsilon is not None and not epsilon >= 0:
             raise ValueError(f"epsilon must be 0 or more, or None; found {epsilon}.")
         super().__init__(
-            reduction=reduction,
-            check_finite=check_finite,
-            name=name,
+            reduction,
+            check_finite,
+            name,
             alpha=float(alpha),
             beta=float(beta),
             base=float(base),
@@ -283,9 +275,7 @@ class ContrastiveLoss(_PairLoss):
         check_finite=False,
         name="contrastive_loss",
     ):
-        super().__init__(
-            reduction=reduction, check_finite=check_finite, name=name, margin=_above_0(margin)
-        )
+        super().__init__(reduction, check_finite, name, margin=_above_0(margin))
 
     def _score(self, similarities, positives, negatives, keys, key_ids):
         pair_distances = distances.unit_distances(similarities)
@@ -354,9 +344,9 @@ class TripletLoss(_PairLoss):
         if mining not in _MINING:
             raise ValueError(f"mining must be one of {', '.join(_MINING)}; found {mining!r}.")
         super().__init__(
-            reduction=reduction,
-            check_finite=check_finite,
-            name=name,
+            reduction,
+            check_finite,
+            name,
             margin=_above_0(margin),
             mining=mining,
             soft=bool(soft),
@@ -421,9 +411,7 @@ class LiftedStructureLoss(_PairLoss):
         check_finite=False,
         name="lifted_structure_loss",
     ):
-        super().__init__(
-            reduction=reduction, check_finite=check_finite, name=name, margin=_above_0(margin)
-        )
+        super().__init__(reduction, check_finite, name, margin=_above_0(margin))
 
     def _score(self, similarities, positives, negatives, keys, key_ids):
         pair_distances = distances.unit_distances(similarities)
