@@ -28,7 +28,7 @@ async function ask(path, body) {
 
 function inWords(status, message) {
   if (/Unknown image file format|decode_image|Invalid PNG|JPEG|GIF|BMP/i.test(message)) {
-    return "That is not an image the model can read. It takes JPEG, PNG, GIF and BMP.";
+    return "That is not an image the model can read. It takes JPEG, PNG, GIF, BMP, WebP and JPEG XL.";
   }
   if (status === 404) return "This version is no longer served. Choose another one.";
   if (status === 413) return "The image is larger than the server takes.";

@@ -171,7 +171,7 @@ def test_by_keyboard_alone(page, tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"no image", "That is not an image the model can read. It takes JPEG, PNG, GIF and BMP."),
+        (b"no image", "read. It takes JPEG, PNG, GIF, BMP, WebP and JPEG XL."),
         (b"\x89PNG\r\n\x1a\n cut off", "That is not an image the model can read."),
         (b"", "That holds no image."),
         (b"x" * (1 << 20), "The image is larger than the server takes."),
