@@ -52,8 +52,7 @@ def training_step(classes, way):
     rows = tf.constant(embeddings)
     ids = tf.constant(np.random.default_rng(0).integers(0, classes, _ROWS.value))
     head.build((rows.shape, ids.shape))
-    optimizer = _optimizer()
-    head.prepare_optimizer(optimizer)
+    optimizer = head.prepare_optimizer(_optimizer())
     optimizer.build([head.class_weights])
 
     @tf.function

@@ -14,7 +14,7 @@ DEFAULT_STACK_MODULES = (
     "circle_tf.distribute.compilation",
     "circle_tf.distribute.sharded_variable",
     "circle_tf.serving",
-    "circle_tf.optimizers.row_updates",
+    "circle_tf.optimizers",
 )
 
 # What TensorFlow 2.15 and Addons warn of when they are imported and used.

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from circle_tf import compat
 
-__all__ = ["Part", "ShardedVariable", "is_sharded", "part_of", "rows_of_part", "shard"]
+__all__ = ["Part", "ShardedVariable", "is_sharded", "part_of"]
 
 
 class Part(NamedTuple):
@@ -49,30 +49,38 @@ class ShardedVariable(compat.KerasVariable):
     `n` is N over the number of replicas, rounded up; rows beyond N fill up the last shards. In a
     replica its value is the replica's own rows; `shape`, `numpy()` and `assign` outside of replicas
     are those of the whole matrix. Where replicas are in several processes, reading and assigning
-    the whole is an exchange that all of them have to join.
+    the whole is an exchange that all of them have to join. Make it under the strategy.
 
-    Made by `shard`, from a variable that holds one replica's rows.
+    Args:
+        initializer: Keras initializer or its name.
+        shape: tuple of int, the whole matrix's.
+        drawn_whole: bool. The initializer is called once with the whole shape, so that its numbers
+            are the same on any number of replicas; False: with the shape of one replica's rows, in
+            their memory alone, for initializers that give all rows the same.
+        **kwargs: as `keras.Variable`.
+
+    Raises:
+        NotImplementedError: under Keras 2.
+        RuntimeError: made within a replica.
+
+    Example:
+        >>> variable = ShardedVariable("zeros", (3, 2))
+        >>> variable.assign(tf.ones([3, 2]))[0].numpy().tolist(), variable.shape.as_list()
+        ([1.0, 1.0], [3, 2])
     """
 
-    whole_rows = 0
-    whole_initializer = None
-    _as_part = False
-    _gather = None
-
-    @property
-    def shape(self):
-        """Shape of the whole matrix, `tf.TensorShape`."""
-        if self._as_part:
-            return tf.TensorShape(self._shape)
-        return tf.TensorShape([self.whole_rows, *self._shape[1:]])
+    def __init__(self, initializer, shape, *, drawn_whole=True, **kwargs):
+        compat.require_keras_3("Sharding over replicas")
+        self._drawn_whole, self._gather = drawn_whole, None
+        super().__init__(keras.initializers.get(initializer), shape, **kwargs)
 
     def numpy(self):
         """The whole matrix, `np.ndarray`."""
         parts = _local_parts(self._value)
         if len(parts) < _count(self._value):
             self._gather = self._gather or _gatherer(self._value)
-            return self._gather()[: self.whole_rows].numpy()
-        return np.concatenate([part.numpy() for part in parts])[: self.whole_rows]
+            return self._gather()[: self.shape[0]].numpy()
+        return np.concatenate([part.numpy() for part in parts])[: self.shape[0]]
 
     def __array__(self, dtype=None, copy=None):
         del copy  # It always is one.
@@ -80,19 +88,17 @@ class ShardedVariable(compat.KerasVariable):
 
     def assign(self, value):
         """Assigns the whole matrix, or within a replica that replica's rows."""
-        if tuple(value.shape) != tuple(self.shape):
-            with self.seen_as_part():
-                return super().assign(value)
-        _spread(self._value, value)
+        part = _local_parts(self._value)[0].shape
+        if tuple(value.shape) == tuple(self.shape):
+            _spread(self._value, value)
+        elif tuple(value.shape) == tuple(part):
+            self._direct_assign(value)
+        else:
+            raise ValueError(
+                f"{self.path} takes values of its shape {tuple(self.shape)}, or within a replica "
+                f"of its rows' shape {tuple(part)}; found shape {tuple(value.shape)}."
+            )
         return value
-
-    def seen_as_part(self):
-        """Within it `shape` is that of one replica's rows: for an optimizer that makes moments.
-
-        Returns:
-            Context manager.
-        """
-        return _SeenAsPart(self)
 
     # What tf.train.Checkpoint asks for.
     def _serialize_to_tensors(self):
@@ -102,22 +108,13 @@ class ShardedVariable(compat.KerasVariable):
         self.assign(restored_tensors["VARIABLE_VALUE"])
         return self._value
 
+    # What Keras asks for when the variable is made, or when it leaves a stateless scope.
     def _initialize_with_initializer(self, initializer):
-        del initializer
-        super()._initialize_with_initializer(keras.initializers.Zeros())
-        if self.whole_initializer is not None:
-            _spread(self._value, self.whole_initializer(self.shape, dtype=self._dtype))
-
-
-class _SeenAsPart:
-    def __init__(self, variable):
-        self._variable = variable
-
-    def __enter__(self):
-        self._variable._as_part = True
-
-    def __exit__(self, *_):
-        self._variable._as_part = False
+        part = (_rows_of_part(self._shape[0]), *self._shape[1:])
+        if not self._drawn_whole:
+            return self._initialize(lambda: initializer(part, dtype=self._dtype))
+        self._initialize(lambda: tf.zeros(part, self._dtype))
+        _spread(self._value, initializer(self._shape, dtype=self._dtype))
 
 
 def is_sharded(variable):
@@ -136,55 +133,6 @@ def is_sharded(variable):
     return isinstance(variable, ShardedVariable)
 
 
-def rows_of_part(whole):
-    """Rows that each replica holds of `whole` ones, under the strategy in scope.
-
-    Args:
-        whole: int.
-
-    Returns:
-        int.
-
-    Raises:
-        RuntimeError: within a replica, where variables of several replicas cannot be made.
-
-    Example:
-        >>> rows_of_part(10)
-        10
-    """
-    strategy = tf.distribute.get_strategy()
-    if strategy.num_replicas_in_sync > 1 and not tf.distribute.in_cross_replica_context():
-        raise RuntimeError(
-            "Weights that are sharded over replicas must be made outside of them: build the layer "
-            "under `with strategy.scope():`, before `strategy.run`."
-        )
-    return -(-whole // strategy.num_replicas_in_sync)
-
-
-def shard(variable, *, whole_rows, initializer=None):
-    """Makes a variable that holds one replica's rows the whole matrix's `ShardedVariable`.
-
-    Args:
-        variable: Keras variable `[rows_of_part(N), ...]`, made under the strategy.
-        whole_rows: int N.
-        initializer: None (its values stay), or a Keras initializer, called with the whole shape.
-
-    Returns:
-        The same object.
-
-    Example:
-        >>> variable = shard(keras.Variable(tf.zeros([3, 2])), whole_rows=3)
-        >>> variable.assign(tf.ones([3, 2]))[0].numpy().tolist(), variable.shape.as_list()
-        ([1.0, 1.0], [3, 2])
-    """
-    compat.require_keras_3("Sharding over replicas")
-    variable.__class__ = ShardedVariable
-    variable.whole_rows, variable.whole_initializer = whole_rows, initializer
-    if initializer is not None and variable._value is not None:
-        _spread(variable._value, initializer(variable.shape, dtype=variable.dtype))
-    return variable
-
-
 def part_of(variable):
     """Which rows of the whole the replica at hand holds.
 
@@ -198,18 +146,29 @@ def part_of(variable):
         RuntimeError: not within one of the replicas that share the variable.
 
     Example:
-        >>> part = part_of(shard(keras.Variable(tf.zeros([3, 2])), whole_rows=3))
+        >>> part = part_of(ShardedVariable("zeros", (3, 2)))
         >>> int(part.first), part.rows, part.parts
         (0, 3, 1)
     """
-    count, rows = _count(variable._value), int(variable._shape[0])
+    count, rows = _count(variable._value), _local_parts(variable._value)[0].shape[0]
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync != count:
         raise RuntimeError(
             f"The rows of {variable.path!r} are on {count} replicas, and this is not one of them. "
             "Call the layer within `strategy.run`, or train and evaluate by EmbeddingModel."
         )
-    return Part(context.replica_id_in_sync_group, rows, variable.whole_rows, count)
+    return Part(context.replica_id_in_sync_group, rows, variable.shape[0], count)
+
+
+def _rows_of_part(whole):
+    """Rows that each replica holds of `whole` ones, under the strategy in scope."""
+    strategy = tf.distribute.get_strategy()
+    if strategy.num_replicas_in_sync > 1 and not tf.distribute.in_cross_replica_context():
+        raise RuntimeError(
+            "Weights that are sharded over replicas must be made outside of them: build the layer "
+            "under `with strategy.scope():`, before `strategy.run`."
+        )
+    return -(-whole // strategy.num_replicas_in_sync)
 
 
 def _count(value):

@@ -84,22 +84,22 @@ class FusedUpdate(AllClasses):
     """All classes; in training their gradient goes to the optimizer a block at a time.
 
     Attributes:
-        row_updates: None, or the `row_updates.RowUpdates` of the optimizer that trains.
+        optimizer: None, or the `row_updates.SelectedRowUpdates` that trains.
     """
 
-    row_updates = None
+    optimizer = None
 
     def losses(self, unit, ids, *, training, **options):
         """Losses `[B]` of unit rows `[B, D]` with own classes `[B]`."""
         if not training or not self._fuses(unit):
             return super().losses(unit, ids, training=training, **options)
-        defer = functools.partial(self.row_updates.defer, self.class_weights)
+        defer = functools.partial(self.optimizer.defer, self.class_weights)
         variable = compat.tf_variable(self.class_weights)
         return fused_update.deferring_class_losses(unit, variable, ids, defer, **options)
 
     def _fuses(self, unit):
         """Whether the update of the step being traced is fused."""
-        if self.row_updates is None:
+        if self.optimizer is None:
             return False
         if collectives.replica_context() is not None:
             raise NotImplementedError(

@@ -167,24 +167,30 @@ class CircleHead(layers.LossLayer):
         return base.nan_unless(seen, values), tf.ones_like(own, tf.bool)
 
     def prepare_optimizer(self, optimizer):
-        """Lets an optimizer update class weights by rows: those sampled, or block by block.
+        """The optimizer to train with, which updates class weights by rows where it can.
 
-        `EmbeddingModel.compile` calls it; call it yourself in a loop of your own, or else Keras
-        reads and writes all of them, and their moments, at each step. See row_updates.py
-        for what a moment is then.
+        Rows are those sampled, or with `fused_update` all of them, block by block. The moments of
+        a row without a gradient stand still. `EmbeddingModel.compile` does this; in a loop of your
+        own call `build`, `apply` and the like of the optimizer returned, or else Keras reads and
+        writes all class weights, and their moments, at each step.
 
         Args:
-            optimizer: Keras optimizer that has not made its variables yet.
+            optimizer: Keras optimizer that has not made its variables yet. It stays as it is.
+
+        Returns:
+            Keras optimizer on the same state: learning rate, iterations and moments are those of
+            the one given; that one itself where the head has no use for updates by rows.
 
         Raises:
-            ValueError: it has, or it is not one for `fused_update`.
+            ValueError: it has made its variables, or it is not one for `fused_update`.
         """
         if self.fused_update:
             row_updates.check_deferrable(optimizer)
         if self.samples or self.fused_update:
-            updates = row_updates.update_rows_only(optimizer, [self.class_weights])
-            if self.fused_update:
-                self._mode.row_updates = updates
+            optimizer = row_updates.update_rows_only(optimizer, [self.class_weights])
+        if self.fused_update:
+            self._mode.optimizer = optimizer
+        return optimizer
 
     @property
     def samples(self):

@@ -296,18 +296,15 @@ def add_class_weights(layer, input_shape, num_classes, *, sharded=False):
         raise ValueError(
             f"{type(layer).__name__} wants embeddings of shape [B, D]; found {tuple(input_shape)}."
         )
-    dim = input_shape[-1]
-    normal = initializers.NormalRows(dim)
+    shape = (num_classes, input_shape[-1])
+    normal = initializers.NormalRows(input_shape[-1])
     if not sharded:
-        return _add_class_weights(layer, (num_classes, dim), normal)
-    weights = _add_class_weights(layer, (sharded_variable.rows_of_part(num_classes), dim), "zeros")
-    return sharded_variable.shard(weights, whole_rows=num_classes, initializer=normal)
-
-
-def _add_class_weights(layer, shape, initializer):
-    return compat.add_exact_weight(
-        layer, name="class_weights", shape=shape, initializer=initializer
+        return compat.add_exact_weight(layer, name="class_weights", shape=shape, initializer=normal)
+    layer.class_weights = sharded_variable.ShardedVariable(
+        normal, shape, dtype=layer.variable_dtype, autocast=False, name="class_weights"
     )
+    layer.class_weights.trainable = layer.trainable  # `add_weight` does it, an assignment does not.
+    return layer.class_weights
 
 
 def cosines_to(embeddings, class_weights):

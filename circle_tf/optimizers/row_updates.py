@@ -6,10 +6,12 @@ import keras
 import tensorflow as tf
 
 from circle_tf import compat
+from circle_tf.optimizers import extension
 
 __all__ = [
     "MIXING_OPTIMIZERS",
     "RowUpdates",
+    "SelectedRowUpdates",
     "check_deferrable",
     "merged_rows",
     "update_rows_only",
@@ -18,12 +20,10 @@ __all__ = [
 # Of these an update of one row depends on other rows.
 MIXING_OPTIMIZERS = {"Adafactor", "Lamb", "Muon"}
 _BLOCK_BYTES = 2**25  # Of the rows that are updated at a time.
-_TAKEN_OVER = ("add_variable_from_reference", "update_step", "_use_weight_decay", "_var_key")
-_ASSIGNMENTS = ("assign", "assign_add", "assign_sub")
 
 
 def update_rows_only(optimizer, variables):
-    """Makes an optimizer leave rows alone that have no gradient, and their moments.
+    """An optimizer that leaves rows alone that have no gradient, and their moments.
 
     Keras' own makes sparse gradients dense: all rows of all moments are read and written. Here a
     row's moments stand still while it has no gradient, as in the "lazy" optimizers of TensorFlow.
@@ -31,12 +31,12 @@ def update_rows_only(optimizer, variables):
     done by Keras, on whole weights, as ever.
 
     Args:
-        optimizer: Keras optimizer that updates each number by itself and has not made its variables
-            yet; others are left as they are.
-        variables: Keras variables of rank 2 whose gradients are sparse.
+        optimizer: Keras optimizer that has not made its variables yet.
+        variables: Keras variables whose gradients are sparse.
 
     Returns:
-        What takes deferred gradients, `RowUpdates`; None where the optimizer is left as it is.
+        The optimizer to use, `SelectedRowUpdates` on the state of the given one; the given one
+        where an update of one row depends on other rows.
 
     Raises:
         ValueError: the optimizer has its variables already.
@@ -44,8 +44,7 @@ def update_rows_only(optimizer, variables):
 
     Example:
         >>> variable = keras.Variable(tf.ones([4, 1]))
-        >>> optimizer = keras.optimizers.SGD(1.0, momentum=0.9)
-        >>> updates = update_rows_only(optimizer, [variable])
+        >>> optimizer = update_rows_only(keras.optimizers.SGD(1.0, momentum=0.9), [variable])
         >>> slices = tf.IndexedSlices(tf.constant([[0.5]]), tf.constant([2]), tf.constant([4, 1]))
         >>> for _ in range(2):
         ...     optimizer.apply([slices], [variable])
@@ -53,20 +52,11 @@ def update_rows_only(optimizer, variables):
         [1.0, 1.0, -0.45, 1.0]
     """
     compat.require_keras_3("Updating sampled rows alone")
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if type(optimizer).__name__ in MIXING_OPTIMIZERS:
-        return None
-    keys = {optimizer._var_key(variable) for variable in variables}
-    known = optimizer.__dict__.get("_circle_tf_rows")
-    if known is not None and keys <= known.keys:
-        return known
-    if optimizer.built:
-        raise ValueError(
-            "The optimizer has made its variables already: give a new one, before its first step."
-        )
-    known = known or RowUpdates(optimizer)
-    known.keys.update(keys)
-    return known
+    if type(extension.inner_optimizer(optimizer)).__name__ in MIXING_OPTIMIZERS:
+        return optimizer
+    optimizer = extension.extended(optimizer, SelectedRowUpdates)
+    extension.inner_optimizer(optimizer).select(variables)
+    return optimizer
 
 
 def check_deferrable(optimizer):
@@ -115,35 +105,109 @@ def merged_rows(slices):
     """
     order = tf.argsort(slices.indices, stable=True)
     ordered = tf.gather(slices.indices, order)
-    starts = tf.cast(ordered[1:] != ordered[:-1], tf.int32)
-    groups = tf.concat([[0], tf.cumsum(starts)], 0)
+    differs = tf.cast(ordered[1:] != ordered[:-1], tf.int32)
+    starts = tf.concat([tf.ones_like(ordered[:1], tf.int32), differs], 0)
+    groups = tf.cumsum(starts) - 1
     shape = tf.shape(order)
     indices = tf.tensor_scatter_nd_update(tf.zeros_like(ordered), groups[:, None], ordered)
     groups_of = tf.scatter_nd(order[:, None], groups, shape)
     sums = tf.math.unsorted_segment_sum(slices.values, groups_of, shape[0])
-    return indices, sums, groups[-1] + 1
+    return indices, sums, tf.reduce_sum(starts)
 
 
 class RowUpdates:
-    """Stands between an optimizer and its variables during the update of some rows.
+    """Methods of a Keras optimizer, before its own: a sparse gradient updates its rows alone.
 
-    Args:
-        optimizer: Keras optimizer that has not made its variables yet.
+    The optimizer's own `update_step` is called with some rows at a time, in place of the variable
+    and of its moments.
     """
 
-    def __init__(self, optimizer):
-        self.keys, self._moments, self._deferred = set(), {}, {}
-        self._rows, self._scope = None, None
-        self._plain = {name: getattr(optimizer, name) for name in (*_TAKEN_OVER, *_ASSIGNMENTS)}
-        own = optimizer.__dict__
-        own["_circle_tf_rows"] = self
-        own["add_variable_from_reference"] = self._add
-        own["update_step"] = self._update
-        own["_use_weight_decay"] = self._decays_whole
-        own["_var_key"] = self._key
-        own["assign"] = self._assign
-        own["assign_add"] = lambda variable, value: self._change(variable, value, 1)
-        own["assign_sub"] = lambda variable, value: self._change(variable, value, -1)
+    def build(self, variables):
+        """As Keras'."""
+        self._record.made = self._record.made or not self.built
+        super().build(variables)
+
+    def add_variable_from_reference(self, reference_variable, name=None, initializer="zeros"):
+        """As Keras'; notes what belongs to which variable."""
+        moment = super().add_variable_from_reference(
+            reference_variable, name=name, initializer=initializer
+        )
+        self._record.moments.setdefault(self._var_key(reference_variable), []).append(moment)
+        return moment
+
+    def update_step(self, gradient, variable, learning_rate):
+        """As Keras'; by rows, 32 MiB at a time, where the gradient is sparse."""
+        if not isinstance(gradient, tf.IndexedSlices) or not self._takes_rows_of(variable):
+            return super().update_step(gradient, variable, learning_rate)
+        indices, values, count = merged_rows(gradient)
+        size = max(1, _BLOCK_BYTES // (values.dtype.size * variable.shape[1:].num_elements()))
+        if values.shape[0] is not None:
+            size = min(size, values.shape[0])
+
+        def block(start):
+            # The last block is filled up with its last row, which is then written more than once.
+            entries = tf.minimum(start + tf.range(size), count - 1)
+            rows, gradients = tf.gather(indices, entries), tf.gather(values, entries)
+            self._update_block(variable, rows, gradients, learning_rate)
+            return (start + size,)
+
+        return tf.while_loop(lambda start: start < count, block, (0,), parallel_iterations=1)
+
+    @property
+    def _record(self):
+        return vars(self).setdefault("_row_record", _Record())
+
+    def _takes_rows_of(self, variable):
+        del variable
+        return True
+
+    def _check_made(self):
+        if self.built and not self._record.made:
+            raise RuntimeError(
+                "The optimizer that was given to be prepared for updates by rows has made its "
+                "variables since. Build and apply the one that was returned instead."
+            )
+
+    def _update_block(self, variable, rows, gradients, learning_rate, decay=None):
+        """Updates different rows `[K]` of a tf.Variable by their gradients `[K, ...]`."""
+        self._check_made()
+        key = self._var_key(variable)
+        # A variable of Keras' on the same memory, for Keras shows no tf.Variable another value.
+        seen = keras.Variable(variable, trainable=False, autocast=False, name="rows")
+        moments = self._record.moments.get(key, [])
+        places = [(seen, variable), *((m, _beside(variable, m.value)) for m in moments)]
+        with keras.StatelessScope() as scope:
+            for whole, place in places:
+                scope.add_update((whole, tf.gather(place, rows)))
+            if decay is not None:
+                scope.add_update((seen, seen.value * (1 - decay)))
+            block = object.__new__(extension.subclass(type(self), _BlockUpdate))
+            vars(block).update(vars(self), _scope=scope, _seen=seen, _key=key)
+            block.update_step(gradients, seen, learning_rate)
+            updated = [(place, scope.get_current_value(whole)) for whole, place in places]
+        for place, values in updated:
+            place.scatter_update(tf.IndexedSlices(values, rows))
+
+
+class SelectedRowUpdates(RowUpdates):
+    """`RowUpdates` of the variables of `select` alone, also by gradients computed in the update."""
+
+    def select(self, variables):
+        """Names the variables that are updated by rows.
+
+        Args:
+            variables: Keras variables.
+
+        Raises:
+            ValueError: the optimizer has its variables already, and did not know of these.
+        """
+        keys = {self._var_key(variable) for variable in variables}
+        if self.built and not keys <= self._record.keys:
+            raise ValueError(
+                "The optimizer has made its variables already: give a new one, before its first "
+                "step."
+            )
+        self._record.keys.update(keys)
 
     def defer(self, variable, each):
         """Takes a gradient that is computed only at the optimizer's step, a block at a time.
@@ -152,134 +216,85 @@ class RowUpdates:
         within the graph at hand.
 
         Args:
-            variable: Keras variable, one of those of `update_rows_only`.
+            variable: Keras variable, one of those of `select`.
             each: `fn(use)` that calls `use(rows [K], gradients [K, D])` for one block after the
                 other, each row once.
 
         Raises:
             NotImplementedError: there is one for this step already.
+            RuntimeError: the optimizer on whose state this is has made its variables itself.
         """
-        key = self._key(variable)
-        if self._is_deferred(key):
+        self._check_made()
+        if self._is_deferred(variable):
             raise NotImplementedError(
                 f"{variable.path} has two deferred gradients in one step: call its layer once in a "
                 "model, and compute its gradient once for each step of the optimizer."
             )
-        self._deferred[key] = weakref.ref(tf.compat.v1.get_default_graph()), each
+        graph = weakref.ref(tf.compat.v1.get_default_graph())
+        self._record.deferred[self._var_key(variable)] = graph, each
 
-    def _is_deferred(self, key):
-        """Whether there is a gradient that was deferred in the graph at hand."""
-        graph = self._deferred[key][0]() if key in self._deferred else None
-        return graph is not None and graph is tf.compat.v1.get_default_graph()
-
-    def _add(self, reference_variable, name=None, initializer="zeros"):
-        moment = self._plain["add_variable_from_reference"](
-            reference_variable, name=name, initializer=initializer
-        )
-        key = self._key(reference_variable)
-        if key in self.keys:
-            self._moments.setdefault(key, []).append(moment)
-        return moment
-
-    def _key(self, variable):
-        return self._plain["_var_key"](
-            variable.variable if isinstance(variable, _Rows) else variable
-        )
-
-    def _update(self, gradient, variable, learning_rate):
-        key = self._key(variable)
-        if key not in self.keys or not isinstance(gradient, tf.IndexedSlices):
-            return self._plain["update_step"](gradient, variable, learning_rate)
-        moments = self._moments.get(key, [])
-        places = {id(moment): _beside(variable, moment.value) for moment in moments}
-        if gradient.indices.shape[0] == 0:
-
-            def use(rows, gradients):
-                seen = self._decayed(variable, tf.gather(variable, rows), learning_rate)
-                self._update_block(rows, gradients, seen, places, moments, learning_rate)
-
-            return self._take_deferred(key)(use)
-        indices, values, count = merged_rows(gradient)
-        size = max(1, _BLOCK_BYTES // (values.dtype.size * variable.shape[1]))
-        if values.shape[0] is not None:
-            size = min(size, values.shape[0])
-
-        def block(start):
-            # The last block is filled up with its last row, which is then written more than once.
-            entries = tf.minimum(start + tf.range(size), count - 1)
-            rows = tf.gather(indices, entries)
-            seen = _Rows(variable, tf.gather(variable, rows))
-            gradients = tf.gather(values, entries)
-            self._update_block(rows, gradients, seen, places, moments, learning_rate)
-            return (start + size,)
-
-        return tf.while_loop(lambda start: start < count, block, (0,), parallel_iterations=1)
-
-    def _take_deferred(self, key):
-        if not self._is_deferred(key):
+    def update_step(self, gradient, variable, learning_rate):
+        """As that of `RowUpdates`; a gradient of no rows is the one that was deferred."""
+        by_rows = isinstance(gradient, tf.IndexedSlices) and self._takes_rows_of(variable)
+        if not by_rows or gradient.indices.shape[0] != 0:
+            return super().update_step(gradient, variable, learning_rate)
+        if not self._is_deferred(variable):
             raise RuntimeError(
                 "The gradient of no rows is not one that was deferred in this step: apply "
                 "gradients in the tf.function that computes them, and once."
             )
-        return self._deferred.pop(key)[1]
+        _, each = self._record.deferred.pop(self._var_key(variable))
+        decay = None
+        if self.weight_decay is not None and self._use_weight_decay(variable):
+            decay = tf.cast(self.weight_decay, variable.dtype)
+            decay *= tf.cast(learning_rate, variable.dtype)
+        return each(
+            lambda rows, gradients: self._update_block(
+                variable, rows, gradients, learning_rate, decay
+            )
+        )
 
-    def _decays_whole(self, variable):
-        """Whether Keras decays a variable, before whose deferred gradient is computed by it."""
-        key = self._key(variable)
-        return not self._is_deferred(key) and self._plain["_use_weight_decay"](variable)
+    def _takes_rows_of(self, variable):
+        return self._var_key(variable) in self._record.keys
 
-    def _decayed(self, variable, rows, learning_rate):
-        optimizer = self._plain["update_step"].__self__
-        if optimizer.weight_decay is None or not self._plain["_use_weight_decay"](variable):
-            return _Rows(variable, rows)
-        decay = tf.cast(optimizer.weight_decay, rows.dtype) * tf.cast(learning_rate, rows.dtype)
-        return _Rows(variable, rows - rows * decay)
+    def _is_deferred(self, variable):
+        """Whether there is a gradient that was deferred in the graph at hand."""
+        graph, _ = self._record.deferred.get(self._var_key(variable), (lambda: None, None))
+        return graph() is not None and graph() is tf.compat.v1.get_default_graph()
 
-    def _update_block(self, indices, values, seen, places, moments, learning_rate):
-        self._rows = {key: tf.gather(place, indices) for key, place in places.items()}
-        try:
-            with keras.StatelessScope() as scope:
-                for moment in moments:
-                    scope.add_update((moment, self._rows[id(moment)]))
-                self._scope = scope
-                self._plain["update_step"](values, seen, learning_rate)
-        finally:
-            rows, self._rows = self._rows, None
-        for key, place in places.items():
-            place.scatter_update(tf.IndexedSlices(rows[key], indices))
-        seen.variable.scatter_update(tf.IndexedSlices(seen.rows, indices))
+    # Keras decays whole weights before the update: too early for a gradient not computed yet.
+    def _use_weight_decay(self, variable):
+        return not self._is_deferred(variable) and super()._use_weight_decay(variable)
 
-    def _assign(self, variable, value):
-        if isinstance(variable, _Rows):
-            variable.rows = tf.cast(value, variable.dtype)
-        elif self._rows is not None and id(variable) in self._rows:
-            self._rows[id(variable)] = tf.cast(value, variable.dtype)
-            self._scope.add_update((variable, self._rows[id(variable)]))
+
+class _Record:
+    """State of row updates; an object, since Keras tracks what lists and dicts of its own hold."""
+
+    def __init__(self):
+        self.keys, self.moments, self.deferred = set(), {}, {}
+        self.made = False  # Whether the optimizer's variables were made with moments noted.
+
+
+class _BlockUpdate:
+    """Methods of an optimizer whose variables have, in a stateless scope, the values of some rows.
+
+    What is assigned to them stays in the scope; that it has not the variable's shape is no matter.
+    """
+
+    def assign(self, variable, value):
+        if self._scope.get_current_value(variable) is None:
+            super().assign(variable, value)
         else:
-            self._plain["assign"](variable, value)
+            self._scope.add_update((variable, tf.cast(value, variable.dtype)))
 
-    def _change(self, variable, value, sign):
-        if isinstance(variable, _Rows) or self._rows is not None and id(variable) in self._rows:
-            return self._assign(variable, tf.convert_to_tensor(variable) + sign * value)
-        change = self._plain["assign_add" if sign > 0 else "assign_sub"]
-        return change(variable, value)
+    def assign_add(self, variable, value):
+        self.assign(variable, tf.convert_to_tensor(variable) + value)
 
+    def assign_sub(self, variable, value):
+        self.assign(variable, tf.convert_to_tensor(variable) - value)
 
-class _Rows:
-    """What an optimizer sees of a variable: some rows of it, by the variable's name."""
-
-    def __init__(self, variable, rows):
-        self.variable, self.rows = variable, rows
-
-    @property
-    def shape(self):
-        return self.rows.shape
-
-    def __tf_tensor__(self, dtype=None, name=None):
-        return tf.convert_to_tensor(self.rows, dtype=dtype, name=name)
-
-    def __getattr__(self, name):
-        return getattr(self.variable, name)
+    def _var_key(self, variable):
+        return self._key if variable is self._seen else super()._var_key(variable)
 
 
 def _beside(variable, moment):

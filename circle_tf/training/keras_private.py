@@ -4,7 +4,6 @@
 """
 
 import concurrent.futures
-import contextlib
 import functools
 
 import keras
@@ -12,21 +11,20 @@ import tensorflow as tf
 from keras.src.backend import get_keras_mask, set_keras_mask
 
 from circle_tf.distribute import sharded_variable
+from circle_tf.optimizers import extension
 from circle_tf.training import replica_loss
 
 __all__ = [
     "TESTED_KERAS",
     "RecordingScope",
     "all_layers",
-    "already_reduced",
     "batch_signature",
     "build_from",
     "call_model",
     "check",
     "compute_loss",
     "copy_masks",
-    "inner_optimizer",
-    "keep_shards",
+    "for_replicas",
     "loss_tracker",
     "masks_of",
     "optimizer_strategy",
@@ -160,66 +158,67 @@ def loss_tracker(model):
     return model._loss_tracker
 
 
-def inner_optimizer(optimizer):
-    """The optimizer that updates weights, within a `LossScaleOptimizer` or itself."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
-
-
 def optimizer_strategy(optimizer):
     """The strategy under which an optimizer was made."""
-    return inner_optimizer(optimizer)._distribution_strategy
+    return extension.inner_optimizer(optimizer)._distribution_strategy
 
 
-def keep_shards(optimizer):
-    """Makes an optimizer keep its moments of sharded variables in the same shards.
+class ReplicaUpdates:
+    """Methods of a Keras optimizer, before its own: for gradients summed over replicas already.
+
+    Its moments of sharded variables are in the same shards.
+    """
+
+    knows_shards = False  # Whether it was this class that made the variables.
+
+    def build(self, variables):
+        """As Keras'."""
+        self.knows_shards = self.knows_shards or not self.built
+        super().build(variables)
+
+    def add_variable_from_reference(self, reference_variable, name=None, initializer="zeros"):
+        """As Keras', which knows of no shards."""
+        if not sharded_variable.is_sharded(reference_variable):
+            return super().add_variable_from_reference(
+                reference_variable, name=name, initializer=initializer
+            )
+        with keras.name_scope(self.name, caller=self):
+            moment = sharded_variable.ShardedVariable(
+                initializer,
+                tuple(reference_variable.shape),
+                drawn_whole=False,
+                dtype=reference_variable.dtype,
+                trainable=False,
+                name=f"{reference_variable.path.replace('/', '_')}_{name or 'var'}",
+            )
+        self._track_variable(moment)
+        return moment
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return list(grads_and_vars)
+
+
+def for_replicas(optimizer, variables):
+    """The optimizer whose steps take gradients as they are: summed over replicas.
 
     Args:
-        optimizer: Keras optimizer that has not made its variables yet, or was given before.
+        optimizer: Keras optimizer, `LossScaleOptimizer` or not. It stays as it is.
+        variables: the trainable variables, some of them sharded or none.
+
+    Returns:
+        Keras optimizer on the same state, the inner one `ReplicaUpdates`.
 
     Raises:
-        ValueError: it has made its variables.
+        ValueError: it has made its variables, without knowing of the shards.
     """
-    inner = inner_optimizer(optimizer)
-    if "_circle_tf_shards" in inner.__dict__:
-        return
-    if inner.built:
+    optimizer = extension.extended(optimizer, ReplicaUpdates)
+    inner = extension.inner_optimizer(optimizer)
+    if inner.built and not inner.knows_shards and any(map(sharded_variable.is_sharded, variables)):
         raise ValueError(
             "The optimizer has made its variables before compile, without knowing of the shards of "
             "CircleHead. Give compile a new optimizer."
         )
-    plain = inner.add_variable_from_reference
-
-    def add(reference_variable, name=None, initializer="zeros"):
-        if not sharded_variable.is_sharded(reference_variable):
-            return plain(reference_variable, name=name, initializer=initializer)
-        with reference_variable.seen_as_part():
-            moment = plain(reference_variable, name=name, initializer=initializer)
-        return sharded_variable.shard(moment, whole_rows=reference_variable.whole_rows)
-
-    inner.__dict__["add_variable_from_reference"] = add
-    inner.__dict__["_circle_tf_shards"] = True
-
-
-@contextlib.contextmanager
-def already_reduced(optimizer):
-    """Within it, the optimizer takes gradients as they are: they were summed over replicas.
-
-    Args:
-        optimizer: Keras optimizer, `LossScaleOptimizer` or not.
-
-    Yields:
-        None.
-    """
-    target = inner_optimizer(optimizer).__dict__
-    # Replicas trace in turns, in threads that wait for each other inside: count them.
-    target["_circle_tf_users"] = target.get("_circle_tf_users", 0) + 1
-    target["_all_reduce_sum_gradients"] = list
-    try:
-        yield
-    finally:
-        target["_circle_tf_users"] -= 1
-        if not target["_circle_tf_users"]:
-            del target["_all_reduce_sum_gradients"], target["_circle_tf_users"]
+    return optimizer
 
 
 def batch_signature(epoch_iterator):
@@ -273,13 +272,18 @@ def check():
 
 
 def _check_optimizer():
-    optimizer = keras.optimizers.SGD(1.0)
     seen = []
+
+    class Watched(ReplicaUpdates):
+        def _all_reduce_sum_gradients(self, grads_and_vars):
+            seen.extend(grads_and_vars)
+            return super()._all_reduce_sum_gradients(grads_and_vars)
+
+    optimizer = keras.optimizers.SGD(1.0)
+    if not callable(getattr(optimizer, "_all_reduce_sum_gradients", None)):
+        raise RuntimeError("an optimizer sums gradients over replicas elsewhere")
     variable = keras.Variable([1.0])
-    optimizer.build([variable])
-    with already_reduced(optimizer):
-        optimizer.__dict__["_all_reduce_sum_gradients"] = lambda pairs: seen.append(1) or pairs
-        optimizer.apply([tf.constant([0.5])], [variable])
+    extension.extended(optimizer, Watched).apply([tf.constant([0.5])], [variable])
     if not seen or variable.numpy()[0] != 0.5:
         raise RuntimeError("an optimizer's step no longer reduces by itself")
     if optimizer_strategy(optimizer) is None:

@@ -6,7 +6,9 @@ import keras
 import tensorflow as tf
 
 from circle_tf import compat
-from circle_tf.distribute import collectives, compilation, sharded_variable, step_context
+from circle_tf.distribute import collectives, compilation, step_context
+from circle_tf.optimizers import extension
+from circle_tf.training import sharded_gradients
 from circle_tf.utils import checks
 
 __all__ = ["EmbeddingModel"]
@@ -48,6 +50,7 @@ class EmbeddingModel(keras.Model):
 
     def compile(
         self,
+        optimizer="rmsprop",
         *args,
         jit_compile="auto",
         gradient_accumulation=1,
@@ -57,6 +60,10 @@ class EmbeddingModel(keras.Model):
         """As `keras.Model.compile`.
 
         Args:
+            optimizer: as `keras.Model.compile`. Over several replicas, and where a head is updated
+                by rows, `model.optimizer` is of a subclass, on the state of the one given, which
+                stays as it is: both have one learning rate, the same iterations and moments. What
+                is saved is of the class given.
             *args: as `keras.Model.compile`.
             jit_compile: True, False, or "auto" for the faster choice on the device at hand. True
                 with layers that XLA cannot compile is an error that names them.
@@ -97,18 +104,12 @@ class EmbeddingModel(keras.Model):
         self._jit_parts = jit and in_parts and not _is_tpu(strategy)
         jit = jit and not in_parts
         with strategy.scope() if self._several else contextlib.nullcontext():
-            super().compile(*args, jit_compile=jit, **kwargs)
+            super().compile(extension.plain(optimizer), *args, jit_compile=jit, **kwargs)
             if self._several:
                 self._count_across_replicas()
             self._make_memory()
-        if self._several or self._micro_batches > 1:
-            _check_optimizer(self.optimizer, strategy)
-        if self._several:
-            self._keep_shards()
-        for layer in _layers_below(self):
-            if hasattr(layer, "prepare_optimizer") and self.optimizer is not None:
-                self._check_fused(layer)
-                layer.prepare_optimizer(self.optimizer)
+        if self.optimizer is not None:
+            self._use_optimizer(self._prepared(self.optimizer))
 
     @property
     def accumulator(self):
@@ -241,14 +242,25 @@ class EmbeddingModel(keras.Model):
             if self._several:
                 _check_scope(self.memory.variables)
 
-    def _keep_shards(self):
-        from circle_tf.training import sharded_gradients  # Needs keras_private.
+    def _prepared(self, optimizer):
+        """The optimizer for steps that are not Keras' own, where the model takes such."""
+        if self._several or self._micro_batches > 1:
+            _check_optimizer(optimizer, self.distribute_strategy)
+        if self._several:
+            sharded_gradients.check_optimizer(
+                optimizer, self.trainable_variables, accumulated=self._micro_batches > 1
+            )
+            optimizer = _keras_private().for_replicas(optimizer, self.trainable_variables)
+        for layer in _layers_below(self):
+            if hasattr(layer, "prepare_optimizer"):
+                self._check_fused(layer)
+                optimizer = layer.prepare_optimizer(optimizer)
+        return optimizer
 
-        sharded_gradients.check_optimizer(
-            self.optimizer, self.trainable_variables, accumulated=self._micro_batches > 1
-        )
-        if any(map(sharded_variable.is_sharded, self.trainable_variables)):
-            _keras_private().keep_shards(self.optimizer)
+    # As Keras does in its compile: an optimizer's variables are not the model's.
+    @tf.__internal__.tracking.no_automatic_dependency_tracking
+    def _use_optimizer(self, optimizer):
+        self.optimizer = optimizer
 
     def _count_across_replicas(self):
         if self.run_eagerly and type(self.distribute_strategy).__name__.startswith("Multi"):
@@ -295,13 +307,13 @@ def _check_scope(variables):
 
 
 def _check_optimizer(optimizer, strategy):
-    private = _keras_private()
-    if private.inner_optimizer(optimizer).gradient_accumulation_steps:
+    if extension.inner_optimizer(optimizer).gradient_accumulation_steps:
         raise ValueError(
             "The optimizer's gradient_accumulation_steps fails over several replicas. Use "
             "compile(gradient_accumulation=...)."
         )
-    if strategy.num_replicas_in_sync > 1 and private.optimizer_strategy(optimizer) is not strategy:
+    several = strategy.num_replicas_in_sync > 1
+    if several and _keras_private().optimizer_strategy(optimizer) is not strategy:
         raise ValueError(
             "The optimizer was made outside the model's strategy. Make it under "
             "`with strategy.scope():`."

@@ -7,8 +7,7 @@ at gradients, whether one is inf and how long all are together, must come out th
 import tensorflow as tf
 
 from circle_tf.distribute import sharded_variable
-from circle_tf.optimizers import row_updates
-from circle_tf.training import keras_private
+from circle_tf.optimizers import extension, row_updates
 
 __all__ = ["agreed", "check_optimizer", "facts", "shared"]
 
@@ -26,7 +25,7 @@ def check_optimizer(optimizer, variables, *, accumulated):
     """
     if not any(map(sharded_variable.is_sharded, variables)):
         return
-    inner = keras_private.inner_optimizer(optimizer)
+    inner = extension.inner_optimizer(optimizer)
     if type(inner).__name__ in row_updates.MIXING_OPTIMIZERS:
         raise NotImplementedError(
             f"{type(inner).__name__} looks at whole weights, and the rows of a head with "
@@ -103,7 +102,7 @@ def _facts(gradient):
 
 def _clipped(gradients, facts, optimizer):
     """Clipped by norms over all replicas; the optimizer then finds nothing left to clip."""
-    inner = keras_private.inner_optimizer(optimizer)
+    inner = extension.inner_optimizer(optimizer)
     scale = tf.cast(optimizer.scale_loss(1.0), tf.float32)
     if inner.clipnorm:
         return [

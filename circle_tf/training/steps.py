@@ -50,8 +50,7 @@ def train_step(model, data, *, compiled, accumulator=None, cached_batch=None):
     if accumulator is not None:
         accumulator.add(gradients, model.optimizer, variables)
     else:
-        with keras_private.already_reduced(model.optimizer):
-            model.optimizer.apply(gradients, variables)
+        model.optimizer.apply(gradients, variables)
     return logs
 
 
@@ -200,8 +199,7 @@ class Accumulator:
                 total / self.steps if there else None
                 for total, there in zip(self.sums, known, strict=True)
             ]
-            with keras_private.already_reduced(optimizer):
-                optimizer.apply(mean, variables)
+            optimizer.apply(mean, variables)
             for total in self.sums:
                 total.assign(tf.zeros_like(total))
 

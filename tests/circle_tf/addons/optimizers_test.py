@@ -70,6 +70,24 @@ def test_lazy_adam_trains_and_survives_saving(tmp_path):
     assert again.optimizer.get_config() == model.optimizer.get_config()
 
 
+@pytest.mark.parametrize("size", [0, None], ids=["static", "dynamic"])
+def test_lazy_adam_leaves_a_table_alone_of_which_nothing_is_looked_up(size):
+    optimizer, table = tfa.optimizers.LazyAdam(0.1), keras.Variable(np.ones([6, 2, 3], np.float32))
+    optimizer.build([table])
+
+    @tf.function(input_signature=[tf.TensorSpec([size], tf.int64)])
+    def step(rows):
+        values = tf.ones([tf.shape(rows)[0], 2, 3])
+        optimizer.apply([tf.IndexedSlices(values, rows, [6, 2, 3])], [table])
+
+    step(tf.zeros([0], tf.int64))
+    np.testing.assert_array_equal(table.numpy(), 1)
+    if size is None:
+        step(tf.constant([4, 1, 4], tf.int64))
+        changed = (table.numpy() != 1).any(axis=(1, 2))
+        assert changed.tolist() == [False, True, False, False, True, False]
+
+
 def test_lazy_adam_refuses_amsgrad():
     with pytest.raises(ValueError, match="amsgrad=False"):
         tfa.optimizers.LazyAdam(amsgrad=True)

@@ -103,12 +103,15 @@ def _names(path):
 
 
 def test_set_weights_takes_what_get_weights_gave():
-    model = model_of(2)
+    given = []
+    model = model_of(2, optimizer=lambda: given.append(keras.optimizers.Adam(0.05)) or given[0])
     start = model.get_weights()
     fit(model)
-    with strategies.mirrored().scope():
-        model.compile(model.optimizer)  # One that knows of the shards may be given again.
+    for again in (model.optimizer, given[0]):  # Whose variables know of the shards.
+        with strategies.mirrored().scope():
+            model.compile(again)
     fit(model)
+    assert type(given[0]) is keras.optimizers.Adam and given[0].iterations.numpy() == 8
     model.set_weights(start)
     assert_same(model.get_weights(), start, atol=0)
     with pytest.raises(ValueError, match="shape"):

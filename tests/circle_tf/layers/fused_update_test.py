@@ -215,6 +215,25 @@ def test_refuses_a_gradient_that_was_not_deferred_in_the_step():
         model.optimizer.apply([gradient], [head.class_weights])
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_refuses_the_optimizer_that_was_given_in_place_of_the_one_returned(fused):
+    head = circle_tf.CircleHead(9, fused_update=fused, sample_rate=1.0 if fused else 0.5)
+    head.build([(4, DIM), (4,)])
+    given = keras.optimizers.Adam()
+    returned = head.prepare_optimizer(given)
+
+    @tf.function
+    def step(optimizer):
+        with tf.GradientTape() as tape:
+            losses = head((tf.ones([4, DIM]), tf.range(4)), training=True)
+        optimizer.apply([tape.gradient(losses, head.class_weights.value)], [head.class_weights])
+
+    with pytest.raises(RuntimeError, match="Build and apply the one that was returned"):
+        step(given)
+        step(returned)
+    assert type(given) is keras.optimizers.Adam
+
+
 def test_refuses_several_replicas():
     _, head = model_of(keras.optimizers.SGD(), fused=True)
     call = lambda: head((tf.ones([4, DIM]), tf.range(4)), training=True)  # noqa: E731

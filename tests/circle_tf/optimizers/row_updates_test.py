@@ -38,7 +38,7 @@ def steps(make, gradient, *, rows_only, jit=None, count=3):
     variable, other = keras.Variable(START), keras.Variable(tf.ones([2]))
     optimizer = make()
     if rows_only:
-        row_updates.update_rows_only(optimizer, [variable])
+        optimizer = row_updates.update_rows_only(optimizer, [variable])
     optimizer.build([variable, other])
 
     def step():
@@ -86,7 +86,7 @@ def test_a_dense_gradient_and_other_variables_are_updated_as_ever():
     for variable, prepared in zip(embedding, (True, False), strict=True):
         optimizer = keras.optimizers.Adam(0.1)
         if prepared:
-            row_updates.update_rows_only(optimizer, [keras.Variable(START)])
+            optimizer = row_updates.update_rows_only(optimizer, [keras.Variable(START)])
         for _ in range(2):
             optimizer.apply([slices()], [variable])
     np.testing.assert_array_equal(*embedding)
@@ -101,14 +101,24 @@ def test_refuses_an_optimizer_that_has_its_variables():
         row_updates.update_rows_only(optimizer, [variable])
 
 
-def test_a_prepared_optimizer_may_be_given_again():
-    model = model_of(tf.distribute.get_strategy(), rate=0.1)
+@pytest.mark.parametrize("again", ["given", "of the model"])
+def test_an_optimizer_may_be_given_again_and_stays_what_it_was(again):
+    given = keras.optimizers.Adam(0.05)
+    model = model_of(tf.distribute.get_strategy(), rate=0.1, optimizer=given)
     changed_rows(model, steps=1)
-    model.compile(model.optimizer)
+    model.compile(given if again == "given" else model.optimizer)
     assert len(changed_rows(model, steps=1)) <= 28
+    assert type(given) is keras.optimizers.Adam and int(given.iterations) == 2
+    config = model.get_compile_config()["optimizer"]
+    assert (config["module"], config["class_name"]) == ("keras.optimizers", "Adam")
 
 
-def model_of(strategy, *, rate, **options):
+def test_a_sparse_gradient_may_be_of_no_rows():
+    found = row_updates.merged_rows(tf.IndexedSlices(tf.zeros([0, 3]), tf.zeros([0], tf.int64)))
+    assert [len(found[0]), len(found[1]), int(found[2])] == [0, 0, 0]
+
+
+def model_of(strategy, *, rate, optimizer=None, **options):
     with strategy.scope():
         keras.utils.set_random_seed(0)
         features, ids = keras.Input((6,)), keras.Input((), dtype="int64")
@@ -117,7 +127,7 @@ def model_of(strategy, *, rate, **options):
         )
         losses = head((circle_tf.UnitEmbedding(4)(features), ids))
         model = circle_tf.EmbeddingModel([features, ids], losses)
-        model.compile(keras.optimizers.Adam(0.05))
+        model.compile(optimizer or keras.optimizers.Adam(0.05))
     return model
 
 
