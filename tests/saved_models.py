@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from circle_tf.layers import layers
+from circle_tf import layers
 
 SHAPE = (8, 8, 1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (17, *SHAPE)).astype(np.float32)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from circle_tf import compat
 from circle_tf.distribute import global_batch
-from circle_tf.layers import class_sampling, head_modes, layers
+from circle_tf.layers import class_sampling, cosine_classifier, head_modes, loss_layers
 from circle_tf.losses import base
 from circle_tf.losses.streaming import class_sweep
 from circle_tf.ops import numerics, pairs
@@ -17,7 +17,7 @@ __all__ = ["CircleHead"]
 
 
 @keras.saving.register_keras_serializable("circle_tf")
-class CircleHead(layers.LossLayer):
+class CircleHead(loss_layers.LossLayer):
     """Class weights and class-level Circle loss in one layer, from (embeddings, ids) to losses.
 
     The same numbers as `CosineClassifier` followed by `ClassCircleLoss(reduction="none")`.
@@ -103,7 +103,7 @@ class CircleHead(layers.LossLayer):
             detach_weights=detach_weights,
             **kwargs,
         )
-        self.num_classes = layers.check_num_classes(num_classes)
+        self.num_classes = cosine_classifier.check_num_classes(num_classes)
         self.max_bytes = class_sweep.check_max_bytes(max_bytes)
         self.sample_rate, self.seed = _check_rate(sample_rate), int(seed)
         self.shards = _check_shards(shards)
@@ -113,7 +113,7 @@ class CircleHead(layers.LossLayer):
 
     def build(self, input_shape):
         """Makes the class weights `[C, D]`."""
-        self.class_weights = layers.add_class_weights(
+        self.class_weights = cosine_classifier.add_class_weights(
             self, input_shape[0], self.num_classes, sharded=self.shards is not None
         )
         self.steps_seen = None

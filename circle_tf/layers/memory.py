@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from circle_tf import compat
 from circle_tf.distribute import collectives, global_batch, step_context
-from circle_tf.layers import layers
+from circle_tf.layers import dtypes, loss_layers
 from circle_tf.losses import base, circle_losses
 from circle_tf.losses.streaming import pair_sweep
 from circle_tf.ops import pairs
@@ -18,7 +18,7 @@ _EMPTY = -1  # The row number of a slot that holds nothing.
 
 
 @keras.saving.register_keras_serializable("circle_tf")
-class CrossBatchMemory(layers.LossLayer):
+class CrossBatchMemory(loss_layers.LossLayer):
     """Pair-wise Circle loss whose keys are the batch and the last M embeddings before it.
 
     A ring buffer keeps the newest M embeddings and ids of earlier training batches. They are keys
@@ -97,7 +97,7 @@ class CrossBatchMemory(layers.LossLayer):
         if len(shape) != 2 or shape[-1] is None:
             raise ValueError(f"CrossBatchMemory wants embeddings of shape [B, D]; found {shape}.")
         size = (self.memory_size,)
-        self.memory_keys = self._state("memory_keys", (*size, shape[-1]), layers.loss_dtype(self))
+        self.memory_keys = self._state("memory_keys", (*size, shape[-1]), dtypes.loss_dtype(self))
         self.memory_ids = self._state("memory_ids", size, "int64")
         self.memory_rows = self._state("memory_rows", size, "int64", value=_EMPTY)
         self.rows_seen = self._state("rows_seen", (), "int64")

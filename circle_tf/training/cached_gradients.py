@@ -9,7 +9,7 @@ import contextlib
 
 import tensorflow as tf
 
-from circle_tf.layers import layers
+from circle_tf.layers import loss_layers
 from circle_tf.training import forward_pass, keras_private
 
 __all__ = ["check_layers", "dense", "gradients"]
@@ -27,7 +27,7 @@ def check_layers(model):
     several = model.distribute_strategy.num_replicas_in_sync > 1
     for layer in keras_private.all_layers(model):
         exchanges = several and getattr(layer, "synchronized", False)
-        if isinstance(layer, layers.LossLayer) or exchanges:
+        if isinstance(layer, loss_layers.LossLayer) or exchanges:
             raise ValueError(
                 f"cached_gradient_batch: the layer {layer.name!r} ({type(layer).__name__}) wants "
                 "the whole batch within the forward pass, which sees one micro-batch at a time. "

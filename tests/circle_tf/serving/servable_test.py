@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from circle_tf.layers import layers
+from circle_tf import layers
 from circle_tf.serving import servable, signatures, weights
 from circle_tf.training import model as models
 from tests import stacks

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from circle_tf.layers import layers
+from circle_tf import layers
 from circle_tf.serving import weights
 from tests import stacks
 

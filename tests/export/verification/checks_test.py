@@ -8,7 +8,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from circle_tf.layers import layers
+from circle_tf import layers
 from circle_tf.serving import servable
 from export.cli import console
 from export.verification import checks, session_checks

@@ -1,0 +1,143 @@
+"""Losses as layers: what they have in common, and the pair-wise one."""
+
+import keras
+
+from circle_tf import compat
+from circle_tf.distribute import collectives
+from circle_tf.layers import dtypes
+from circle_tf.losses import base, circle, circle_losses
+from circle_tf.losses.streaming import pair_sweep
+
+__all__ = ["LossLayer", "PairwiseCircle"]
+
+
+class LossLayer(keras.layers.Layer):
+    """A layer from (embeddings, ids) to per-example losses; base of both kinds of labels.
+
+    Args:
+        margin: float m.
+        gamma: float scale.
+        reduction: how losses become the model loss; see `circle_tf.losses.base.reduce_losses`.
+        as_model_loss: whether to add the reduced loss to the model's losses when called.
+        detach_weights: see `circle_loss`.
+        **kwargs: `name`, `dtype`.
+    """
+
+    def __init__(self, margin, gamma, *, reduction, as_model_loss, detach_weights, **kwargs):
+        circle.check_hyperparameters(margin=margin, gamma=gamma)
+        base.check_reduction(reduction)
+        if as_model_loss and reduction == "none":
+            raise ValueError("as_model_loss=True wants a reduction to one number; found 'none'.")
+        kwargs["autocast"] = False
+        super().__init__(**kwargs)
+        self.margin, self.gamma, self.reduction = float(margin), float(gamma), reduction
+        self.as_model_loss, self.detach_weights = as_model_loss, detach_weights
+
+    def call(self, inputs):
+        """Per-example losses `[B]` of a pair (embeddings, ids)."""
+        embeddings, ids = inputs
+        values, valid = self.losses_of(embeddings, ids)
+        self.add_model_loss(values, valid)
+        return values
+
+    def add_model_loss(self, values, valid):
+        """Adds the reduced losses to the model's, if `as_model_loss`."""
+        if self.as_model_loss:
+            loss = base.reduce_losses(values, valid, reduction=self.reduction)
+            # Keras divides the losses that layers add by the number of replicas.
+            self.add_loss(loss * collectives.num_replicas())
+
+    def losses_of(self, embeddings, ids):
+        """`(losses [B], valid [B])`; what a subclass adds."""
+        raise NotImplementedError
+
+    @property
+    def crosses_replicas(self):
+        """Whether a call exchanges something between replicas (XLA cannot compile that)."""
+        return self.as_model_loss
+
+    def hyperparameters(self):
+        """margin, gamma and detach_weights, as the loss functions take them."""
+        return {
+            "margin": self.margin,
+            "gamma": self.gamma,
+            "detach_weights": self.detach_weights,
+        }
+
+    def compute_output_spec(self, inputs):
+        """`[B]` in the loss dtype."""
+        return compat.output_spec((inputs[0].shape[0],), dtypes.loss_dtype(self))
+
+    def get_config(self):
+        """The constructor's arguments."""
+        own = {"reduction": self.reduction, "as_model_loss": self.as_model_loss}
+        return dtypes.without_autocast({**super().get_config(), **self.hyperparameters(), **own})
+
+
+@keras.saving.register_keras_serializable("circle_tf")
+class PairwiseCircle(LossLayer):
+    """Pair-wise Circle loss as a layer, for models with several outputs and for custom loops.
+
+    Args:
+        margin: float m in -1..1.
+        gamma: float scale above 0.
+        reduction: how the losses become the model loss; see `circle_tf.losses.base.reduce_losses`.
+        as_model_loss: add the reduced loss to the model's losses, so that `compile` needs none.
+        detach_weights: see `circle_loss`.
+        block_size: see `CircleLoss`.
+        **kwargs: `name`, `dtype`.
+
+    Call arguments:
+        inputs: `(embeddings [B, D], ids [B] or [B, 1])`.
+
+    Returns:
+        `[B]` losses in nats, those of `CircleLoss(reduction="none")`.
+
+    Raises:
+        ValueError, TypeError: hyper-parameters, shapes or label dtypes out of range.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> embeddings = tf.constant([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+        >>> PairwiseCircle()((embeddings, tf.constant([0, 0, 1]))).shape.as_list()
+        [3]
+
+    References:
+        Sun et al., "Circle Loss", CVPR 2020.
+    """
+
+    def __init__(
+        self,
+        margin=0.4,
+        gamma=80.0,
+        *,
+        reduction="mean_valid",
+        as_model_loss=False,
+        detach_weights=True,
+        block_size="auto",
+        **kwargs,
+    ):
+        super().__init__(
+            margin,
+            gamma,
+            reduction=reduction,
+            as_model_loss=as_model_loss,
+            detach_weights=detach_weights,
+            **kwargs,
+        )
+        self.block_size = pair_sweep.check_block_size(block_size)
+
+    def losses_of(self, embeddings, ids):
+        """`(losses [B], valid [B])` within the global batch."""
+        return circle_losses.pairwise_losses(
+            embeddings, ids, block_size=self.block_size, **self.hyperparameters()
+        )
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {**super().get_config(), "block_size": self.block_size}
+
+    @property
+    def crosses_replicas(self):
+        """True: the keys are all replicas' embeddings."""
+        return True
