@@ -11,7 +11,7 @@ import numpy as np
 
 from circle_tf.evaluation import exact_search
 from circle_tf.ops import pairs
-from circle_tf.utils import checks
+from circle_tf.utils import checks, sizes
 
 __all__ = [
     "as_rows",
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 # Largest memory for the similarities of one chunk and for what is made from its neighbours.
-_CHUNK_BYTES = 2**28
+_CHUNK_BYTES = sizes.BUDGET_BYTES
 _CHUNK_ROWS = 1024  # More make the product no faster.
 
 

@@ -3,9 +3,11 @@
 import keras
 import tensorflow as tf
 
+from circle_tf.utils import sizes
+
 __all__ = ["NormalRows"]
 
-_BLOCK_BYTES = 2**25
+_BLOCK_BYTES = sizes.BLOCK_BYTES
 
 
 class NormalRows(keras.initializers.RandomNormal):

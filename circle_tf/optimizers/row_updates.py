@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from circle_tf import compat
 from circle_tf.optimizers import extension
+from circle_tf.utils import sizes
 
 __all__ = [
     "MIXING_OPTIMIZERS",
@@ -19,7 +20,7 @@ __all__ = [
 
 # Of these an update of one row depends on other rows.
 MIXING_OPTIMIZERS = {"Adafactor", "Lamb", "Muon"}
-_BLOCK_BYTES = 2**25  # Of the rows that are updated at a time.
+_BLOCK_BYTES = sizes.BLOCK_BYTES  # Of the rows that are updated at a time.
 
 
 def update_rows_only(optimizer, variables):

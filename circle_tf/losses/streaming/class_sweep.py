@@ -13,12 +13,12 @@ import tensorflow as tf
 from circle_tf.distribute import collectives, compilation
 from circle_tf.losses import circle
 from circle_tf.losses.streaming import class_tiles, tiles
-from circle_tf.utils import checks
+from circle_tf.utils import checks, sizes
 
 __all__ = ["DEFAULT_MAX_BYTES", "Blocks", "Sweep", "check_max_bytes", "class_losses"]
 
-DEFAULT_MAX_BYTES = 2**28
-_BLOCK_BYTES = 2**25  # Smaller blocks slow the products down.
+DEFAULT_MAX_BYTES = sizes.BUDGET_BYTES
+_BLOCK_BYTES = sizes.BLOCK_BYTES
 _MOST_KEPT = 64  # Blocks: each kept one is operations of its own in the graph.
 _FEWEST_CLASSES = 64
 SECOND_DERIVATIVE = (
