@@ -8,6 +8,9 @@ import pytest
 
 import circle_tf
 from circle_tf import backbones, run_files
+from tests import stacks
+
+pytestmark = stacks.needs_keras_3  # As training from the command line.
 
 _LOAD = """
 import sys
