@@ -109,7 +109,7 @@ class EmbeddingModel(keras.Model):
                 self._count_across_replicas()
             self._make_memory()
         if self.optimizer is not None:
-            self._use_optimizer(self._prepared(self.optimizer))
+            self.optimizer = self._prepared(self.optimizer)
 
     @property
     def accumulator(self):
@@ -256,11 +256,6 @@ class EmbeddingModel(keras.Model):
                 self._check_fused(layer)
                 optimizer = layer.prepare_optimizer(optimizer)
         return optimizer
-
-    # As Keras does in its compile: an optimizer's variables are not the model's.
-    @tf.__internal__.tracking.no_automatic_dependency_tracking
-    def _use_optimizer(self, optimizer):
-        self.optimizer = optimizer
 
     def _count_across_replicas(self):
         if self.run_eagerly and type(self.distribute_strategy).__name__.startswith("Multi"):
