@@ -86,32 +86,14 @@ def _is_seed(variable):
 
 
 def call_model(model, x, *, training):
-    """Calls a model as Keras' own steps do.
-
-    Args:
-        model: `keras.Model`.
-        x: its inputs.
-        training: bool.
-
-    Returns:
-        Its outputs.
-    """
+    """The outputs of a model, called as Keras' own steps do."""
     return model(x, training=training) if model._call_has_training_arg else model(x)
 
 
 def compute_loss(model, x, y, y_pred, sample_weight, *, training):
     """The compiled loss, also of models whose `compute_loss` does not take `training`.
 
-    Args:
-        model: compiled `keras.Model`.
-        x: inputs.
-        y: targets.
-        y_pred: outputs.
-        sample_weight: weights or None.
-        training: bool.
-
-    Returns:
-        Scalar, or a vector for the reduction `none`.
+    Scalar, or a vector for the reduction `none`.
     """
     return model._compute_loss(
         x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
@@ -119,36 +101,17 @@ def compute_loss(model, x, y, y_pred, sample_weight, *, training):
 
 
 def all_layers(model):
-    """The model and all layers below it.
-
-    Args:
-        model: `keras.Model`.
-
-    Returns:
-        list of Keras layers.
-    """
+    """The model and all layers below it: list."""
     return model._flatten_layers()
 
 
 def build_from(model, specs):
-    """Makes all variables of a compiled model from a batch's shapes alone.
-
-    Args:
-        model: compiled `keras.Model`, in whose strategy's scope this is called.
-        specs: structure of `tf.TensorSpec` (or tensors) of a batch.
-    """
+    """Makes all variables of a compiled model from the `tf.TensorSpec`s of a batch alone."""
     model._symbolic_build(data_batch=without_optionals(specs))
 
 
 def without_optionals(data):
-    """A batch with None where Keras put an empty `tf.experimental.Optional`.
-
-    Args:
-        data: structure of tensors or specs.
-
-    Returns:
-        The same structure.
-    """
+    """A batch with None where Keras put an empty `tf.experimental.Optional`."""
     empty = (tf.experimental.Optional, tf.OptionalSpec)
     return keras.tree.map_structure(lambda v: None if isinstance(v, empty) else v, data)
 
@@ -222,14 +185,7 @@ def for_replicas(optimizer, variables):
 
 
 def batch_signature(epoch_iterator):
-    """Specs of one replica's batch, without taking a batch from the data.
-
-    Args:
-        epoch_iterator: Keras' `TFEpochIterator`.
-
-    Returns:
-        Structure of `tf.TensorSpec`.
-    """
+    """Specs of one replica's batch of Keras' `TFEpochIterator`; none is taken from the data."""
     spec = epoch_iterator._distributed_dataset.element_spec
     return tf.nest.map_structure(_one_spec, spec)
 

@@ -28,41 +28,21 @@ _ZERO_ROW = 1e-30  # As in `numerics.safe_normalize`.
 
 @compilation.compiled
 def inverse_lengths(rows):
-    """What makes class weights units.
-
-    Args:
-        rows: `[K, D]`.
-
-    Returns:
-        `[K]`, 0 for rows of zeros.
-    """
+    """What makes rows `[K, D]` units: `[K]`, 0 for rows of zeros."""
     return _inverse_lengths(rows)
 
 
 @compilation.compiled
 def cosines_to(unit, own):
-    """Cosine of each example to its own class.
-
-    Args:
-        unit: `[B, D]` unit rows.
-        own: `[B, D]`, raw weights of their own classes.
-
-    Returns:
-        `[B]`.
-    """
+    """Cosines `[B]` of unit rows `[B, D]` to the raw weights `[B, D]` of their own classes."""
     return tf.reduce_sum(unit * (own * _inverse_lengths(own)[:, None]), axis=1)
 
 
 @compilation.compiled
 def own_state(cosines, options):
-    """State (see `tiles.update`) of examples that have seen their own class only.
+    """State `[4, B]` (see `tiles.update`) of examples that have seen their own class only.
 
-    Args:
-        cosines: `[B]`, to the own classes.
-        options: `tiles.Options`.
-
-    Returns:
-        `[4, B]`.
+    From the cosines `[B]` to the own classes.
     """
     running_max = tf.abs(tf.minimum(cosines - 1, options.margin))
     return tf.stack(
@@ -77,15 +57,7 @@ def own_state(cosines, options):
 
 @compilation.compiled
 def merged(parts, options):
-    """One logsumexp of negatives from those of several parts of the classes.
-
-    Args:
-        parts: `[R, 2, B]`, the first two lines of a state.
-        options: `tiles.Options`.
-
-    Returns:
-        `[2, B]`.
-    """
+    """One logsumexp of negatives `[2, B]`, two lines of a state, from R parts' `[R, 2, B]`."""
     running_max = tf.reduce_max(parts[:, 0], axis=0)
     total = tf.reduce_sum(
         parts[:, 1] * tf.exp(tiles.shifted(parts[:, 0], running_max, options)), axis=0
@@ -115,15 +87,7 @@ def add_negatives(products, lengths, state, ids, mask, options):
 
 @compilation.compiled
 def add_negatives_and_slopes(products, lengths, state, ids, mask, options):
-    """The state after one more block, and the slopes of the losses as far as they are known by now.
-
-    Args:
-        products: `[B, K]`.
-        lengths: `[K]`, from `inverse_lengths`.
-        state: `[4, B]`.
-        ids: int64 `[B]`, own classes, counted from the first of the block.
-        mask: None, or bool `[K]`, the classes that count.
-        options: `tiles.Options`.
+    """The same, and the slopes of the losses as far as they are known by now.
 
     Returns:
         `(slopes [B, K] by the products, shrinkage [B], state [4, B])`: slopes lack a factor of each
@@ -136,30 +100,13 @@ def add_negatives_and_slopes(products, lengths, state, ids, mask, options):
 
 @compilation.compiled
 def own_slopes(cosines, scales, options):
-    """The slope of each loss by the cosine to the own class.
-
-    Args:
-        cosines: `[B]`.
-        scales: `[4, B]`, from `tiles.finalize`.
-        options: `tiles.Options`.
-
-    Returns:
-        `[B]`.
-    """
+    """The slope `[B]` of each loss by the cosine `[B]` to the own class, with its scales."""
     return options.gamma * scales[3] * _by_own(cosines, options)
 
 
 @compilation.compiled
 def scaled(products, lengths):
-    """Cosines.
-
-    Args:
-        products: `[B, K]`.
-        lengths: `[K]`.
-
-    Returns:
-        `[B, K]`.
-    """
+    """Cosines `[B, K]` from products `[B, K]` and inverse lengths `[K]`."""
     return products * lengths
 
 
@@ -190,16 +137,9 @@ def slopes(cosines, lengths, scales, ids, mask, options):
 
 @compilation.compiled
 def across(found, rows, lengths, along):
-    """The gradient by the raw weights: what goes along a weight does not turn it.
+    """The gradient `[K, D]` by raw weights, from slopes times embeddings `[K, D]`.
 
-    Args:
-        found: `[K, D]`, slopes times embeddings.
-        rows: `[K, D]`, the raw weights.
-        lengths: `[K]`.
-        along: `[K]`, from `slopes`.
-
-    Returns:
-        `[K, D]`.
+    What goes along a weight (`along` `[K]`, from `slopes`) does not turn it, and is taken out.
     """
     return found - (rows * lengths[:, None]) * (along * lengths)[:, None]
 

@@ -157,17 +157,7 @@ def _finalize(state, options):
 
 
 def dense(similarities, labels, key_labels, options):
-    """`finalize` after the one tile that holds all pairs.
-
-    Args:
-        similarities: `[A, K]` cosines.
-        labels: `Labels` of the anchors.
-        key_labels: `Labels` of the keys.
-        options: `Options`.
-
-    Returns:
-        As `finalize`.
-    """
+    """`finalize` after the one tile of similarities `[A, K]` that holds all pairs."""
     positives, negatives = _masks(labels, key_labels)
     t = _distances(similarities, positives, options)
     state = tf.zeros([4, 1], t.dtype)
@@ -176,47 +166,22 @@ def dense(similarities, labels, key_labels, options):
 
 
 def weighted(scales, upstream):
-    """Scales times the gradient that comes from above.
-
-    Args:
-        scales: `[4, A]` from `finalize`.
-        upstream: `[A]`.
-
-    Returns:
-        `[4, A]`.
-    """
+    """Scales `[4, A]` from `finalize`, times the gradient `[A]` that comes from above."""
     one = tf.ones_like(upstream)
     return scales * tf.stack([one, upstream, one, upstream])
 
 
 def shifted(t, running_max, options):
-    """The logit of `t` minus that of the running maximum.
-
-    Args:
-        t: distances.
-        running_max: `|t|` of the largest logit so far, of a shape that broadcasts.
-        options: `Options`.
-
-    Returns:
-        Tensor of the shape of both.
-    """
+    """The logit of `t` minus that of the running maximum, of shapes that broadcast."""
     # The difference of two logits as a product: subtracting them would lose what gamma scales up.
     return options.gamma * (t - running_max) * (t + running_max)
 
 
 def first_order(inputs, gradients, remedy):
-    """Gradients, as a function of the inputs that nobody can differentiate.
-
-    Args:
-        inputs: list of tensors.
-        gradients: list of tensors, by the inputs.
-        remedy: str, how to get second derivatives.
-
-    Returns:
-        list, the gradients.
+    """Gradients by the inputs, both lists of tensors, that nobody can differentiate.
 
     Raises:
-        NotImplementedError: when differentiated.
+        NotImplementedError: when differentiated; `remedy` tells how to get second derivatives.
     """
 
     @tf.custom_gradient
