@@ -258,7 +258,10 @@ class EmbeddingModel(keras.Model):
         return optimizer
 
     def _count_across_replicas(self):
-        if self.run_eagerly and type(self.distribute_strategy).__name__.startswith("Multi"):
+        several_workers = isinstance(
+            self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy
+        )
+        if self.run_eagerly and several_workers:
             raise NotImplementedError(
                 "run_eagerly=True: workers cannot exchange rows outside a tf.function. Debug under "
                 "MirroredStrategy or without a strategy."
