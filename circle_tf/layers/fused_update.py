@@ -78,7 +78,7 @@ def deferring_class_losses(
     state = class_tiles.own_state(cosines, options)
     state, of_unit, inverse = sweep.forward_with_gradient(state)
     losses, _, scales = tiles.finalize(state, options)
-    of_own = class_tiles.own_slopes(cosines, scales, options) * class_tiles.inverse_lengths(own)
+    of_own = class_tiles.own_gradients(cosines, scales, options) * class_tiles.inverse_lengths(own)
     of_unit = options.gamma * scales[1][:, None] * of_unit + of_own[:, None] * own
 
     @tf.custom_gradient

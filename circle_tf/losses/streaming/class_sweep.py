@@ -298,10 +298,10 @@ class Sweep:
         def visit(start, size, state, of_unit, inverse):
             rows, products = self._products(start, size)
             lengths = class_tiles.inverse_lengths(rows)
-            slopes, shrinkage, state = class_tiles.add_negatives_and_slopes(
+            of_products, shrinkage, state = class_tiles.add_negatives_and_gradients(
                 products, lengths, state, *self._of_block(start, size), self._options
             )
-            of_unit = of_unit * shrinkage[:, None] + self._blocks.product(slopes, rows)
+            of_unit = of_unit * shrinkage[:, None] + self._blocks.product(of_products, rows)
             return state, of_unit, self._blocks.written(inverse, start, size, lengths)
 
         inverse = _empty([self._count], self._unit.dtype)
@@ -313,8 +313,8 @@ class Sweep:
 
         def visit(start, size, of_unit, of_weights):
             cosines = next(kept) if self._blocks.kept else None
-            rows, slopes, found = self._block_gradient(start, size, scales, inverse, cosines)
-            of_unit = tf.add_n([of_unit, self._blocks.product(slopes, rows)])
+            rows, of_products, found = self._block_gradient(start, size, scales, inverse, cosines)
+            of_unit = tf.add_n([of_unit, self._blocks.product(of_products, rows)])
             return of_unit, self._blocks.written(of_weights, start, size, found)
 
         of_weights = _empty([self._count, self._dim], self._unit.dtype)
@@ -338,18 +338,18 @@ class Sweep:
         self._blocks.each(visit, self._count, ())
 
     def _block_gradient(self, start, size, scales, inverse, cosines=None):
-        """`(rows [K, D], slopes by the products [B, K], gradient by the rows [K, D])`."""
+        """`(rows [K, D], gradient by the products [B, K], gradient by the rows [K, D])`."""
         lengths = _slice(inverse, start, size)
         if cosines is None:
             rows, products = self._products(start, size)
             cosines = class_tiles.scaled(products, lengths)
         else:
             rows = self._rows_at(start, size)
-        slopes, along = class_tiles.slopes(
+        of_products, along = class_tiles.gradients(
             cosines, lengths, scales, *self._of_block(start, size), self._options
         )
-        found = self._blocks.product(slopes, self._unit, transpose_a=True)
-        return rows, slopes, class_tiles.across(found, rows, lengths, along)
+        found = self._blocks.product(of_products, self._unit, transpose_a=True)
+        return rows, of_products, class_tiles.across(found, rows, lengths, along)
 
     def _products(self, start, size):
         rows = self._rows_at(start, size)

@@ -13,14 +13,14 @@ from circle_tf.losses.streaming import tiles
 __all__ = [
     "across",
     "add_negatives",
-    "add_negatives_and_slopes",
+    "add_negatives_and_gradients",
     "cosines_to",
     "inverse_lengths",
     "merged",
-    "own_slopes",
+    "own_gradients",
     "own_state",
     "scaled",
-    "slopes",
+    "gradients",
 ]
 
 _ZERO_ROW = 1e-30  # As in `numerics.safe_normalize`.
@@ -86,12 +86,12 @@ def add_negatives(products, lengths, state, ids, mask, options):
 
 
 @compilation.compiled
-def add_negatives_and_slopes(products, lengths, state, ids, mask, options):
-    """The same, and the slopes of the losses as far as they are known by now.
+def add_negatives_and_gradients(products, lengths, state, ids, mask, options):
+    """The same, and the gradients of the losses as far as they are known by now.
 
     Returns:
-        `(slopes [B, K] by the products, shrinkage [B], state [4, B])`: slopes lack a factor of each
-        example, `gamma` times the second line of its scales, and all earlier ones are to be
+        `(gradients [B, K] by the products, shrinkage [B], state [4, B])`: gradients lack a factor
+        of each example, `gamma` times the second line of its scales, and all earlier ones are to be
         multiplied by the shrinkage.
     """
     t, terms, shrinkage, state = _added(products * lengths, state, ids, mask, options)
@@ -99,8 +99,8 @@ def add_negatives_and_slopes(products, lengths, state, ids, mask, options):
 
 
 @compilation.compiled
-def own_slopes(cosines, scales, options):
-    """The slope `[B]` of each loss by the cosine `[B]` to the own class, with its scales."""
+def own_gradients(cosines, scales, options):
+    """The gradient `[B]` of each loss by the cosine `[B]` to the own class, with its scales."""
     return options.gamma * scales[3] * _by_own(cosines, options)
 
 
@@ -111,7 +111,7 @@ def scaled(products, lengths):
 
 
 @compilation.compiled
-def slopes(cosines, lengths, scales, ids, mask, options):
+def gradients(cosines, lengths, scales, ids, mask, options):
     """The gradient of the upstream-weighted losses by the products of a block.
 
     Args:
@@ -123,7 +123,7 @@ def slopes(cosines, lengths, scales, ids, mask, options):
         options: `tiles.Options`.
 
     Returns:
-        `(slopes [B, K], along [K])`: `along` is what goes along each weight.
+        `(gradients [B, K], along [K])`: `along` is what goes along each weight.
     """
     running_max, weight, _, weight_own = (line[:, None] for line in tf.unstack(scales))
     t = tf.maximum(cosines, -options.margin)
@@ -137,9 +137,9 @@ def slopes(cosines, lengths, scales, ids, mask, options):
 
 @compilation.compiled
 def across(found, rows, lengths, along):
-    """The gradient `[K, D]` by raw weights, from slopes times embeddings `[K, D]`.
+    """The gradient `[K, D]` by raw weights, from `gradients` times embeddings `[K, D]`.
 
-    What goes along a weight (`along` `[K]`, from `slopes`) does not turn it, and is taken out.
+    What goes along a weight (`along` `[K]`, from `gradients`) does not turn it, and is taken out.
     """
     return found - (rows * lengths[:, None]) * (along * lengths)[:, None]
 

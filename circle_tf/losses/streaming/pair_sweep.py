@@ -220,10 +220,10 @@ def _forward_one(anchors, others, options, tiling):
 def _backward_one(anchors, others, options, tiling, scales, similarities, upstream):
     sides = [tiles.weighted(scales, upstream)] * (2 if tiling.symmetric else 1)
     labels = [_labels(side, tiling.padding) for side in (anchors, others)]
-    slopes = tiles.slopes(similarities, sides, *labels, options)
-    gradients = [tf.matmul(slopes, others.unit)]
+    by_pair = tiles.gradients(similarities, sides, *labels, options)
+    gradients = [tf.matmul(by_pair, others.unit)]
     if not tiling.symmetric:
-        gradients.append(tf.matmul(slopes, anchors.unit, transpose_a=True))
+        gradients.append(tf.matmul(by_pair, anchors.unit, transpose_a=True))
     return gradients
 
 
@@ -403,10 +403,10 @@ def _sweep_backward(grid, options, scales, kept):
     def visit(i, j, *totals, mutual):
         similarities = next(kept) if grid.unrolled else grid.product(i, j)
         sides = [scales[i], scales[j]] if grid.symmetric else [scales[i]]
-        slopes = tiles.slopes(similarities, sides, own.labels(i), keys.labels(j), options)
-        totals = [_add(totals[0], i, tf.matmul(slopes, keys.unit[j])), *totals[1:]]
+        by_pair = tiles.gradients(similarities, sides, own.labels(i), keys.labels(j), options)
+        totals = [_add(totals[0], i, tf.matmul(by_pair, keys.unit[j])), *totals[1:]]
         if mutual or not grid.symmetric:
-            other = tf.matmul(slopes, own.unit[i], transpose_a=True)
+            other = tf.matmul(by_pair, own.unit[i], transpose_a=True)
             totals[-1] = _add(totals[-1], j, other)
         return tuple(totals)
 

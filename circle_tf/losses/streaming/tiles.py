@@ -20,7 +20,7 @@ __all__ = [
     "first_order",
     "labels_of",
     "shifted",
-    "slopes",
+    "gradients",
     "update",
     "weighted",
 ]
@@ -98,7 +98,7 @@ def update(similarities, states, labels, key_labels, options, *, negatives_only=
 
 
 @compilation.compiled
-def slopes(similarities, sides, labels, key_labels, options):
+def gradients(similarities, sides, labels, key_labels, options):
     """The gradient of the upstream-weighted losses with respect to the similarities of a tile.
 
     Args:
@@ -114,15 +114,15 @@ def slopes(similarities, sides, labels, key_labels, options):
     """
     positives, negatives = _masks(labels, key_labels)
     t = _distances(similarities, positives, options)
-    slope = tf.zeros_like(t)
+    gradient = tf.zeros_like(t)
     for scales, axis in zip(sides, (1, 0), strict=False):
         max_n, weight_n, max_p, weight_p = tf.unstack(scales)
         running_max = _of_kind(max_n, max_p, positives, axis)
         weight = _of_kind(weight_n, weight_p, positives, axis)
         mask = _mask(labels, key_labels, axis)
-        slope += _times(weight * tf.exp(shifted(_times(t, mask), running_max, options)), mask)
-    slope *= _derivative(t, positives, options)
-    return tf.where(positives | negatives, slope, tf.zeros_like(slope))
+        gradient += _times(weight * tf.exp(shifted(_times(t, mask), running_max, options)), mask)
+    gradient *= _derivative(t, positives, options)
+    return tf.where(positives | negatives, gradient, tf.zeros_like(gradient))
 
 
 @compilation.compiled
@@ -135,7 +135,7 @@ def finalize(state, options):
 
     Returns:
         `(losses [A] in nats, valid [A] bool, scales [4, A])`; `scales` with its second and fourth
-        row times the upstream gradient is what `slopes` takes.
+        row times the upstream gradient is what `gradients` takes.
 
     References:
         Sun et al., CVPR 2020, eq. 6 (losses), 9 and 10 (scales).

@@ -49,6 +49,6 @@ def test_empty_slots_do_not_overflow():
     own = own._replace(mask=tf.ones([1]))
     state = tiles.update(similarities, states, own, keys, options)[0]
     losses, valid, scales = tiles.finalize(state, options)
-    slopes = tiles.slopes(similarities, [scales], own, keys, options)
+    gradients = tiles.gradients(similarities, [scales], own, keys, options)
     assert valid.numpy().tolist() == [True] and np.isfinite(losses).all()
-    assert np.isfinite(slopes).all() and slopes[0, 0] == 0
+    assert np.isfinite(gradients).all() and gradients[0, 0] == 0
