@@ -66,7 +66,7 @@ def deferring_class_losses(
     circle.check_hyperparameters(margin=margin, gamma=gamma)
     options = tiles.Options(float(margin), float(gamma), bool(detach_weights))
     blocks = class_sweep.Blocks.of_batch(unit, variable.shape[0], max_bytes, product_dtype)
-    blocks = blocks._replace(kept=False)
+    blocks = blocks._replace(cached=False)
     unit = tf.convert_to_tensor(unit)
 
     def rows_at(start, size):

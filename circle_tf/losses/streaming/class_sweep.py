@@ -2,7 +2,7 @@
 
 `ClassCircleLoss` states the maths on a whole `[B, C]` matrix of cosines. Here the matrix exists a
 block of classes at a time. A first sweep over the blocks gives the logsumexps, a second one the
-gradient; cosines are kept in between where the budget allows it, and computed again elsewhere.
+gradient; cosines are cached in between where the budget allows it, and computed again elsewhere.
 Class weights are normalised within the products, so that no normalised copy of them exists.
 """
 
@@ -19,7 +19,7 @@ __all__ = ["DEFAULT_MAX_BYTES", "Blocks", "Sweep", "check_max_bytes", "class_los
 
 DEFAULT_MAX_BYTES = sizes.BUDGET_BYTES
 _BLOCK_BYTES = sizes.BLOCK_BYTES
-_MOST_KEPT = 64  # Blocks: each kept one is operations of its own in the graph.
+_MOST_CACHED = 64  # Blocks: each cached one is operations of its own in the graph.
 _FEWEST_CLASSES = 64
 SECOND_DERIVATIVE = (
     "CircleHead is not defined. Use CosineClassifier with ClassCircleLoss, which differentiate the "
@@ -56,9 +56,9 @@ def class_losses(
         margin: float m in -1..1.
         gamma: float scale above 0.
         detach_weights: see `circle_loss`.
-        max_bytes: int, budget for cosines: within it they are kept for the gradient, above it they
-            are computed twice, a block at a time (so too where B is unknown when traced). Where C
-            is unknown then, it does not count.
+        max_bytes: int, budget for cosines: within it they are cached for the gradient, above it
+            they are computed twice, a block at a time (so too where B is unknown when traced).
+            Where C is unknown then, it does not count.
         mask: None, or bool `[C]`: classes that count; own classes must be among them.
         product_dtype: None, or "bfloat16"; see `CircleHead`.
         sharded: whether each replica holds its own classes.
@@ -91,7 +91,7 @@ def class_losses(
     @tf.custom_gradient
     def with_gradient(batch, class_weights):
         given = (batch, class_weights, ids, mask, options, blocks)
-        own, state, inverse, kept = _forward(*given, sharded=sharded)
+        own, state, inverse, cached = _forward(*given, sharded=sharded)
         if sharded:
             state = _joined(own, state, options)
         losses, _, scales = tiles.finalize(state, options)
@@ -99,7 +99,7 @@ def class_losses(
         def gradient(upstream):
             if sharded:  # A replica's own rows get their upstream there and nowhere else.
                 (upstream,) = collectives.all_reduce_sums([upstream])
-            found = _backward(*given, tiles.weighted(scales, upstream), inverse, kept)
+            found = _backward(*given, tiles.weighted(scales, upstream), inverse, cached)
             return tiles.first_order([batch, class_weights], found, SECOND_DERIVATIVE)
 
         return losses, gradient
@@ -110,7 +110,7 @@ def class_losses(
 
 @tf.function(autograph=False)
 def _forward(unit, weights, ids, mask, options, blocks, *, sharded):
-    """`(cosines to own classes [B], state [4, B], inverse lengths [C], kept cosines)`.
+    """`(cosines to own classes [B], state [4, B], inverse lengths [C], cached cosines)`.
 
     Sharded, the cosine is 0 and the state lacks the positive where the own class is elsewhere.
     """
@@ -125,10 +125,10 @@ def _forward(unit, weights, ids, mask, options, blocks, *, sharded):
 
 
 @tf.function(autograph=False)
-def _backward(unit, weights, ids, mask, options, blocks, scales, inverse, kept):
+def _backward(unit, weights, ids, mask, options, blocks, scales, inverse, cached):
     """Gradients of `sum(upstream * losses)` by unit `[B, D]` and weights `[C, D]`."""
     sweep = Sweep(unit, _reader(weights), _shape(weights), ids, options, blocks, mask)
-    return sweep.backward(scales, inverse, kept)
+    return sweep.backward(scales, inverse, cached)
 
 
 def _joined(own, state, options):
@@ -144,7 +144,7 @@ class Blocks(NamedTuple):
 
     num_classes: int | None  # None: known when run, all in one block.
     size: int | None
-    kept: bool
+    cached: bool
     in_place: bool
     product_dtype: str | None = None  # None: of the inputs.
 
@@ -181,10 +181,10 @@ class Blocks(NamedTuple):
                 "more, or make the batch smaller."
             )
         size = max(fewest, min(_BLOCK_BYTES, max_bytes) // row_bytes)
-        kept = batch is not None and row_bytes * num_classes <= max_bytes
-        if kept:
-            size = max(size, -(-num_classes // _MOST_KEPT))
-        return cls(num_classes, min(size, num_classes), kept, in_place, product_dtype)
+        cached = batch is not None and row_bytes * num_classes <= max_bytes
+        if cached:
+            size = max(size, -(-num_classes // _MOST_CACHED))
+        return cls(num_classes, min(size, num_classes), cached, in_place, product_dtype)
 
     def each(self, visit, count, values):
         """Visits all blocks, in order; the last one may be shorter.
@@ -200,7 +200,7 @@ class Blocks(NamedTuple):
         if self.num_classes is None:
             return visit(0, count, *values)
         full, rest = divmod(count, self.size)
-        if self.kept or full == 1:
+        if self.cached or full == 1:
             for index in range(full):
                 # In turn: all blocks' gradients at once would be as large as the weights.
                 with tf.control_dependencies(values[-1:]):
@@ -269,9 +269,9 @@ class Sweep:
         """Adds all classes' negatives to the state `[4, B]` (see `tiles.update`).
 
         Returns:
-            `(state [4, B], inverse lengths of the class weights [C], kept cosines)`.
+            `(state [4, B], inverse lengths of the class weights [C], cached cosines)`.
         """
-        kept = []
+        cached = []
 
         def visit(start, size, state, inverse):
             rows, products = self._products(start, size)
@@ -279,12 +279,12 @@ class Sweep:
             cosines, state = class_tiles.add_negatives(
                 products, lengths, state, *self._of_block(start, size), self._options
             )
-            if self._blocks.kept:
-                kept.append(cosines)
+            if self._blocks.cached:
+                cached.append(cosines)
             return state, self._blocks.written(inverse, start, size, lengths)
 
         values = (state, _empty([self._count], self._unit.dtype))
-        return *self._blocks.each(visit, self._count, values), kept
+        return *self._blocks.each(visit, self._count, values), cached
 
     def forward_with_gradient(self, state):
         """The same, summing up the gradient by `unit` on the way, as an online logsumexp its sum.
@@ -307,12 +307,12 @@ class Sweep:
         inverse = _empty([self._count], self._unit.dtype)
         return self._blocks.each(visit, self._count, (state, tf.zeros_like(self._unit), inverse))
 
-    def backward(self, scales, inverse, kept):
+    def backward(self, scales, inverse, cached):
         """Gradients `([B, D], [C, D])` from weighted scales `[4, B]` and what `forward` left."""
-        kept = iter(kept)
+        cached = iter(cached)
 
         def visit(start, size, of_unit, of_weights):
-            cosines = next(kept) if self._blocks.kept else None
+            cosines = next(cached) if self._blocks.cached else None
             rows, of_products, found = self._block_gradient(start, size, scales, inverse, cosines)
             of_unit = tf.add_n([of_unit, self._blocks.product(of_products, rows)])
             return of_unit, self._blocks.written(of_weights, start, size, found)

@@ -22,7 +22,7 @@ __all__ = ["check_block_size", "pair_losses"]
 _BLOCKS = ((768, 768), (4096, 512), (8192, 1024), (math.inf, 2048))
 _UNKNOWN_BATCH_BLOCK = 1024
 # Up to so many tiles are separate operations that run side by side, and their similarities are
-# kept for the gradient (which is linear in the batch still). More are visited in a loop.
+# cached for the gradient (which is linear in the batch still). More are visited in a loop.
 _MOST_UNROLLED = 64
 
 
@@ -128,12 +128,12 @@ def _tiling(anchors, others, block_size, *, padding):
 
 def _with_gradient(anchors, others, options, tiling):
     fixed = [Side(tf.stop_gradient(side.unit), side.ids, side.rows) for side in (anchors, others)]
-    losses, valid, scales, kept = _forward(*fixed, options, tiling)
+    losses, valid, scales, cached = _forward(*fixed, options, tiling)
 
     @tf.custom_gradient
     def with_gradient(*units):
         def gradient(upstream):
-            found = _backward(*fixed, options, tiling, scales, kept, upstream)
+            found = _backward(*fixed, options, tiling, scales, cached, upstream)
             return tiles.first_order(
                 units,
                 found,
@@ -174,19 +174,19 @@ def _forward(anchors, others, options, tiling):
         tiling: `Tiling`.
 
     Returns:
-        `(losses [A], valid [A], scales, kept)`: the last two are for `_backward`.
+        `(losses [A], valid [A], scales, cached)`: the last two are for `_backward`.
     """
     if _is_one_tile(anchors, others, tiling):
         return _forward_one(anchors, others, options, tiling)
     grid = _Grid(anchors, others, tiling)
-    states, kept = _sweep_forward(grid, options)
+    states, cached = _sweep_forward(grid, options)
     losses, valid, scales = tiles.finalize(_joined(states.stack()), options)
     undo = tf.math.invert_permutation(grid.own.order)
-    return tf.gather(losses, undo), tf.gather(valid, undo), scales, kept
+    return tf.gather(losses, undo), tf.gather(valid, undo), scales, cached
 
 
 @tf.function(autograph=False)
-def _backward(anchors, others, options, tiling, scales, kept, upstream):
+def _backward(anchors, others, options, tiling, scales, cached, upstream):
     """Gradient of `sum(upstream * losses)`.
 
     Args:
@@ -195,17 +195,17 @@ def _backward(anchors, others, options, tiling, scales, kept, upstream):
         options: `tiles.Options`.
         tiling: `Tiling`.
         scales: from `_forward`.
-        kept: from `_forward`.
+        cached: from `_forward`.
         upstream: `[A]`.
 
     Returns:
         `[gradient [A, D]]` where the tiling is symmetric; elsewhere the keys' `[K, D]` after it.
     """
     if _is_one_tile(anchors, others, tiling):
-        return _backward_one(anchors, others, options, tiling, scales, kept[0], upstream)
+        return _backward_one(anchors, others, options, tiling, scales, cached[0], upstream)
     grid = _Grid(anchors, others, tiling)
     scales = tiles.weighted(scales, grid.own.spread(upstream))
-    return _sweep_backward(grid, options, scales, kept)
+    return _sweep_backward(grid, options, scales, cached)
 
 
 @compilation.compiled
@@ -369,12 +369,12 @@ class _List:
 
 
 def _sweep_forward(grid, options):
-    kept = []
+    cached = []
 
     def visit(i, j, states, *, mutual):
         similarities = grid.product(i, j)
         if grid.unrolled:
-            kept.append(similarities)
+            cached.append(similarities)
         places = (i, j) if mutual else (i,)
         before = [states.read(place) for place in places]
         for place, state in zip(places, update(i, j, similarities, before), strict=True):
@@ -392,16 +392,16 @@ def _sweep_forward(grid, options):
         )
 
     zeros = tf.zeros([grid.own.count, 4, grid.own.size], grid.own.unit.dtype)
-    return grid.each(visit, grid.cells(zeros))[0], kept
+    return grid.each(visit, grid.cells(zeros))[0], cached
 
 
-def _sweep_backward(grid, options, scales, kept):
+def _sweep_backward(grid, options, scales, cached):
     own, keys = grid.own, grid.keys
     scales = tf.transpose(tf.reshape(scales, [4, own.count, own.size]), [1, 0, 2])
-    kept = iter(kept)
+    cached = iter(cached)
 
     def visit(i, j, *totals, mutual):
-        similarities = next(kept) if grid.unrolled else grid.product(i, j)
+        similarities = next(cached) if grid.unrolled else grid.product(i, j)
         sides = [scales[i], scales[j]] if grid.symmetric else [scales[i]]
         by_pair = tiles.gradients(similarities, sides, own.labels(i), keys.labels(j), options)
         totals = [_add(totals[0], i, tf.matmul(by_pair, keys.unit[j])), *totals[1:]]
