@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from circle_tf.data import decoding
-from circle_tf.serving import gallery as galleries
+from circle_tf.serving.gallery import Gallery, embedder_fingerprint
 from export.cli import console, image_files
 
 __all__ = ["embed", "from_folder", "from_held_out", "load"]
@@ -35,12 +35,12 @@ def load(source, *, run, model, image_shape):
     if os.path.isdir(source):
         return from_folder(source, model=model, image_shape=image_shape)
     try:
-        gallery = galleries.Gallery.load(source)
+        gallery = Gallery.load(source)
     except (ValueError, OSError) as error:
         raise console.ExportError(
             f"--gallery={source}: {error} Give a gallery file, a folder of images, or {HELD_OUT}."
         ) from error
-    own = galleries.embedder_fingerprint(model)
+    own = embedder_fingerprint(model)
     if gallery.source != own:
         raise console.ExportError(
             f"The gallery {source} was embedded by another model (fingerprint "
@@ -125,6 +125,4 @@ def _decoded(folder, paths, decode):
 
 
 def _gallery(model, embeddings, ids, classes):
-    return galleries.Gallery(
-        embeddings, np.array(ids, str), classes, galleries.embedder_fingerprint(model)
-    )
+    return Gallery(embeddings, np.array(ids, str), classes, embedder_fingerprint(model))

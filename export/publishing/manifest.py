@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from circle_tf.serving import gallery as galleries
 from circle_tf.serving import graph_checks
+from circle_tf.serving.gallery import embedder_fingerprint
 from circle_tf.utils import image_files
 from export.saved_model import contents as contents_of
 from export.verification import checks
@@ -38,7 +38,7 @@ def describe(path, *, run, version, verified, contents, model, variants=None):
     return {
         "version": version,
         "fingerprint": fingerprint(path),
-        "model_fingerprint": galleries.embedder_fingerprint(model),
+        "model_fingerprint": embedder_fingerprint(model),
         "gallery": _describe_gallery(contents),
         "files": _sums(path),
         "weights": contents.weights,

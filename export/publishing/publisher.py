@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from circle_tf.serving import servable, signatures
-from circle_tf.serving import weights as clones
+from circle_tf.serving.weights import as_float32
 from circle_tf.utils import quiet
 from export.cli import console, runs
 from export.publishing import gallery_sources, manifest, variants
@@ -187,7 +187,7 @@ def _possible(shape, gallery, class_weights):
 
 
 def _precision_note(model):
-    is_float32 = clones.as_float32(model) is model
+    is_float32 = as_float32(model) is model
     return "" if is_float32 else " in float32 (it was trained in another precision)"
 
 

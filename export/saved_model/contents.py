@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-from circle_tf.serving import gallery as galleries
 from circle_tf.serving import servable
-from circle_tf.serving import weights as clones
+from circle_tf.serving.gallery import Gallery
+from circle_tf.serving.weights import is_rounded
 
 __all__ = ["MANIFEST", "Contents"]
 
@@ -34,7 +34,7 @@ class Contents:
     """
 
     signatures: tuple[str, ...] = ("serving_default",)
-    gallery: galleries.Gallery | None = None
+    gallery: Gallery | None = None
     k: int = 10
     class_weights: np.ndarray | None = None
     weights: str = "float32"
@@ -67,7 +67,7 @@ class Contents:
             if "classes" in stored:
                 classes = _texts(stored["classes"])[stored["class_rows"]]
             source = (manifest.get("gallery") or {}).get("source_fingerprint")
-            gallery = galleries.Gallery(stored["gallery"], _texts(stored["ids"]), classes, source)
+            gallery = Gallery(stored["gallery"], _texts(stored["ids"]), classes, source)
         return cls(
             signatures=tuple(manifest["signatures"]),
             gallery=gallery,
@@ -97,7 +97,7 @@ class Contents:
 
     def _bytes_of(self, weight):
         size = weight.value.dtype.size * int(np.prod(weight.shape))
-        return size // 2 if self.weights != "float32" and clones.is_rounded(weight) else size
+        return size // 2 if self.weights != "float32" and is_rounded(weight) else size
 
 
 def _column_bytes(values):
