@@ -38,22 +38,23 @@ def as_rgb(images):
 
 
 def tile(images):
-    """Images side by side, row by row, as square a picture as their number allows.
+    """Images side by side, row by row, in as many rows as columns.
+
+    TensorBoard finds the picture of a row by its number, as in a square of them.
 
     Args:
         images: `[N, H, W, C]` uint8.
 
     Returns:
-        `[rows * H, columns * W, C]` uint8; places left over are 0.
+        `[columns * H, columns * W, C]` uint8; places left over are 0.
 
     Example:
-        >>> tile(np.ones([3, 2, 2, 1], np.uint8))[..., 0].tolist()
-        [[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]]
+        >>> tile(np.ones([5, 1, 1, 1], np.uint8))[..., 0].tolist()
+        [[1, 1, 1], [1, 1, 0], [0, 0, 0]]
     """
     count, height, width, channels = images.shape
     columns = max(1, math.ceil(math.sqrt(count)))
-    rows = math.ceil(count / columns)
-    grid = np.zeros([rows * columns, height, width, channels], images.dtype)
+    grid = np.zeros([columns**2, height, width, channels], images.dtype)
     grid[:count] = images
-    grid = grid.reshape(rows, columns, height, width, channels)
-    return grid.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+    grid = grid.reshape(columns, columns, height, width, channels)
+    return grid.transpose(0, 2, 1, 3, 4).reshape(columns * height, columns * width, channels)

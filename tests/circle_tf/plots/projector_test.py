@@ -39,8 +39,8 @@ def test_tensorboard_reads_it_back(tmp_path):
     lines = ask(tmp_path, "/metadata", name=name).decode().splitlines()
     assert lines == ["class\trow", "a b\t0", "ω\t1", "c d\t2", "ω\t3", "a b\t4"]
     sprite = tf.io.decode_png(ask(tmp_path, "/sprite_image", name=name)).numpy()
-    assert sprite.shape == (8, 18, 3)
-    np.testing.assert_array_equal(sprite[4:, :6], np.repeat(images[3], 3, axis=-1))
+    assert sprite.shape == (12, 18, 3)
+    np.testing.assert_array_equal(sprite[4:8, :6], np.repeat(images[3], 3, axis=-1))
 
 
 def test_points_alone(tmp_path):
@@ -58,7 +58,7 @@ def test_large_images_are_made_smaller(tmp_path, monkeypatch):
     monkeypatch.setattr(projector, "_LARGEST_SPRITE", 24)
     projector.write_projector(tmp_path, EMBEDDINGS, images=np.full([5, 10, 16, 3], 77, np.uint8))
     sprite = tf.io.decode_png((tmp_path / "sprite.png").read_bytes()).numpy()
-    assert sprite.shape == (10, 24, 3)
+    assert sprite.shape == (15, 24, 3)
     assert (sprite[:5] == 77).all()
 
 
