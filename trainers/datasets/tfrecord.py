@@ -1,6 +1,8 @@
 """People's own images in TFRecord files, as `python -m trainers.data convert` writes them."""
 
+import collections
 import os
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -112,18 +114,21 @@ def list_shards(path: str) -> list[str]:
     return [os.path.join(path, name) for name in shards]
 
 
+# a-00001-of-00004.tfrecord, a.tfrecord-00001-of-00004, a_1_of_4.tfrecord, a.tfrecord.1.of.4
+_NUMBERED = re.compile(r"(?P<before>.*?)\d+(?P<of>[-_.]of[-_.]\d+)(?P<after>\D.*)?", re.IGNORECASE)
+
+
 def _check_complete(path, shards):
-    """Finds out from names such as a-00001-of-00004.tfrecord that shards are missing."""
-    found = {}
+    """Finds out from the names of numbered shards that some are missing."""
+    sets = collections.defaultdict(set)
     for name in shards:
-        stem, _, total = os.path.splitext(name)[0].partition("-of-")
-        prefix = stem.rpartition("-")[0]
-        if total.isdigit():
-            found.setdefault((prefix, int(total)), []).append(name)
-    for (prefix, total), names in found.items():
+        if found := _NUMBERED.fullmatch(name):
+            sets[found["before"], found["of"], found["after"] or ""].add(name)
+    for (before, of, after), names in sets.items():
+        total = int(re.split("[-_.]", of)[-1])
         if len(names) != total:
             raise base.DataError(
-                f"{path}: expected {total} shards {prefix}-*-of-{total:05d}, found {len(names)}. "
+                f"{path}: expected {total} shards {before}*{of}{after}, found {len(names)}. "
                 "Copy the others too, or convert again."
             )
 

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -110,9 +112,23 @@ def test_damaged_shard_is_an_error_with_file_and_offset(root):
         _load(root)
 
 
-def test_missing_shard(root):
-    (root / "a-00000-of-00002.tfrecord").unlink()
-    with pytest.raises(base.DataError, match=r"expected 2 shards a-\*-of-00002, found 1"):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a-{}-of-00002.tfrecord",
+        "set-train.tfrecord-{}-of-00002",
+        "a_{}_of_00002.tfrecord",
+        "a.tfrecord.{}.of.00002",
+    ],
+)
+def test_missing_shard(root, name):
+    for number in range(2):
+        shard = f"0000{number}"
+        (root / f"a-{shard}-of-00002.tfrecord").rename(root / name.format(shard))
+    assert len(_load(root).train.class_names) == 3
+    (root / name.format("00000")).unlink()
+    pattern = f"expected 2 shards {re.escape(name.format('*'))}, found 1"
+    with pytest.raises(base.DataError, match=pattern):
         _load(root)
 
 
