@@ -120,20 +120,25 @@ class Embedder:
 
 
 def choose_classes(split, *, examples, seed=0):
-    """Rows of a random choice of whole classes, at most so many examples but two classes.
+    """Rows of a random choice of whole classes, or of parts of two where two are too many already.
 
     Args:
         split: trainers.datasets.Split.
-        examples: int, how many examples at most.
+        examples: int, how many examples at most; less than 4 count as 4, two of each class.
         seed: int.
 
     Returns:
         Sorted indices `[n]` into the split.
     """
     classes, counts = np.unique(split.labels, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(classes))
-    chosen = max(2, int(np.searchsorted(np.cumsum(counts[order]), examples, side="right")))
-    return np.flatnonzero(np.isin(split.labels, classes[order[:chosen]]))
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(classes))
+    chosen = int(np.searchsorted(np.cumsum(counts[order]), examples, side="right"))
+    if chosen >= 2:
+        return np.flatnonzero(np.isin(split.labels, classes[order[:chosen]]))
+    share = max(2, examples // 2)
+    rows = [rng.permutation(np.flatnonzero(split.labels == classes[i]))[:share] for i in order[:2]]
+    return np.sort(np.concatenate(rows))
 
 
 def during_training(config, *, model, dataset):

@@ -105,16 +105,23 @@ def many(counts):
     return Split(np.zeros([len(labels), 1, 2, 1], np.uint8), labels, tuple("abcdefgh"))
 
 
-@pytest.mark.parametrize("examples", [1, 12, 40, 10_000])
+@pytest.mark.parametrize("examples", [25, 40, 10_000])
 def test_whole_classes_are_chosen(examples):
     test = many([10, 3, 7, 5, 8, 2, 9, 6])
     rows = metrics.choose_classes(test, examples=examples)
     chosen, found = np.unique(test.labels[rows], return_counts=True)
     np.testing.assert_array_equal(found, np.bincount(test.labels)[chosen])
-    assert len(chosen) >= 2
-    assert len(rows) <= examples or len(chosen) == 2
+    assert len(chosen) >= 2 and len(rows) <= examples
     if examples == 10_000:
         assert len(rows) == len(test)
+
+
+@pytest.mark.parametrize(("examples", "found"), [(50, [25, 25]), (5, [2, 2]), (1, [2, 2])])
+def test_two_classes_that_are_too_many_are_cut(examples, found):
+    test = many([1000, 1000, 1000])
+    rows = metrics.choose_classes(test, examples=examples)
+    assert np.unique(test.labels[rows], return_counts=True)[1].tolist() == found
+    assert len(set(rows.tolist())) == len(rows)
 
 
 def test_choice_depends_on_the_seed_alone():
