@@ -43,8 +43,8 @@ ROOMS = {
         "input": {"cli"},
         "distributed": {"cli"},
         "evaluation": {"cli", "datasets"},
-        "runs": {"cli", "datasets", "evaluation"},
-        "training": {"cli", "datasets", "input", "distributed", "evaluation", "runs"},
+        "outputs": {"cli", "datasets", "evaluation"},
+        "training": {"cli", "datasets", "input", "distributed", "evaluation", "outputs"},
     },
     "export": {
         "cli": set(),

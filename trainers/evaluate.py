@@ -30,7 +30,7 @@ def main(argv):
     del argv
     quiet.import_tensorflow(log_level=3)  # What goes wrong is raised as well.
     from trainers.evaluation import faces
-    from trainers.runs import report
+    from trainers.outputs import report
 
     protocols = faces.protocols(
         pairs=_PAIRS.value,

@@ -10,7 +10,7 @@ import pytest
 
 from tests import processes
 from trainers.distributed import preemption
-from trainers.runs import workdir as workdirs
+from trainers.outputs import workdir as workdirs
 
 # Processes that train: a quarter of a minute each, as each imports TensorFlow.
 pytestmark = pytest.mark.slow

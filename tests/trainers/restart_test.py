@@ -16,7 +16,7 @@ import pytest
 from tests import processes
 from trainers import launch
 from trainers.distributed import cluster, preemption
-from trainers.runs import workdir as workdirs
+from trainers.outputs import workdir as workdirs
 
 
 def options(path):

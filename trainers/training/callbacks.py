@@ -88,7 +88,7 @@ class Recorder(StepCallback):
     """Writes each epoch's metrics to metrics.jsonl and TensorBoard.
 
     Args:
-        log: trainers.runs.workdir.MetricsLog.
+        log: trainers.outputs.workdir.MetricsLog.
         directory: of TensorBoard's events.
         step: int, steps done before `fit`.
         steps: int, length of the run.

@@ -17,8 +17,8 @@ from trainers.cli import commands
 from trainers.distributed import agreement, preemption, runtime
 from trainers.evaluation import metrics
 from trainers.input import batches
-from trainers.runs import artifacts
-from trainers.runs import workdir as workdirs
+from trainers.outputs import artifacts
+from trainers.outputs import workdir as workdirs
 from trainers.training import callbacks, checkpoints, run_models
 
 __all__ = ["train"]
@@ -35,7 +35,7 @@ def train(config, *, workdir, config_name="", callbacks=()):
             evaluated and logged, and before it is saved.
 
     Returns:
-        trainers.runs.workdir.Workdir of the finished run.
+        trainers.outputs.workdir.Workdir of the finished run.
 
     Raises:
         commands.ConfigError: the recipe cannot be, or `workdir` holds a run of another one.

@@ -99,8 +99,8 @@ def test_xla_compiles_forward_loss_and_both_backward_functions_once_for_each_sha
     hold_to_one_device(results[0])
     modules = modules_of(dump)
     network = ["a_forward_call", "a_inference___backward_call"]
-    loss = ["a_forward_safe_normalize", "a_inference_update", "a_inference_finish"]
-    loss += ["a_inference_slopes", "a_inference___backward_safe_normalize"]
+    loss = ["a_forward_safe_normalize", "a_inference_update", "a_inference_finalize"]
+    loss += ["a_inference_gradients", "a_inference___backward_safe_normalize"]
     # 43 rows in batches of 16: 8 rows a process, then 6 and 5. Each process compiles each of its
     # two shapes once, in 12 steps.
     assert {name: len(texts) for name, texts in modules.items()} == dict.fromkeys(network + loss, 4)

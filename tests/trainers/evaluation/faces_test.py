@@ -12,11 +12,11 @@ from circle_tf import backbones
 from tests import layouts as fixtures
 from tests.pictures import picture
 from tests.trainers.evaluation.face_images_test import SIDE, turned
-from tests.trainers.runs.report_test import finished_run
+from tests.trainers.outputs.report_test import finished_run
 from trainers.cli import commands
 from trainers.datasets import base
 from trainers.evaluation import face_images, faces
-from trainers.runs import report, workdir
+from trainers.outputs import report, workdir
 
 
 def test_nothing_asked_is_nothing_done():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainers.runs import workdir
+from trainers.outputs import workdir
 from trainers.training import callbacks
 
 

@@ -13,8 +13,8 @@ import pytest
 from configs import digits
 from tests import processes
 from trainers.cli import commands
-from trainers.runs import report
-from trainers.runs import workdir as workdirs
+from trainers.outputs import report
+from trainers.outputs import workdir as workdirs
 from trainers.training import checkpoints, loop
 
 

@@ -7,7 +7,7 @@ import circle_tf
 from configs import digits
 from tests.combinations import quick
 from trainers.cli import commands
-from trainers.runs import artifacts
+from trainers.outputs import artifacts
 from trainers.training import run_models
 
 LOSSES = [name for name in run_models.LOSSES if name != "circle_head"]  # It takes ids as input.

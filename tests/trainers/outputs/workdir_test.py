@@ -5,7 +5,7 @@ import pytest
 
 from configs import digits
 from trainers.cli import commands
-from trainers.runs import workdir
+from trainers.outputs import workdir
 
 
 @pytest.fixture

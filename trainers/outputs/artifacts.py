@@ -13,7 +13,7 @@ from circle_tf import plots
 from circle_tf.evaluation import retrieval
 from circle_tf.utils.files import replacing
 from trainers.evaluation import metrics
-from trainers.runs import workdir as workdirs
+from trainers.outputs import workdir as workdirs
 
 __all__ = [
     "BeforeAndAfter",
@@ -85,7 +85,7 @@ class BeforeAndAfter:
     Args:
         model: the embedding model before training; its embeddings are kept.
         dataset: trainers.datasets.Dataset.
-        files: trainers.runs.workdir.Workdir.
+        files: trainers.outputs.workdir.Workdir.
         margin: float, the loss's, whose boundary is drawn; None for the paper's usual one.
         seed: int, which examples are shown.
     """
@@ -129,7 +129,7 @@ def draw_retrieval(model, dataset, *, files, step, seed=0):
         model: the embedding model.
         dataset: trainers.datasets.Dataset; queries are looked up in its gallery, or, without one,
             test examples among themselves.
-        files: trainers.runs.workdir.Workdir.
+        files: trainers.outputs.workdir.Workdir.
         step: int, where TensorBoard shows the picture.
         seed: int, which queries are shown.
     """

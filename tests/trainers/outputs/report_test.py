@@ -5,7 +5,7 @@ import pytest
 from circle_tf import backbones
 from configs import digits
 from trainers.cli import commands
-from trainers.runs import report, workdir
+from trainers.outputs import report, workdir
 
 RESULTS = {
     "one_shot": {

@@ -4,8 +4,8 @@ from circle_tf import run_files
 from trainers import datasets
 from trainers.cli import commands
 from trainers.evaluation import metrics
-from trainers.runs import artifacts
-from trainers.runs import workdir as workdirs
+from trainers.outputs import artifacts
+from trainers.outputs import workdir as workdirs
 
 __all__ = ["evaluate_run", "table"]
 
@@ -20,7 +20,7 @@ def evaluate_run(path, *, protocols=None, rerank=False):
         rerank: see `metrics.evaluate`.
 
     Returns:
-        trainers.runs.workdir.Workdir.
+        trainers.outputs.workdir.Workdir.
 
     Raises:
         commands.ConfigError: there is no run, it is not finished, or its model cannot be loaded.

@@ -10,7 +10,7 @@ from PIL import Image
 from circle_tf import plots
 from configs import digits, glyphs
 from trainers import datasets
-from trainers.runs import artifacts, workdir
+from trainers.outputs import artifacts, workdir
 
 
 @functools.cache
