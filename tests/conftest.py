@@ -39,12 +39,11 @@ tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfigu
 collect_ignore = []
 if not compat.IS_KERAS_3:
     collect_ignore = [
-        "tests/circle_tf/training/cached_gradients_test.py",
-        "tests/circle_tf/training/model_distributed_test.py",
-        "tests/circle_tf/training/model_multiworker_test.py",
-        "tests/circle_tf/serving/signatures_test.py",
+        "circle_tf/training/cached_gradients_test.py",
+        "circle_tf/training/model_distributed_test.py",
+        "circle_tf/training/model_multiworker_test.py",
+        "circle_tf/serving/signatures_test.py",
     ]
-    collect_ignore = [path.removeprefix("tests/") for path in collect_ignore]
 
 
 def pytest_addoption(parser):
