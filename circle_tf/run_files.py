@@ -16,6 +16,7 @@ class RunFiles:
     Attributes:
         path: the directory.
         config: the recipe as it was run, JSON.
+        data: JSON, the classes, the split and a digest of the examples that the run trains on.
         metrics: one JSON object per line and evaluation.
         checkpoints: directory, to resume from.
         model: the finished embedding model, `.keras`.
@@ -31,6 +32,7 @@ class RunFiles:
     def __init__(self, path):
         self.path = path
         self.config = os.path.join(path, "config.json")
+        self.data = os.path.join(path, "data.json")
         self.metrics = os.path.join(path, "metrics.jsonl")
         self.checkpoints = os.path.join(path, "checkpoints")
         self.model = os.path.join(path, "model.keras")

@@ -3,7 +3,8 @@
     python -m trainers.train --config=configs/glyphs.py --workdir=runs/glyphs
     python -m trainers.train --config=configs/glyphs.py --workdir=runs/g64 --config.loss.gamma=64
 
-The same command resumes a run that was stopped, at the newest checkpoint in its workdir. Any
+The same command resumes a run that was stopped, at the newest checkpoint in its workdir, on the
+data that it began with (--allow_changed_data goes on over other data). Any
 field of configs/base.py can be set on the command line. SIGTERM saves a checkpoint and ends the
 command with status 75.
 """
@@ -20,6 +21,9 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe: a file in configs/.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for the files of the run.")
+_ALLOW_CHANGED_DATA = flags.DEFINE_bool(
+    "allow_changed_data", False, "Go on with a run over other data than it began with."
+)
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -32,7 +36,12 @@ def main(argv):
     from trainers.training import loop
 
     try:
-        run = loop.train(config, workdir=_WORKDIR.value, config_name=name)
+        run = loop.train(
+            config,
+            workdir=_WORKDIR.value,
+            config_name=name,
+            allow_changed_data=_ALLOW_CHANGED_DATA.value,
+        )
     except preemption.Preempted as stop:
         print(stop, file=sys.stderr)
         raise

@@ -38,6 +38,7 @@ class RecordFiles:
 
     Attributes:
         labels: label of each record `[N]` int64.
+        lengths: bytes of data of each record `[N]` int64.
 
     Raises:
         RecordError: a file is damaged, or a record has no such label.
@@ -64,7 +65,7 @@ class RecordFiles:
         indices = [_file_index(path, label_feature) for path in progress(self.paths)]
         counts = [len(index["labels"]) for index in indices]
         self._files = np.repeat(np.arange(len(counts)), counts)
-        self._offsets, self._lengths, self.labels = (
+        self._offsets, self.lengths, self.labels = (
             np.concatenate([index[name] for index in indices])
             for name in ("offsets", "lengths", "labels")
         )
@@ -87,7 +88,7 @@ class RecordFiles:
         """
         part = object.__new__(RecordFiles)
         part.paths = self.paths
-        for name in ("_files", "_offsets", "_lengths", "labels"):
+        for name in ("_files", "_offsets", "lengths", "labels"):
             setattr(part, name, getattr(self, name)[rows])
         return part
 
@@ -122,13 +123,13 @@ class RecordFiles:
                 for place in places[np.argsort(self._offsets[indices[places]])]:
                     row = indices[place]
                     stream.seek(self._offsets[row])
-                    content = stream.read(_HEADER_BYTES + self._lengths[row] + _FOOTER_BYTES)
+                    content = stream.read(_HEADER_BYTES + self.lengths[row] + _FOOTER_BYTES)
                     records[place] = self._data(row, content)
         return records
 
     def _data(self, row, content):
         """The data of a record, from the bytes where it should be."""
-        wanted = int(self._lengths[row])
+        wanted = int(self.lengths[row])
         length = int.from_bytes(content[:8], "little")
         if len(content) >= _HEADER_BYTES and length != wanted:
             raise RecordError(

@@ -29,6 +29,8 @@ class Split:
         decode: for paths and records, `fn(bytes of one file or record) -> [H, W, C] uint8` in
             TensorFlow operations; None for images in memory.
         cameras: number of the camera of each example `[N]`, in re-identification; else None.
+        identities: a text for each example `[N]` that another example has not, the same on every
+            machine; None where only the number of examples is known.
 
     Raises:
         DataError: lengths differ, or a label has no class name.
@@ -45,6 +47,7 @@ class Split:
     class_names: tuple[str, ...]
     decode: Callable[[tf.Tensor], tf.Tensor] | None = None
     cameras: np.ndarray | None = None
+    identities: np.ndarray | None = None
 
     def __post_init__(self):
         labels = np.asarray(self.labels, np.int64)

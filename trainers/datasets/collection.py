@@ -30,6 +30,7 @@ class Collection:
         class_names: name of each class.
         names: what to call each example in messages `[N]`.
         fingerprints: a text for each example `[N]` that changes when its content does.
+        identities: as of `base.Split`.
         content: `fn(bytes of file or record) -> bytes of the image`, in TensorFlow operations.
         notes: what is odd about them, in lines to print.
     """
@@ -40,6 +41,7 @@ class Collection:
     class_names: tuple[str, ...]
     names: np.ndarray
     fingerprints: np.ndarray
+    identities: np.ndarray
     content: Callable[[tf.Tensor], tf.Tensor]
     notes: tuple[str, ...] = ()
 
@@ -53,6 +55,7 @@ class Collection:
             class_names=tuple(self.class_names[label] for label in kept),
             names=self.names[rows],
             fingerprints=self.fingerprints[rows],
+            identities=self.identities[rows],
         )
 
     def split(self, image_shape) -> base.Split:
@@ -60,7 +63,11 @@ class Collection:
         decode = decoding.image_decoder(image_shape)
         content = self.content
         return base.Split(
-            self.examples, self.labels, self.class_names, lambda data: decode(content(data))
+            self.examples,
+            self.labels,
+            self.class_names,
+            lambda data: decode(content(data)),
+            identities=self.identities,
         )
 
 
@@ -72,7 +79,8 @@ def to_dataset(name: str, collection: Collection, tests: Collection | None, conf
         collection: what to train on, and where `tests` is None to test on too.
         tests: what to test on, or None to hold classes of `collection` out.
         config: the fields of `images.image_shape`, `test_fraction` (share of the classes to hold
-            out, default 0.2), `verify` (default True: decode every image once before training
+            out, default 0.2), `test_classes` (names of the classes to hold out, instead of a
+            share; default: none), `verify` (default True: decode every image once before training
             starts).
 
     Returns:
@@ -88,7 +96,10 @@ def to_dataset(name: str, collection: Collection, tests: Collection | None, conf
     _check_classes(parts[0], at_least=2, use="train on")
     notes = [note for part in parts for note in part.notes]
     if tests is None:
-        parts = _hold_out(parts[0], fraction=config.get("test_fraction", 0.2))
+        if names := config.get("test_classes", ()):
+            parts = _hold_out_named(parts[0], names)
+        else:
+            parts = _hold_out(parts[0], fraction=config.get("test_fraction", 0.2))
     train, test = parts
     notes += _class_notes(train, test)
     return base.Dataset(
@@ -183,7 +194,22 @@ def _hold_out(collection, *, fraction):
             "trained on)."
         )
     hashes = [_hash(name) for name in collection.class_names]
-    tested = np.argsort(hashes, kind="stable")[:held_out]
+    return _divide(collection, tested=np.argsort(hashes, kind="stable")[:held_out])
+
+
+def _hold_out_named(collection, names):
+    """Divides the classes as they were divided before, whatever classes have come or gone."""
+    tested = np.flatnonzero(np.isin(collection.class_names, list(names)))
+    if len(tested) < 2 or len(collection.class_names) - len(tested) < 2:
+        raise base.DataError(
+            f"{collection.root}: expected two or more classes to train on and two or more of those "
+            f"that were held out ({base.sentence_list(sorted(names))}), found "
+            f"{len(collection.class_names) - len(tested)} and {len(tested)}. Put back what is gone."
+        )
+    return _divide(collection, tested=tested)
+
+
+def _divide(collection, *, tested):
     in_test = np.isin(collection.labels, tested)
     return [collection.take(np.flatnonzero(~in_test)), collection.take(np.flatnonzero(in_test))]
 

@@ -9,7 +9,7 @@ from circle_tf.utils import image_files
 from trainers.datasets import base
 from trainers.datasets.collection import Collection, to_dataset
 
-__all__ = ["collect", "fingerprint", "load"]
+__all__ = ["collect", "load", "marks"]
 
 
 def load(config) -> base.Dataset:
@@ -79,25 +79,43 @@ def collect(path: str) -> Collection:
 def _collection(path, found, notes):
     files = np.array([file for name in found for file in found[name]], object)
     labels = np.repeat(np.arange(len(found)), [len(found[name]) for name in found])
+    fingerprints, identities = marks(files, root=path)
     return Collection(
         root=path,
         examples=files,
         labels=labels,
         class_names=tuple(found),
         names=files,
-        fingerprints=np.array([fingerprint(file) for file in files], object),
+        fingerprints=fingerprints,
+        identities=identities,
         content=lambda content: content,
         notes=tuple(notes),
     )
 
 
-def fingerprint(file):
-    """A text that changes when a file does: its path, size and time."""
-    try:
-        status = os.stat(file)
-    except OSError:  # a dangling link; told as unreadable when it is read
-        return file
-    return f"{os.path.abspath(file)}|{status.st_size}|{status.st_mtime_ns}"
+def marks(files, *, root):
+    """Texts by which files are known again.
+
+    Args:
+        files: paths `[N]` that begin with `root`.
+        root: the folder they are in.
+
+    Returns:
+        `(fingerprints, identities)`, each `[N]`: path, size and time, which change when a file of
+        this machine does; and path within `root` and size, which copies have in common.
+    """
+    fingerprints, identities = [], []
+    for file in files:
+        within = file.removeprefix(root).lstrip(os.sep)
+        try:
+            status = os.stat(file)
+        except OSError:  # a dangling link; told as unreadable when it is read
+            fingerprints.append(file)
+            identities.append(within)
+            continue
+        fingerprints.append(f"{os.path.abspath(file)}|{status.st_size}|{status.st_mtime_ns}")
+        identities.append(f"{within}|{status.st_size}")
+    return np.array(fingerprints, object), np.array(identities, object)
 
 
 def _sub_folders(path):

@@ -10,7 +10,7 @@ import tensorflow as tf
 from circle_tf.distribute import sharded_variable
 from trainers.cli import commands
 
-__all__ = ["Exchange", "check_agreement", "checksum", "explain_losses"]
+__all__ = ["Exchange", "check_agreement", "check_same_data", "checksum", "explain_losses"]
 
 
 class Exchange:
@@ -93,6 +93,31 @@ def check_agreement(exchange, *, step, variables):
         f"The workers would go on from different states, and have all stopped:{states}\n"
         "Every worker must read the same checkpoints: give all of them the same --workdir, on a "
         "disk that they share, and the same --config; then start all of them again."
+    )
+
+
+def check_same_data(exchange, digest):
+    """Stops every worker when they do not all see the same data.
+
+    Args:
+        exchange: Exchange.
+        digest: int, of what this worker sees, as of `trainers.datasets.inventory.checksum`.
+
+    Raises:
+        commands.ConfigError: on all workers, when they differ.
+    """
+    found = exchange.gather(digest)[:, 0]
+    if (found == found[0]).all():
+        return
+    seen = ", ".join(
+        f"worker {index} ({name}) {digest:08x}"
+        for index, (name, digest) in enumerate(
+            zip(exchange.cluster.workers, found.tolist(), strict=True)
+        )
+    )
+    raise commands.ConfigError(
+        f"Expected the same data set on every worker, found others ({seen}): give all of them the "
+        "same copy of it, then start all of them again."
     )
 
 

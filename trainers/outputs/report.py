@@ -1,10 +1,9 @@
 """The evaluation of a finished run, for people and as files."""
 
 from circle_tf import run_files
-from trainers import datasets
 from trainers.cli import commands
 from trainers.evaluation import metrics
-from trainers.outputs import artifacts
+from trainers.outputs import artifacts, run_data
 from trainers.outputs import workdir as workdirs
 
 __all__ = ["evaluate_run", "table"]
@@ -33,8 +32,9 @@ def evaluate_run(path, *, protocols=None, rerank=False):
             f"The run in {path} is not finished. Go on training it with the command it was "
             "started with."
         )
-    dataset = datasets.load(config.dataset)
+    dataset = run_data.load(files, config)
     print(dataset.report)
+    run_data.warn(files, dataset)
     try:
         model = run_files.load_model(files.model)
     except ValueError as error:

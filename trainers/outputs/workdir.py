@@ -23,6 +23,11 @@ class Workdir(run_files.RunFiles):
         path: directory of the run.
     """
 
+    @property
+    def is_begun(self):
+        """Whether there is a run with something to lose: it has reached its first checkpoint."""
+        return self.is_finished or os.path.isdir(self.checkpoints)
+
     def check(self, config):
         """Checks that the directory is free, or holds a run of `config`.
 
@@ -37,7 +42,7 @@ class Workdir(run_files.RunFiles):
         """
         if os.path.exists(self.path) and not os.path.isdir(self.path):
             raise commands.ConfigError(f"{self.path} is a file; --workdir wants a directory.")
-        if not self.is_finished and not os.path.isdir(self.checkpoints):
+        if not self.is_begun:
             return
         old = read_json(self.config) if os.path.exists(self.config) else {}
         if changes := _changes(old, json.loads(config.to_json())):

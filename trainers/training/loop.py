@@ -14,17 +14,18 @@ from circle_tf.data.sampler import PKSampler
 from circle_tf.utils.files import replacing
 from trainers import datasets
 from trainers.cli import commands
+from trainers.datasets import inventory
 from trainers.distributed import agreement, preemption, runtime
 from trainers.evaluation import metrics
 from trainers.input import batches
-from trainers.outputs import artifacts
+from trainers.outputs import artifacts, run_data
 from trainers.outputs import workdir as workdirs
 from trainers.training import callbacks, checkpoints, run_models
 
 __all__ = ["train"]
 
 
-def train(config, *, workdir, config_name="", callbacks=()):
+def train(config, *, workdir, config_name="", callbacks=(), allow_changed_data=False):
     """Trains the recipe, or goes on where a run in `workdir` stopped.
 
     Args:
@@ -33,12 +34,14 @@ def train(config, *, workdir, config_name="", callbacks=()):
         config_name: str, the recipe's name for the record.
         callbacks: Keras callbacks besides the run's own; an epoch's end reaches them once it is
             evaluated and logged, and before it is saved.
+        allow_changed_data: bool, go on over other data than the run began with.
 
     Returns:
         trainers.outputs.workdir.Workdir of the finished run.
 
     Raises:
-        commands.ConfigError: the recipe cannot be, or `workdir` holds a run of another one.
+        commands.ConfigError: the recipe cannot be, or `workdir` holds a run of another one, or
+            of other data.
         trainers.datasets.DataError: the data cannot be used.
         trainers.distributed.preemption.Preempted: stopped by SIGTERM, saved.
     """
@@ -48,7 +51,7 @@ def train(config, *, workdir, config_name="", callbacks=()):
         print(f"{files.path} holds the finished run of this recipe: nothing to do.")
         return files
     strategy = runtime.set_up(config)
-    dataset = datasets.load(config.dataset)
+    dataset = run_data.load(files, config)
     print(dataset.report)
     steps = run_length(config, dataset)
     with strategy.scope():
@@ -61,6 +64,16 @@ def train(config, *, workdir, config_name="", callbacks=()):
     exchange = agreement.Exchange(strategy, runtime.cluster_of(strategy))
     run = _Run(config, dataset, models, files, steps, exchange, tuple(callbacks))
     with agreement.explain_losses(exchange):
+        now = inventory.take(dataset)
+        agreement.check_same_data(exchange, inventory.checksum(now))
+        run_data.check(
+            files,
+            now,
+            counts_classes=models.counts_classes,
+            allow_changes=allow_changed_data,
+        )
+        if run.is_chief:
+            run_data.keep(files, now)
         _train(run, config_name=config_name)
         exchange.gather(0)  # A worker that ends before the others looks to them as one that died.
     return files

@@ -51,6 +51,12 @@ class Models:
     training: keras.Model
     margin: float | None
 
+    @property
+    def counts_classes(self):
+        """Whether its variables know classes by number: rows of class weights, ids in a memory."""
+        has_rows = any(layer.name == "classes" for layer in self.training.layers)
+        return has_rows or getattr(self.training, "memory", None) is not None
+
 
 def build(config, *, image_shape, num_classes, steps):
     """Builds and compiles the models of a recipe.

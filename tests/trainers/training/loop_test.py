@@ -12,6 +12,7 @@ import pytest
 
 from configs import digits
 from tests import processes
+from tests.pictures import picture
 from trainers.cli import commands
 from trainers.outputs import report
 from trainers.outputs import workdir as workdirs
@@ -174,6 +175,58 @@ def test_stopped_runs_end_as_uninterrupted_ones(finished, step, moment, tmp_path
     assert [record["step"] for record in found] == [record["step"] for record in expected]
     for one, other in zip(expected, found, strict=True):
         assert other == pytest.approx(one, abs=1e-3)
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Eight classes of two small images, and a recipe for them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for number in range(8):
+        (tmp_path / "photos" / f"class{number}").mkdir(parents=True)
+        for image in range(2):
+            content = picture("png", size=(8, 8), seed=2 * number + image)
+            (tmp_path / "photos" / f"class{number}" / f"{image}.png").write_bytes(content)
+    config = recipe(steps=2, eval_every=2, checkpoint_every=1)
+    config.batch.classes_per_batch = config.batch.examples_per_class = 2
+    config.dataset.update(name="folder", path=str(tmp_path / "photos"))
+    return tmp_path / "photos", config
+
+
+def _stopped(config, path, monkeypatch):
+    with monkeypatch.context() as context, pytest.raises(Killed):
+        stop_after(context, 1)
+        loop.train(config, workdir=path)
+
+
+def test_a_run_does_not_go_on_over_other_data(photos, tmp_path, monkeypatch):
+    root, config = photos
+    config.loss.update(name="class_circle", margin=None, gamma=None)
+    path = str(tmp_path / "run")
+    _stopped(config, path, monkeypatch)
+    root.joinpath("class0").rename(root / "zzz")
+    with pytest.raises(commands.ConfigError, match=r"\(added: zzz; gone: class0\)"):
+        loop.train(config, workdir=path)
+    with pytest.raises(commands.ConfigError, match="would now mean other classes"):
+        loop.train(config, workdir=path, allow_changed_data=True)
+
+
+# Slow: two trainings and an evaluation.
+@pytest.mark.slow
+def test_a_run_goes_on_over_other_data_when_told_to(photos, tmp_path, monkeypatch, capsys):
+    root, config = photos
+    path = str(tmp_path / "run")
+    _stopped(config, path, monkeypatch)
+    held_out = workdirs.read_json(workdirs.Workdir(path).data)["parts"]["test"]["classes"]
+    for number in range(8):  # More classes would otherwise hold more and other ones out.
+        shutil.copytree(root / "class0", root / f"more{number}")
+    files = loop.train(config, workdir=path, allow_changed_data=True)
+    assert "The run goes on over it as it is now" in capsys.readouterr().out
+    parts = workdirs.read_json(files.data)["parts"]
+    assert parts["test"]["classes"] == held_out and len(parts["train"]["classes"]) == 14
+    shutil.copytree(root / "class0", root / "later")
+    with pytest.warns(UserWarning, match=r"has changed \(added: later\)"):
+        report.evaluate_run(files.path)
+    assert workdirs.read_json(files.evaluation)["leave_one_out"]["queries"] == 2 * len(held_out)
 
 
 def test_epochs_are_passes_over_the_examples():

@@ -188,13 +188,15 @@ def collection_of(layout, name):
         )
     files = np.array([os.path.join(layout.root, file) for file in part.files], object)
     names, labels = np.unique(part.classes, return_inverse=True)
+    fingerprints, identities = folder.marks(files, root=layout.root)
     return Collection(
         root=layout.root,
         examples=files,
         labels=labels,
         class_names=tuple(names.tolist()),
         names=np.array(part.files, object),
-        fingerprints=np.array([folder.fingerprint(file) for file in files], object),
+        fingerprints=fingerprints,
+        identities=identities,
         content=lambda content: content,
     )
 
