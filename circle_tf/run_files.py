@@ -27,6 +27,7 @@ class RunFiles:
         evaluation: JSON of `trainers.evaluate`.
         plots: directory of PNG files.
         tensorboard: directory of TensorBoard's events.
+        lock: the file that a training holds locked; it tells which process does.
     """
 
     def __init__(self, path):
@@ -42,6 +43,7 @@ class RunFiles:
         self.evaluation = os.path.join(path, "evaluation.json")
         self.plots = os.path.join(path, "plots")
         self.tensorboard = os.path.join(path, "tensorboard")
+        self.lock = os.path.join(path, ".lock")
 
     @property
     def is_finished(self):

@@ -128,3 +128,13 @@ def test_workers_with_different_checkpoints_all_stop(whole, tmp_path):
             assert worker.returncode == 1
             assert "step 39" in errors and "step 36" in errors and "same --workdir" in errors
             assert "Traceback" not in errors
+
+
+# Slow: three processes, each of which imports TensorFlow.
+@pytest.mark.slow
+def test_all_workers_stop_where_another_training_has_the_workdir(tmp_path):
+    with workdirs.Workdir(str(tmp_path / "run")).locked():
+        done = processes.run(*launcher(str(tmp_path / "run")))
+    assert done.returncode == 1
+    assert f"[0] error: Another training writes to {tmp_path / 'run'} now (process " in done.stderr
+    assert "Traceback" not in done.stderr

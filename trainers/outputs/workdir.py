@@ -1,7 +1,12 @@
 """The files of a run: what is where in its working directory, written so that kills do no harm."""
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
+import socket
+import warnings
 
 import ml_collections
 
@@ -14,6 +19,9 @@ __all__ = ["MetricsLog", "Workdir", "read_json", "write_json"]
 
 # Fields that say on what a run is trained, not what it is: it may go on elsewhere.
 _MACHINES = {"strategy", "devices", "data_service"}
+
+# What file systems without locks say, some network mounts among them.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL}
 
 
 class Workdir(run_files.RunFiles):
@@ -50,6 +58,45 @@ class Workdir(run_files.RunFiles):
                 f"{self.path} holds a run of another recipe:\n  " + "\n  ".join(changes) + "\n"
                 "Give another --workdir for the new recipe, or the old values to resume the run."
             )
+
+    @contextlib.contextmanager
+    def locked(self):
+        """Keeps other trainings out of the directory, which is made if it is not there.
+
+        The lock ends with the block or with the process, however that ends.
+
+        Yields:
+            None.
+
+        Raises:
+            commands.ConfigError: another training writes to the directory at this moment.
+
+        Warns:
+            UserWarning: the file system knows no locks.
+        """
+        os.makedirs(self.path, exist_ok=True)
+        with open(self.lock, "a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "which has just begun"
+                raise commands.ConfigError(
+                    f"Another training writes to {self.path} now ({holder}): let it finish, stop "
+                    "it, or give another --workdir."
+                ) from None
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                warnings.warn(
+                    f"The file system of {self.path} has no locks ({error.strerror}): see to it "
+                    "that no other training writes there.",
+                    stacklevel=3,
+                )
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            yield
 
     def claim(self, config):
         """Makes the directory and writes the recipe down, before the first checkpoint.

@@ -1,5 +1,6 @@
 """A training run from recipe to finished model, resumable at any step."""
 
+import contextlib
 import dataclasses
 import functools
 import platform
@@ -63,7 +64,7 @@ def train(config, *, workdir, config_name="", callbacks=(), allow_changed_data=F
         )
     exchange = agreement.Exchange(strategy, runtime.cluster_of(strategy))
     run = _Run(config, dataset, models, files, steps, exchange, tuple(callbacks))
-    with agreement.explain_losses(exchange):
+    with agreement.explain_losses(exchange), _alone(run):
         now = inventory.take(dataset)
         agreement.check_same_data(exchange, inventory.checksum(now))
         run_data.check(
@@ -117,6 +118,22 @@ class _Run:
     @property
     def is_chief(self):
         return self.exchange.cluster.is_chief
+
+
+@contextlib.contextmanager
+def _alone(run):
+    """The workdir is this run's: the chief locks it, and all workers stop where it cannot."""
+    with contextlib.ExitStack() as stack:
+        error = None
+        if run.is_chief:
+            try:
+                stack.enter_context(run.files.locked())
+                run.files.check(run.config)  # Another training may have come and gone meanwhile.
+            except (commands.ConfigError, OSError) as refused:
+                error = refused
+        if run.exchange.gather(int(error is not None)).any():
+            raise error or commands.ConfigError("The chief cannot have the workdir: see its error.")
+        yield
 
 
 def run_length(config, dataset):

@@ -1,5 +1,10 @@
+import errno
+import fcntl
 import json
 import os
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -66,6 +71,37 @@ def test_a_file_is_no_workdir(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(commands.ConfigError, match="is a file"):
         workdir.Workdir(str(tmp_path / "run")).check(digits.get_config())
+
+
+def test_a_second_training_is_refused_and_told_of_the_first(files):
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    with files.locked(), pytest.raises(commands.ConfigError) as error:
+        with workdir.Workdir(files.path).locked():
+            pass
+    assert f"Another training writes to {files.path} now ({holder})" in str(error.value)
+    assert "give another --workdir" in str(error.value) and "\n" not in str(error.value)
+    with files.locked():  # It is free again.
+        pass
+
+
+def test_the_lock_of_a_killed_process_is_no_lock(files):
+    text = (
+        "import os, signal, sys\nfrom trainers.outputs import workdir\n"
+        "with workdir.Workdir(sys.argv[1]).locked(): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", text, files.path], check=False).returncode == -9
+    assert os.path.getsize(files.lock) > 0
+    with files.locked():
+        pass
+
+
+def test_a_disk_without_locks_is_warned_of(files, monkeypatch):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.warns(UserWarning, match=r"has no locks \(No locks available\)"), files.locked():
+        pass
 
 
 def test_recipes_round_trip(files):

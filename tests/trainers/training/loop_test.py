@@ -108,6 +108,14 @@ def test_a_finished_run_of_another_recipe_is_refused(finished):
         loop.train(recipe(steps=13), workdir=finished.path)
 
 
+def test_a_workdir_in_use_is_refused(tmp_path):
+    path = str(tmp_path / "run")
+    with workdirs.Workdir(path).locked():
+        with pytest.raises(commands.ConfigError, match=r"Another training .*process \d+ on "):
+            loop.train(recipe(), workdir=path)
+    assert os.listdir(path) == [".lock"]
+
+
 class Killed(BaseException):
     pass
 
