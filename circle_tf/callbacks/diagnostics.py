@@ -191,7 +191,6 @@ def _reaching_first_weights(model, inputs):
     """What the first layer with trainable weights is given; the inputs if that is not known."""
     try:
         layer = next(layer for layer in model.layers if layer.trainable_weights)
-        before = keras.Model(model.inputs, layer.input)
+        return keras.Model(model.inputs, layer.input)(inputs, training=False)
     except (AttributeError, StopIteration, TypeError, ValueError, RuntimeError):
         return inputs
-    return before(inputs, training=False)

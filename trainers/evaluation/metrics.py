@@ -83,6 +83,9 @@ def embed(model, split, rows=None):
 
     Returns:
         ndarray float32 `[len(rows), D]`.
+
+    Raises:
+        commands.ConfigError: embeddings with NaN or inf.
     """
     rows = np.arange(len(split)) if rows is None else np.asarray(rows)
     embedder = Embedder(model)
@@ -90,7 +93,13 @@ def embed(model, split, rows=None):
     for start in range(0, len(rows), _CHUNK):
         images = split.images(rows[start : start + _CHUNK])
         found.append(embedder.predict(images, batch_size=_BATCH))
-    return np.concatenate(found)
+    embeddings = np.concatenate(found)
+    if not np.isfinite(embeddings).all():
+        raise commands.ConfigError(
+            f"The model {model.name} gives embeddings with NaN or inf: its weights come from a "
+            "training that has diverged. Train anew, with a lower optimizer.learning_rate."
+        )
+    return embeddings
 
 
 class Embedder:

@@ -7,8 +7,9 @@ import keras
 import tensorflow as tf
 
 from trainers.distributed import preemption
+from trainers.training import finite
 
-__all__ = ["Checkpointer", "Progress", "Recorder", "StepCallback"]
+__all__ = ["Checkpointer", "Divergence", "Progress", "Recorder", "StepCallback"]
 
 # The metrics worth a look while training, and what to call them; metrics.jsonl holds all.
 _SHOWN = {
@@ -36,6 +37,34 @@ class StepCallback(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Counts the step."""
         self.step += 1
+
+
+class Divergence(StepCallback):
+    """Stops at the first loss that is NaN or inf, and at such a state when an epoch ends.
+
+    Put it first: nothing is then evaluated, logged or saved of a training that has diverged.
+
+    Args:
+        check_state: trainers.training.finite.StateCheck.
+        step: int, steps done before `fit`.
+        steps: int, length of the run.
+
+    Raises:
+        trainers.training.finite.NotFinite: by `fit`, on all workers after the same step.
+    """
+
+    def __init__(self, check_state, *, step, steps):
+        super().__init__(step=step, steps=steps)
+        self._check_state = check_state
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Looks at the loss."""
+        super().on_train_batch_end(batch, logs)
+        finite.check_loss(logs["loss"], step=self.step)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Looks at the state."""
+        self._check_state(step=self.step)
 
 
 class Checkpointer(StepCallback):

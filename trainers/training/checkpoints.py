@@ -10,11 +10,14 @@ import shutil
 import tempfile
 import warnings
 
+import numpy as np
 import tensorflow as tf
 
 import circle_tf
 from circle_tf.distribute import sharded_variable
 from circle_tf.utils.files import replacing
+from trainers.cli import commands
+from trainers.training import finite
 
 __all__ = ["Checkpoints"]
 
@@ -28,7 +31,8 @@ class Checkpoints:
     cross-batch memory; sums of accumulated gradients; moments, counters and the dynamic loss scale
     of the optimizer; running sums of the metrics. Files are written aside and then renamed, the
     index last: a kill while saving leaves the checkpoint before. What is damaged all the same is
-    found by TensorFlow's checksums when it is read, and passed over.
+    found by TensorFlow's checksums when it is read, and passed over. A state with NaN or inf is
+    neither written nor read.
 
     Args:
         directory: where to keep them.
@@ -37,6 +41,9 @@ class Checkpoints:
         write: whether this process writes to `directory`. Under several workers each must save, as
             metrics are summed over replicas when they are saved; one of them writes, the others
             to a temporary place.
+
+    Attributes:
+        check: trainers.training.finite.StateCheck of the model.
     """
 
     def __init__(self, directory, model, *, keep, write=True):
@@ -52,30 +59,47 @@ class Checkpoints:
             metrics=_raw(model.metrics_variables),
         )
         self._restored_metrics = None
+        self.check = finite.StateCheck(model)
+
+    @property
+    def step(self):
+        """Step of the newest checkpoint that was restored or saved; 0 without one."""
+        return int(self._step)
 
     def restore(self):
-        """Restores the newest checkpoint that is whole, if there is one.
+        """Restores the newest checkpoint that is whole and finite, if there is one.
 
         Returns:
             int, the step to go on from; 0 without a checkpoint.
 
         Warns:
-            UserWarning: a newer checkpoint is damaged.
+            UserWarning: a newer checkpoint is damaged, or holds NaN or inf.
+
+        Raises:
+            commands.ConfigError: all that are whole hold NaN or inf.
         """
         if self._write:
             for spare in glob.glob(os.path.join(self._directory, f"{_SPARE}*")):
                 shutil.rmtree(spare, ignore_errors=True)
-        damaged = {}
+        passed_over, diverged = {}, False
         for path in reversed(self._paths()):
             try:
                 values = _read_all(path)
             # TensorFlow tells damage in all these ways.
             except (tf.errors.OpError, IndexError, ValueError, RuntimeError, OSError) as error:
-                damaged[path] = error
+                passed_over[path] = f"is damaged ({str(error).splitlines()[0]})"
                 continue
-            _warn_of(damaged, used=path)
-            return self._restore(path, values)
-        _warn_of(damaged, used=None)
+            if _is_finite(values):
+                _warn_of(passed_over, used=path)
+                return self._restore(path, values)
+            passed_over[path], diverged = "holds NaN or inf", True
+        if diverged:
+            raise commands.ConfigError(
+                f"The training in {self._directory} has diverged: its checkpoints hold NaN or inf, "
+                "and none can be gone on from. Train anew in another --workdir, with a lower "
+                "optimizer.learning_rate."
+            )
+        _warn_of(passed_over, used=None)
         return 0
 
     def restore_metrics(self):
@@ -89,7 +113,12 @@ class Checkpoints:
 
         Args:
             step: int.
+
+        Raises:
+            trainers.training.finite.NotFinite: on all workers, for a state with NaN or inf; nothing
+                is written.
         """
+        self.check(step=step)
         self._step.assign(step)
         if not self._write:
             with tempfile.TemporaryDirectory() as elsewhere:
@@ -147,13 +176,16 @@ def _read_all(path):
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_dtype_map()}
 
 
-def _warn_of(damaged, *, used):
-    for path, error in damaged.items():
+def _is_finite(values):
+    """Whether a checkpoint can be gone on from; sums of gradients may be inf under loss scaling."""
+    state = [np.asarray(v) for name, v in values.items() if not name.startswith("accumulator/")]
+    return all(np.isfinite(v).all() for v in state if np.issubdtype(v.dtype, np.floating))
+
+
+def _warn_of(passed_over, *, used):
+    for path, reason in passed_over.items():
         instead = f"{used} is used" if used else "there is no older one, training starts anew"
-        warnings.warn(
-            f"The checkpoint {path} is damaged ({str(error).splitlines()[0]}); {instead}.",
-            stacklevel=3,
-        )
+        warnings.warn(f"The checkpoint {path} {reason}; {instead}.", stacklevel=3)
 
 
 def _sync(path):

@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 import tensorflow as tf
 
+from circle_tf.callbacks import DiagnosticsCallback
 from circle_tf.data.sampler import PKSampler
 from circle_tf.utils.files import replacing
 from trainers import datasets
@@ -21,9 +22,11 @@ from trainers.evaluation import metrics
 from trainers.input import batches
 from trainers.outputs import artifacts, run_data
 from trainers.outputs import workdir as workdirs
-from trainers.training import callbacks, checkpoints, run_models
+from trainers.training import callbacks, checkpoints, finite, run_models
 
 __all__ = ["train"]
+
+_DIAGNOSED = 64  # examples
 
 
 def train(config, *, workdir, config_name="", callbacks=(), allow_changed_data=False):
@@ -41,8 +44,8 @@ def train(config, *, workdir, config_name="", callbacks=(), allow_changed_data=F
         trainers.outputs.workdir.Workdir of the finished run.
 
     Raises:
-        commands.ConfigError: the recipe cannot be, or `workdir` holds a run of another one, or
-            of other data.
+        commands.ConfigError: the recipe cannot be, `workdir` holds a run of another one or of other
+            data, or the loss or the state became NaN or inf.
         trainers.datasets.DataError: the data cannot be used.
         trainers.distributed.preemption.Preempted: stopped by SIGTERM, saved.
     """
@@ -174,9 +177,10 @@ def _fit(run):
     step = saved.restore()
     state = [*models.training.variables, *models.training.optimizer.variables]
     agreement.check_agreement(run.exchange, step=step, variables=state)
-    reports = _reports(run, step=step)
+    advice = []
+    diagnostics, reports = _diagnostics(run, tell=advice.append), _reports(run, step=step)
     _announce(config, models=models, step=step, steps=steps)
-    with watch.installed():
+    with watch.installed(), finite.explained(config, checkpoints=saved, advice=advice):
         while step < steps:
             span = _next_span(step, steps=steps, epoch_steps=config.eval_every)
             places = {"step": step, "steps": steps}
@@ -201,9 +205,34 @@ def _fit(run):
                 steps_per_epoch=span.steps // span.epochs,
                 shuffle=False,  # The data set is in the order wanted.
                 verbose=0,
-                callbacks=[*(report(**places) for report in reports), *run.callbacks, saver],
+                callbacks=[
+                    callbacks.Divergence(saved.check, **places),
+                    *diagnostics,
+                    *(report(**places) for report in reports),
+                    *run.callbacks,
+                    saver,
+                ],
             )
             step += span.steps
+
+
+def _diagnostics(run, *, tell):
+    """On the chief, where the loss is one that it knows, what finds out why a training diverges."""
+    margin, gamma = run.models.margin, run.models.gamma
+    if not run.is_chief or margin is None or gamma is None:
+        return []
+    train = run.dataset.train
+    rows = metrics.choose_classes(train, examples=_DIAGNOSED, seed=run.config.seed)
+    return [
+        DiagnosticsCallback(
+            train.images(rows),
+            train.labels[rows],
+            margin=margin,
+            gamma=gamma,
+            embed=metrics.Embedder(run.models.embedding),
+            tell=tell,
+        )
+    ]
 
 
 def _reports(run, *, step):

@@ -45,11 +45,13 @@ class Models:
             embeddings, with class-level losses in cosines or logits `[B, num_classes]`; with the
             head it takes the ids `[B]` as a second input and ends in losses `[B]`.
         margin: float, of the loss, or None where it has none.
+        gamma: float, of the loss, or None where it has none.
     """
 
     embedding: keras.Model
     training: keras.Model
     margin: float | None
+    gamma: float | None
 
     @property
     def counts_classes(self):
@@ -106,7 +108,7 @@ def build(config, *, image_shape, num_classes, steps):
             cached_gradient_batch=config.cached_gradient_batch or None,
             gradient_accumulation=config.gradient_accumulation,
         )
-    return Models(embedding, training, ends.margin)
+    return Models(embedding, training, ends.of_loss("margin"), ends.of_loss("gamma"))
 
 
 def _check_loss(loss):
@@ -131,10 +133,9 @@ class _Ends:
     more_inputs: tuple = ()
     head: keras.layers.Layer | None = None
 
-    @property
-    def margin(self):
-        """Of the loss or of the head that is the loss."""
-        return getattr(self.loss or self.head, "margin", None)
+    def of_loss(self, name):
+        """A hyper-parameter of the loss, or of the head that is the loss; None without it."""
+        return getattr(self.loss or self.head, name, None)
 
 
 def _circle(features, *, dim, classes, loss):

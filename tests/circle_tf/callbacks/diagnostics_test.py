@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import circle_tf
 from circle_tf.callbacks import DiagnosticsCallback
+from tests import stacks
 
 RANDOM = np.random.default_rng(0)
 CENTRES = RANDOM.normal(size=(8, 12))
@@ -111,3 +112,16 @@ def test_bad_input():
         DiagnosticsCallback(ROWS, [1, 2])
     with pytest.raises(ValueError, match="every must be a whole number of 1 or more; found 0"):
         DiagnosticsCallback(ROWS, IDS, every=0)
+
+
+@stacks.needs_keras_3
+def test_a_model_whose_head_takes_the_ids_as_well():
+    inputs, ids = keras.Input((12,)), keras.Input((), dtype="int64")
+    embeddings = circle_tf.UnitEmbedding(6)(inputs)
+    head = circle_tf.CircleHead(8, as_model_loss=True)((embeddings, ids))
+    model = circle_tf.EmbeddingModel([inputs, ids], head)
+    model.compile("sgd", jit_compile=False)
+    look = DiagnosticsCallback(ROWS, IDS, embed=keras.Model(inputs, embeddings), tell=str)
+    data = tf.data.Dataset.from_tensors(((ROWS, IDS),))
+    model.fit(data, shuffle=False, verbose=0, callbacks=[look])
+    assert look.found == {}

@@ -36,6 +36,15 @@ def test_embed_gives_rows_in_order():
     np.testing.assert_allclose(found, [(0, 1), (1, 0)])
 
 
+def test_a_model_that_has_diverged_is_told_of():
+    pixels = keras.Input((1, 2, 1))
+    embeddings = keras.layers.Dense(2, name="d")(keras.layers.Flatten()(pixels))
+    net = keras.Model(pixels, embeddings)
+    net.get_layer("d").kernel.assign(np.full([2, 2], np.nan))
+    with pytest.raises(commands.ConfigError, match="NaN or inf: .* has diverged"):
+        metrics.embed(net, dataset().test)
+
+
 def test_embed_chunks_change_nothing(monkeypatch):
     test = datasets.load(digits.get_config().dataset).test
     pixels = keras.Input((8, 8, 1))

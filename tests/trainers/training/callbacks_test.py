@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from trainers.outputs import workdir
-from trainers.training import callbacks
+from trainers.training import callbacks, finite
 
 
 class Saves:
@@ -74,6 +74,21 @@ def test_metrics_are_restored_when_a_broken_epoch_goes_on(step, restored):
     checkpointer = callbacks.Checkpointer(saves, every=9, step=step, steps=18, epoch_steps=9)
     fit(steps=1, epochs=1, callbacks=[checkpointer])
     assert ("restore metrics" in events) is restored
+
+
+def test_what_diverges_is_stopped_before_others_see_the_epoch_s_end():
+    seen = []
+
+    def check(step):
+        raise finite.NotFinite("A weight is inf", step=step)
+
+    watch = callbacks.Divergence(check, step=4, steps=9)
+    with pytest.raises(finite.NotFinite, match="A weight is inf after step 6"):
+        fit(steps=2, epochs=1, callbacks=[watch, Ends(seen)])
+    assert seen == []
+    with pytest.raises(finite.NotFinite, match="The loss is nan after step 5"):
+        watch = callbacks.Divergence(check, step=4, steps=9)
+        watch.on_train_batch_end(0, {"loss": float("nan")})
 
 
 def test_recorder_writes_a_line_and_scalars_per_epoch(tmp_path):

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 import circle_tf
 from tests import strategies
-from trainers.training import checkpoints
+from trainers.cli import commands
+from trainers.training import checkpoints, finite
 
 IMAGES = np.random.default_rng(0).normal(size=[12, 6]).astype(np.float32)
 IDS = np.repeat(np.arange(4), 3)
@@ -167,6 +168,61 @@ def test_without_a_whole_checkpoint_training_starts_anew(tmp_path):
     damage(str(tmp_path / "ckpt-2"), how="cut off")
     with pytest.warns(UserWarning, match="starts anew"):
         assert checkpoints.Checkpoints(str(tmp_path), model(seed=1), keep=3).restore() == 0
+
+
+def poison(net):
+    net.layers[1].kernel.assign(net.layers[1].kernel * np.nan)
+
+
+def test_a_state_with_nan_is_not_written_over_a_good_one(tmp_path):
+    net = model(seed=0)
+    saved = checkpoints.Checkpoints(str(tmp_path), net, keep=1)
+    saved.save(1)
+    good = state(net)
+    poison(net)
+    with pytest.raises(finite.NotFinite, match="kernel .* after step 2"):
+        saved.save(2)
+    assert saved.step == 1
+    other = model(seed=1)
+    assert checkpoints.Checkpoints(str(tmp_path), other, keep=1).restore() == 1
+    for one, found in zip(good, state(other), strict=True):
+        np.testing.assert_array_equal(one, found)
+
+
+def test_a_step_that_loss_scaling_skips_is_saved(tmp_path):
+    net = model(seed=0)
+    net.compile(net.optimizer, circle_tf.CircleLoss(gamma=1e6), jit_compile=False)
+    saved = checkpoints.Checkpoints(str(tmp_path), net, keep=1)
+    net.optimizer.dynamic_scale.assign(3e38)  # Scaled gradients overflow.
+    before = net.get_weights()[0]
+    train(net, steps=1)
+    np.testing.assert_array_equal(before, net.get_weights()[0])
+    saved.save(1)
+    assert saved.step == 1
+
+
+def saved_with_nan(path, *, steps, good=()):
+    """Checkpoints as they were written before they were looked at."""
+    saved = checkpoints.Checkpoints(str(path), model(seed=0), keep=3)
+    saved.check = lambda step: None
+    for step in steps:
+        if step not in good:
+            poison(saved._model)
+        saved.save(step)
+
+
+def test_checkpoints_with_nan_are_passed_over(tmp_path):
+    saved_with_nan(tmp_path, steps=(1, 2, 3), good=(1,))
+    restored = checkpoints.Checkpoints(str(tmp_path), model(seed=1), keep=3)
+    with pytest.warns(UserWarning, match="holds NaN or inf; .*ckpt-1 is used"):
+        assert restored.restore() == 1
+
+
+def test_a_run_of_checkpoints_with_nan_alone_is_told_of(tmp_path):
+    saved_with_nan(tmp_path, steps=(1, 2))
+    restored = checkpoints.Checkpoints(str(tmp_path), model(seed=1), keep=3)
+    with pytest.raises(commands.ConfigError, match="diverged: .* Train anew in another --workdir"):
+        restored.restore()
 
 
 def test_a_checkpoint_that_was_damaged_is_written_again(tmp_path):

@@ -262,6 +262,18 @@ def test_bad_recipes_leave_no_workdir(changes, message, tmp_path):
     assert not os.path.exists(path)
 
 
+def test_a_run_that_diverges_stops_and_keeps_what_is_good(tmp_path):
+    config = recipe(checkpoint_every=1)
+    config.optimizer.learning_rate = 1e38
+    files = workdirs.Workdir(str(tmp_path / "run"))
+    for _ in range(2):
+        with pytest.raises(commands.ConfigError, match="after step 2: .* Step 1 is saved and good"):
+            loop.train(config, workdir=files.path)
+        assert checkpoint_step(files.path) == 1
+    assert workdirs.MetricsLog(files.metrics).records() == []
+    assert not os.path.exists(files.model)
+
+
 @pytest.mark.parametrize(
     "loss", ["class_circle", pytest.param("cross_entropy", marks=pytest.mark.slow)]
 )
