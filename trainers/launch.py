@@ -3,8 +3,9 @@
     python -m trainers.launch --workers=2 --config=configs/glyphs.py --workdir=runs/glyphs
 
 Options that are not the launcher's own go to trainers.train. Shown are the chief's output, and of
-the other workers only errors. SIGTERM and SIGINT are passed on. When a worker fails, the others are
-ended, and the launcher exits with the status of the first that failed (128 + signal if killed).
+the other workers only errors. SIGTERM and SIGINT (Ctrl-C) are passed on: the workers save and end
+with status 75. When a worker fails, the others are ended, and the launcher exits with the status of
+the first that failed (128 + signal if killed).
 
 On a real cluster start `python -m trainers.train --config.strategy=multi_worker ...` once per
 machine, with the same options and TF_CONFIG={"cluster": {"worker": ["host0:12345",
@@ -13,6 +14,7 @@ machine's own index. The workdir must be on a disk that all share. See docs/dist
 """
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -22,7 +24,7 @@ import time
 
 from absl import app, flags
 
-from trainers.distributed import cluster
+from trainers.distributed import cluster, preemption
 
 __all__ = ["Worker", "free_ports", "launch"]
 
@@ -42,7 +44,11 @@ def main(argv):
         arguments += ["--config.strategy=multi_worker"]
     arguments += [f"--config.devices={_DEVICES.value}"]
     command = [sys.executable, "-m", "trainers.train", *arguments]
-    sys.exit(launch(command, workers=_WORKERS.value))
+    status = launch(command, workers=_WORKERS.value)
+    if status == preemption.STATUS:
+        again = ["python", "-m", "trainers.launch", *sys.argv[1:]]
+        print(f"Go on: {shlex.join(again)}", file=sys.stderr)
+    sys.exit(status)
 
 
 def launch(command, *, workers):

@@ -4,11 +4,12 @@
     python -m trainers.train --config=configs/glyphs.py --workdir=runs/g64 --config.loss.gamma=64
 
 The same command resumes a run that was stopped, at the newest checkpoint in its workdir, on the
-data that it began with (--allow_changed_data goes on over other data). Any
-field of configs/base.py can be set on the command line. SIGTERM saves a checkpoint and ends the
-command with status 75.
+data that it began with (--allow_changed_data goes on over other data). Any field of configs/base.py
+can be set on the command line. SIGTERM and Ctrl-C save a checkpoint and end the command with status
+75; a second Ctrl-C ends it at once.
 """
 
+import shlex
 import sys
 
 from absl import flags
@@ -25,6 +26,7 @@ _ALLOW_CHANGED_DATA = flags.DEFINE_bool(
     "allow_changed_data", False, "Go on with a run over other data than it began with."
 )
 flags.mark_flags_as_required(["config", "workdir"])
+_COMMAND = ["python", "-m", "trainers.train"]
 
 
 def main(argv):
@@ -44,6 +46,8 @@ def main(argv):
         )
     except preemption.Preempted as stop:
         print(stop, file=sys.stderr)
+        if config.strategy != "multi_worker":  # Else trainers.launch tells its own command.
+            print(f"Go on: {shlex.join(_COMMAND + sys.argv[1:])}", file=sys.stderr)
         raise
     print(f"The embedding model is {run.model}.")
     print(f"Next: python -m trainers.evaluate --workdir={_WORKDIR.value}")

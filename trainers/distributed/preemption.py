@@ -1,7 +1,8 @@
-"""SIGTERM: a run that is told to stop saves first, on all workers after the same step."""
+"""SIGTERM, Ctrl-C: a run that is told to stop saves first, on all workers after the same step."""
 
 import contextlib
 import signal
+import sys
 import threading
 
 __all__ = ["STATUS", "Preempted", "Watch"]
@@ -10,6 +11,7 @@ __all__ = ["STATUS", "Preempted", "Watch"]
 STATUS = 75
 # Steps from one question to all workers to the next; a single process need not ask.
 _ASK_EVERY = 5
+_SAVING = "Stopping after the next step, which is saved; Ctrl-C once more stops at once, unsaved."
 
 
 class Preempted(SystemExit):
@@ -21,7 +23,7 @@ class Preempted(SystemExit):
 
     def __str__(self):
         return (
-            f"Stopped by SIGTERM after step {self.step}, which is saved. The same command goes on "
+            f"Stopped as told after step {self.step}, which is saved. The same command goes on "
             f"from there (exit status {STATUS})."
         )
 
@@ -39,7 +41,9 @@ class Watch:
 
     @contextlib.contextmanager
     def installed(self):
-        """Within it, SIGTERM is noted instead of ending the process at once.
+        """Within it, SIGTERM and the first SIGINT are noted instead of ending the process at once.
+
+        A second SIGINT, as of Ctrl-C, does end it at once.
 
         Yields:
             None.
@@ -47,11 +51,13 @@ class Watch:
         if threading.current_thread() is not threading.main_thread():
             yield  # Only the main thread may handle signals.
             return
-        before = signal.signal(signal.SIGTERM, self._note)
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self._note) for number in numbers}
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def must_stop(self, step):
         """Whether to save and stop now; the same answer on all workers.
@@ -69,5 +75,9 @@ class Watch:
         return bool(self._exchange.gather(int(self._told)).any())
 
     def _note(self, number, frame):
-        del number, frame
+        del frame
         self._told = True
+        if number == signal.SIGINT:
+            # Not KeyboardInterrupt, which would wait for the step or for other workers.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            print(_SAVING, file=sys.stderr, flush=True)

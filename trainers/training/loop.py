@@ -47,7 +47,8 @@ def train(config, *, workdir, config_name="", callbacks=(), allow_changed_data=F
         commands.ConfigError: the recipe cannot be, `workdir` holds a run of another one or of other
             data, or the loss or the state became NaN or inf.
         trainers.datasets.DataError: the data cannot be used.
-        trainers.distributed.preemption.Preempted: stopped by SIGTERM, saved.
+        trainers.distributed.preemption.Preempted: stopped by SIGTERM or
+            SIGINT, saved.
     """
     files = workdirs.Workdir(workdir)
     files.check(config)

@@ -1,6 +1,7 @@
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import time
@@ -14,6 +15,7 @@ from configs import digits
 from tests import processes
 from tests.pictures import picture
 from trainers.cli import commands
+from trainers.distributed import preemption
 from trainers.outputs import report
 from trainers.outputs import workdir as workdirs
 from trainers.training import checkpoints, loop
@@ -309,6 +311,21 @@ def kill_after(arguments, path, *, step):
         time.sleep(random.uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
+
+
+def test_an_interrupted_run_saves_and_says_how_to_go_on(tmp_path):
+    path = str(tmp_path / "my run")
+    again = command(path, "--config.steps=100000", "--config.checkpoint_every=1")
+    with processes.started(*again) as process:
+        while not checkpoint_step(path):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        notice, stopped, how = process.communicate(timeout=300)[1].splitlines()
+    assert process.returncode == preemption.STATUS
+    assert "Ctrl-C once more stops at once" in notice
+    assert f"after step {checkpoint_step(path)}, which is saved" in stopped
+    assert how == f"Go on: {shlex.join(['python', *again])}" and "'" in how
 
 
 # Slow: six processes, each of which imports TensorFlow.
