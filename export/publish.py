@@ -6,11 +6,12 @@ The SavedModel is verified in TensorFlow's C++ session before it appears as BASE
 """
 
 import os
+import shlex
 
 from absl import flags
 
 from circle_tf.utils import quiet
-from export.cli import console, runs
+from export.cli import console, rollout_flags, runs
 
 IMAGE_TAG = "2.20.0"
 
@@ -43,6 +44,7 @@ def define_flags():
         "models_config", None, "models.config to list it in; default: the one beside --base_path."
     )
     flags.DEFINE_bool("list", True, "List it: as stable if it is the first, else as canary.")
+    rollout_flags.define_servers()
 
 
 def main(argv):
@@ -53,27 +55,36 @@ def main(argv):
     sizes = _batch_sizes(options.batch_sizes)
     quiet.import_tensorflow()
     from export.publishing import publisher
-    from export.rollout import lifecycle
+    from export.rollout import lifecycle, servers
 
     config = options.models_config or lifecycle.default_config(options.base_path)
-    published = publisher.publish(
-        run,
-        base_path=options.base_path,
-        version=options.version,
-        models_config=config if options.list else None,
-        options=publisher.Options(
-            signatures=tuple(options.signatures) if options.signatures is not None else None,
-            gallery=options.gallery,
-            k=options.k,
-            weights=options.weights,
-            xla=options.xla,
-            batch_sizes=sizes,
-            lite=tuple(options.lite),
-            onnx=tuple(options.onnx),
-        ),
+    name = lifecycle.model_name(options.base_path)
+    with servers.connected(options.server, model=name, timeout=options.timeout) as asked:
+        published = publisher.publish(
+            run,
+            base_path=options.base_path,
+            version=options.version,
+            models_config=config if options.list else None,
+            servers=asked,
+            options=_what(options, sizes),
+        )
+    print(report(published))
+    print(next_steps(published, options, config=config))
+
+
+def _what(options, sizes):
+    from export.publishing import publisher
+
+    return publisher.Options(
+        signatures=tuple(options.signatures) if options.signatures is not None else None,
+        gallery=options.gallery,
+        k=options.k,
+        weights=options.weights,
+        xla=options.xla,
+        batch_sizes=sizes,
+        lite=tuple(options.lite),
+        onnx=tuple(options.onnx),
     )
-    print(report(published, workdir=options.workdir, base_path=options.base_path))
-    print(next_steps(published, workdir=options.workdir, config=config))
 
 
 def _batch_sizes(values):
@@ -88,7 +99,7 @@ def _batch_sizes(values):
     return sizes
 
 
-def report(published, *, workdir, base_path):
+def report(published):
     """What a user wants to know after publishing, in lines."""
     lines = [
         *(f"  {line}" for line in published.verified.summary()),
@@ -99,38 +110,48 @@ def report(published, *, workdir, base_path):
     labels = [label for label, version in published.labels.items() if _is(published, version)]
     if labels:
         lines.append(f"  {'label':<16} {', '.join(labels)}")
+    elif published.labels:
+        lines.append(f"  {'label':<16} none yet: servers must have loaded it first")
     return "\n".join(lines)
 
 
-def next_steps(published, *, workdir, config):
-    """The commands that come next, in lines."""
-    base_path = os.path.abspath(os.path.dirname(published.path))
-    name, folder = os.path.basename(base_path), os.path.dirname(base_path)
-    lines = [
-        "Next:",
-        "  check it again",
-        f"    python -m export.verify --model={published.path} --workdir={workdir}",
-    ]
+def next_steps(published, options, *, config):
+    """The commands that come next, in lines that a shell takes as they are."""
+    lines = ["Next:", "  check it again"]
+    lines.append(_shown(_module("verify", model=published.path, workdir=options.workdir)))
     if published.labels:
-        lines += [
-            "  serve it here (gRPC 8500, REST 8501)",
-            f"    python -m export.serve --models_config={config} \\",
-            # Labels are given before any version is available, of this server as of TF Serving.
-            "      --allow_version_labels_for_unavailable_models",
-        ]
-    if len(published.labels) > 1:
-        lines += [
-            "  give it to all clients",
-            f"    python -m export.promote --base_path={os.path.dirname(published.path)}",
-        ]
-    return "\n".join(
-        [
-            *lines,
-            "  serve it with TF Serving",
-            f"    docker run --rm -p 8500:8500 -p 8501:8501 -e MODEL_NAME={name} \\",
-            f"      -v {folder}/{name}:/models/{name} tensorflow/serving:{IMAGE_TAG}",
-        ]
-    )
+        lines.append("  serve it here (gRPC 8500, REST 8501)")
+        # Labels are given before any version is available, of this server as of TF Serving.
+        flag = "--allow_version_labels_for_unavailable_models"
+        lines.append(_shown(_module("serve", models_config=config), [flag]))
+        if not any(_is(published, version) for version in published.labels.values()):
+            lines.append(
+                "  label it canary, once it is loaded by the servers (all of them, by gRPC)"
+            )
+            server = "localhost:8500"
+            lines.append(f"    {rollout_flags.command('labels', options, server=server)}")
+        elif len(published.labels) > 1:
+            lines.append("  give it to all clients")
+            lines.append(f"    {rollout_flags.command('promote', options)}")
+    base_path = os.path.abspath(options.base_path)
+    name = os.path.basename(base_path)
+    docker = ["docker", "run", "--rm", "-p", "8500:8500", "-p", "8501:8501"]
+    mount = ["-v", f"{base_path}:/models/{name}", f"tensorflow/serving:{IMAGE_TAG}"]
+    lines += ["  serve it with TF Serving", _shown([*docker, "-e", f"MODEL_NAME={name}"], mount)]
+    return "\n".join(lines)
+
+
+def _module(name, **options):
+    return [
+        "python",
+        "-m",
+        f"export.{name}",
+        *(f"--{key}={value}" for key, value in options.items()),
+    ]
+
+
+def _shown(*words):
+    return "    " + " \\\n      ".join(map(shlex.join, words))
 
 
 def _is(published, version):

@@ -50,7 +50,7 @@ ROOMS = {
         "cli": set(),
         "saved_model": {"cli"},
         "verification": {"cli", "saved_model"},
-        "rollout": {"cli"},
+        "rollout": {"cli", "client"},
         "client": {"cli"},
         "publishing": {"cli", "saved_model", "verification", "rollout"},
         "server": {"cli", "saved_model", "rollout"},
@@ -58,8 +58,8 @@ ROOMS = {
 }
 COMMANDS = {  # They come in through all doors, and nobody imports them but each other.
     "trainers": {"train", "evaluate", "data", "launch"},
-    "export": {"publish", "verify", "gallery", "promote", "rollback", "prune", "serving_files"}
-    | {"serve", "query"},
+    "export": {"publish", "verify", "gallery", "serving_files", "serve", "query"}
+    | {"labels", "promote", "rollback", "prune"},
 }
 PACKAGES = {  # Package: the others of ours that it may import.
     "circle_tf": set(),

@@ -7,7 +7,7 @@ import numpy as np
 
 from export.cli import console
 
-__all__ = ["Answer", "Grpc", "Rest", "ServerError"]
+__all__ = ["Answer", "Grpc", "Rest", "ServerError", "call"]
 
 _UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 _START = "Is the server running? Start one here: python -m export.serve."
@@ -48,6 +48,36 @@ class Answer:
 
     outputs: dict
     version: int | None
+
+
+def call(method, request, *, target, timeout):
+    """Calls a server by gRPC.
+
+    Args:
+        method: of a stub.
+        request: its message.
+        target: `host:port`, to name it.
+        timeout: float, seconds.
+
+    Returns:
+        The answer.
+
+    Raises:
+        ServerError: it was refused, or there was no answer in time.
+    """
+    import grpc
+
+    try:
+        return method(request, timeout=timeout)
+    except grpc.RpcError as error:
+        code = error.code().name
+        if code == "DEADLINE_EXCEEDED":
+            message = f"no answer from {target} in time. Give it longer by --timeout."
+        elif code == "UNAVAILABLE":
+            message = f"{target} cannot be reached ({error.details()}). {_START}"
+        else:
+            message = error.details()
+        raise ServerError(code, message) from None
 
 
 class Grpc:
@@ -113,19 +143,7 @@ class Grpc:
             spec.version_label = self._label
 
     def _call(self, method, request, *, timeout):
-        import grpc
-
-        try:
-            return method(request, timeout=timeout)
-        except grpc.RpcError as error:
-            code = error.code().name
-            if code == "DEADLINE_EXCEEDED":
-                message = f"no answer from {self._target} in time. Give it longer by --timeout."
-            elif code == "UNAVAILABLE":
-                message = f"{self._target} cannot be reached ({error.details()}). {_START}"
-            else:
-                message = error.details()
-            raise ServerError(code, message) from None
+        return call(method, request, target=self._target, timeout=timeout)
 
 
 class Rest:

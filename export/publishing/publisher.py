@@ -61,7 +61,9 @@ class Options:
     onnx: tuple[str, ...] = ()
 
 
-def publish(run, *, base_path, version=None, options=None, models_config=None, tell=print):
+def publish(
+    run, *, base_path, version=None, options=None, models_config=None, servers=(), tell=print
+):
     """Exports the run's model, verifies it, and only then gives it its place by rename.
 
     Whatever happens on the way, `base_path` holds whole, verified versions and nothing else that
@@ -73,6 +75,7 @@ def publish(run, *, base_path, version=None, options=None, models_config=None, t
         version: int above all existing ones; default: one more than the highest.
         options: Options; default: the model alone, all signatures.
         models_config: path of a models.config to list the version in; None for none.
+        servers: `export.rollout.servers.Server`s that follow models_config.
         tell: `fn(line)` for progress.
 
     Returns:
@@ -80,7 +83,8 @@ def publish(run, *, base_path, version=None, options=None, models_config=None, t
 
     Raises:
         console.ExportError: the run's model cannot be loaded or served, the gallery is another
-            model's, it fails a check, or the version is taken.
+            model's, it fails a check, the version is taken, or a server does not follow; then
+            the version is there and not listed.
     """
     versions.choose(base_path, wanted=version)  # Before anything is made or waited for.
     options = options or Options()
@@ -99,7 +103,9 @@ def publish(run, *, base_path, version=None, options=None, models_config=None, t
             os.rename(staged, path)
         labels = {}
         if models_config is not None:  # Before anybody prunes: a version is safe once listed.
-            labels = lifecycle.add(base_path, version=version, config=models_config, tell=tell)
+            labels = lifecycle.add(
+                base_path, version=version, config=models_config, servers=servers, tell=tell
+            )
     return Published(path, content, verified, labels)
 
 

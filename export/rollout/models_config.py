@@ -19,13 +19,15 @@ __all__ = [
     "CANARY",
     "PREVIOUS",
     "STABLE",
-    "changing",
     "check_there",
     "lint",
     "load",
+    "locked",
     "model",
     "read",
     "set_labels",
+    "waiting",
+    "write",
 ]
 
 STABLE, CANARY, PREVIOUS = "stable", "canary", "previous"
@@ -144,14 +146,29 @@ def model(config, name):
     return found[0] if found else None
 
 
-def set_labels(config, *, name, base_path, labels):
-    """Lists a model with exactly the versions that have a label.
+def waiting(entry):
+    """The version that is listed to be loaded, and gets its label when it is.
+
+    Args:
+        entry: `ModelConfig`.
+
+    Returns:
+        int, the highest listed one if it is above all that have a label, else None.
+    """
+    labelled = set(entry.version_labels.values())
+    highest = max({*entry.model_version_policy.specific.versions, *labelled}, default=None)
+    return None if highest in labelled else highest
+
+
+def set_labels(config, *, name, base_path, labels, versions=()):
+    """Lists a model with exactly the versions that have a label, and others that are given.
 
     Args:
         config: `ModelServerConfig` to change.
         name: the model's.
         base_path: where its versions are.
         labels: dict of label to version.
+        versions: versions to list without a label.
     """
     entry = model(config, name)
     if entry is None:
@@ -159,39 +176,49 @@ def set_labels(config, *, name, base_path, labels):
     entry.base_path = os.path.abspath(base_path)
     entry.model_platform = _PLATFORM
     entry.ClearField("model_version_policy")
-    entry.model_version_policy.specific.versions.extend(sorted(set(labels.values())))
+    listed = sorted({*labels.values(), *versions})
+    entry.model_version_policy.specific.versions.extend(listed)
     entry.version_labels.clear()
     for label, version in sorted(labels.items()):
         entry.version_labels[label] = version
 
 
 @contextlib.contextmanager
-def changing(path, *, tell):
-    """A models.config to change: nobody else does meanwhile, and servers see it before or after.
-
-    It is linted and written when the block succeeds.
+def locked(path, *, tell):
+    """A models.config that nobody else changes meanwhile; `write` puts a change in force.
 
     Args:
         path: the file; need not exist.
         tell: `fn(line)`, called if another process has to be waited for.
 
     Yields:
-        `ModelServerConfig`.
+        `ModelServerConfig`; empty if there is no file.
 
     Raises:
-        console.ExportError: the file cannot be read, or would be wrong after the change.
+        console.ExportError: the file cannot be read.
     """
-    path = os.path.abspath(path)
-    folder, name = os.path.split(path)
+    folder, name = os.path.split(os.path.abspath(path))
     with versions.exclusive(folder, name=f".{name}.lock", tell=tell):
         config = model_server_config_pb2.ModelServerConfig()
         if os.path.exists(path):
             config = read(path)
         yield config
-        if found := lint(config):
-            raise console.ExportError(f"{path} is left as it is: " + "; ".join(found) + ".")
-        with files.replacing(path) as partial:
-            with open(partial, "w", encoding="utf-8") as file:
-                file.write(text_format.MessageToString(config))
-                file.flush()
-                os.fsync(file.fileno())
+
+
+def write(path, config):
+    """Writes a models.config: servers see it as before or as after, nothing between.
+
+    Args:
+        path: the file; need not exist.
+        config: `ModelServerConfig`.
+
+    Raises:
+        console.ExportError: a server would refuse or regret it; the file is left as it is.
+    """
+    if found := lint(config):
+        raise console.ExportError(f"{path} is left as it is: " + "; ".join(found) + ".")
+    with files.replacing(path) as partial:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text_format.MessageToString(config))
+            file.flush()
+            os.fsync(file.fileno())

@@ -114,12 +114,14 @@ def _check_platform(model, before):
 
 
 class Watch:
-    """A thread that takes over a models.config whenever its content has changed.
+    """A thread that puts a models.config in force again and again, as TF Serving does.
+
+    What was refused, as a label on a version that is not loaded yet, is so taken over later.
 
     Args:
         path: of models.config.
         reload: `fn(config)`, raises errors.ServingError if it refuses.
-        tell: `fn(line)`, told what became of it.
+        tell: `fn(line)`, told what became of the file when that is news.
     """
 
     def __init__(self, path, *, reload, tell):
@@ -127,6 +129,7 @@ class Watch:
         self._reload = reload
         self._tell = tell
         self._known = self._read()
+        self._refusal = None
         self._stopped = threading.Event()
         self._thread = None
 
@@ -150,18 +153,20 @@ class Watch:
             self.look()
 
     def look(self):
-        """Takes over what the file says, if that is new; refusals are told once."""
+        """Takes over what the file says; tells what is new of it."""
         found = self._read()
-        if found == self._known:
-            return
-        self._known = found
         try:
             if isinstance(found, console.ExportError):
                 raise found
             self._reload(found, is_active=lambda: not self._stopped.is_set())
-            self._tell(f"Took over {self._path}")
         except (console.ExportError, errors.ServingError) as error:
-            self._tell(f"Did not take over {self._path}: {error}")
+            if str(error) != self._refusal:
+                self._tell(f"Did not take over {self._path}: {error}")
+            self._refusal = str(error)
+            return
+        if self._refusal is not None or found != self._known:
+            self._tell(f"Took over {self._path}")
+        self._known, self._refusal = found, None
 
     def _read(self):
         try:

@@ -53,3 +53,25 @@ def test_the_deprecated_type_is_a_platform():
     found.model_config_list.config[0].model_platform = ""
     found.model_config_list.config[0].model_type = 1
     config.check(found, before=config.for_model("m", "/m"))
+
+
+def test_a_file_that_is_refused_is_tried_again_and_told_once(tmp_path):
+    path = tmp_path / "models.config"
+    path.write_text(f"model_config_list {{ {MODEL} }}")
+    told, answers = [], ["no", "no", "later", "", "", "no", ""]
+
+    def reload(found, *, is_active):
+        assert is_active() and len(found.model_config_list.config) == 1
+        if answer := answers.pop(0):
+            raise errors.ServingError(answer)
+
+    watch = config.Watch(str(path), reload=reload, tell=told.append)
+    while answers:
+        watch.look()
+    took = f"Took over {path}"
+    refused = [f"Did not take over {path}: INVALID_ARGUMENT: {why}" for why in ("no", "later")]
+    assert told == [*refused, took, refused[0], took]
+    path.write_text("model_config_list { config {")
+    watch.look()
+    watch.look()
+    assert len(told) == 6 and "not a ModelServerConfig" in told[-1]
