@@ -173,8 +173,8 @@ class RowUpdates:
         """Updates different rows `[K]` of a tf.Variable by their gradients `[K, ...]`."""
         self._check_made()
         key = self._var_key(variable)
-        # A variable of Keras' on the same memory, for Keras shows no tf.Variable another value.
-        seen = keras.Variable(variable, trainable=False, autocast=False, name="rows")
+        # Keras' variable around it, for Keras shows no tf.Variable another value.
+        seen = self._trainable_variables[self._get_variable_index(variable)]
         moments = self._record.moments.get(key, [])
         places = [(seen, variable), *((m, _beside(variable, m.value)) for m in moments)]
         with keras.StatelessScope() as scope:
