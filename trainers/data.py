@@ -58,14 +58,20 @@ def convert(
 
     Raises:
         DataError: the output exists, or the images cannot be used.
+        OSError: the disk is full, or nothing may be written there.
     """
+    from circle_tf.utils.files import disk_errors
     from trainers.datasets import base, packing
 
     output = os.path.normpath(output)
     if os.path.lexists(output):
         raise base.DataError(f"{output} exists and is not overwritten: remove it or name another.")
     options = {"shard_bytes": shard_bytes, "workers": workers}
-    with packing.folder_when_complete(output) as partial:
+    # Beside it lies what is written until it is complete.
+    with (
+        disk_errors(os.path.dirname(output) or "."),
+        packing.folder_when_complete(output) as partial,
+    ):
         if dataset == "recordio":
             told = _convert_recordio(path, partial, **options)
         elif dataset:

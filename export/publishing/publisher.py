@@ -9,6 +9,7 @@ import numpy as np
 from circle_tf.serving import servable, signatures
 from circle_tf.serving.weights import as_float32
 from circle_tf.utils import quiet
+from circle_tf.utils.files import disk_errors
 from export.cli import console, runs
 from export.publishing import gallery_sources, manifest, variants
 from export.rollout import lifecycle, versions
@@ -85,11 +86,12 @@ def publish(
         console.ExportError: the run's model cannot be loaded or served, the gallery is another
             model's, it fails a check, the version is taken, or a server does not follow; then
             the version is there and not listed.
+        OSError: the disk is full, or nothing may be written there.
     """
     versions.choose(base_path, wanted=version)  # Before anything is made or waited for.
     options = options or Options()
     variants.check(lite=options.lite, onnx=options.onnx)
-    with versions.exclusive(base_path, tell=tell):
+    with disk_errors(base_path), versions.exclusive(base_path, tell=tell):
         version = versions.choose(base_path, wanted=version)
         tell(f"Loading {os.path.join(run.workdir, 'model.keras')}")
         model = runs.load_model(run.workdir)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import processes
+from tests import disks, processes
 from tests.pictures import picture
 from trainers import data, datasets
 from trainers.datasets import base, tfrecord
@@ -43,6 +43,14 @@ def test_converted_images_are_the_folder_again(root, tmp_path):
         assert found.class_names == expected.class_names
         np.testing.assert_array_equal(found.labels, expected.labels)
         np.testing.assert_array_equal(found.images(), expected.images())
+
+
+def test_a_full_disk_is_told_in_one_sentence_and_no_work_is_lost(root, tmp_path):
+    output = tmp_path / "shards"
+    with disks.full_beyond(1000), pytest.raises(OSError) as error:
+        data.convert(str(root), output=str(output))
+    assert str(error.value).startswith(f"{tmp_path} cannot be written to: File too large. Make")
+    assert data.convert(str(root), output=str(output)).startswith("Wrote 12 images")
 
 
 def test_shards_are_of_about_the_size_asked_for(root, tmp_path):

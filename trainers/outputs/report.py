@@ -1,6 +1,7 @@
 """The evaluation of a finished run, for people and as files."""
 
 from circle_tf import run_files
+from circle_tf.utils.files import disk_errors
 from trainers.cli import commands
 from trainers.evaluation import metrics
 from trainers.outputs import artifacts, run_data
@@ -24,6 +25,7 @@ def evaluate_run(path, *, protocols=None, rerank=False):
     Raises:
         commands.ConfigError: there is no run, it is not finished, or its model cannot be loaded.
         trainers.datasets.DataError: the data cannot be used.
+        OSError: the disk is full, or nothing may be written there; the table is printed.
     """
     files = workdirs.Workdir(path)
     config = files.recipe()
@@ -43,8 +45,9 @@ def evaluate_run(path, *, protocols=None, rerank=False):
     results |= {name: judge(model) for name, judge in (protocols or {}).items()}
     print(table(results))
     step = workdirs.read_json(files.run)["step"]
-    artifacts.draw_retrieval(model, dataset, files=files, step=step)
-    workdirs.write_json(files.evaluation, results)
+    with disk_errors(files.path):
+        workdirs.write_json(files.evaluation, results)
+        artifacts.draw_retrieval(model, dataset, files=files, step=step)
     return files
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import circle_tf
 from circle_tf.distribute import sharded_variable
-from circle_tf.utils.files import replacing
+from circle_tf.utils.files import disk_errors, replacing
 from trainers.cli import commands
 from trainers.training import finite
 
@@ -117,6 +117,7 @@ class Checkpoints:
         Raises:
             trainers.training.finite.NotFinite: on all workers, for a state with NaN or inf; nothing
                 is written.
+            OSError: the disk is full, or nothing may be written there; older checkpoints are whole.
         """
         self.check(step=step)
         self._step.assign(step)
@@ -124,6 +125,11 @@ class Checkpoints:
             with tempfile.TemporaryDirectory() as elsewhere:
                 self._state.write(os.path.join(elsewhere, "ckpt"))
             return
+        with disk_errors(self._directory):
+            self._save_whole(step)
+            self._forget_oldest(step)
+
+    def _save_whole(self, step):
         os.makedirs(self._directory, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=_SPARE, dir=self._directory) as spare:
             self._state.write(os.path.join(spare, f"ckpt-{step}"))
@@ -131,7 +137,6 @@ class Checkpoints:
             for name in sorted(os.listdir(spare)):
                 _sync(os.path.join(spare, name))
                 os.replace(os.path.join(spare, name), os.path.join(self._directory, name))
-        self._forget_oldest(step)
 
     def _restore(self, path, values):
         self._state.read(path).assert_consumed()

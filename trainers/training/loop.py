@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from circle_tf.callbacks import DiagnosticsCallback
 from circle_tf.data.sampler import PKSampler
-from circle_tf.utils.files import replacing
+from circle_tf.utils.files import disk_errors, replacing
 from trainers import datasets
 from trainers.cli import commands
 from trainers.datasets import inventory
@@ -47,8 +47,8 @@ def train(config, *, workdir, config_name="", callbacks=(), allow_changed_data=F
         commands.ConfigError: the recipe cannot be, `workdir` holds a run of another one or of other
             data, or the loss or the state became NaN or inf.
         trainers.datasets.DataError: the data cannot be used.
-        trainers.distributed.preemption.Preempted: stopped by SIGTERM or
-            SIGINT, saved.
+        OSError: the disk is full, or nothing may be written there.
+        trainers.distributed.preemption.Preempted: stopped by SIGTERM or SIGINT, saved.
     """
     files = workdirs.Workdir(workdir)
     files.check(config)
@@ -68,7 +68,7 @@ def train(config, *, workdir, config_name="", callbacks=(), allow_changed_data=F
         )
     exchange = agreement.Exchange(strategy, runtime.cluster_of(strategy))
     run = _Run(config, dataset, models, files, steps, exchange, tuple(callbacks))
-    with agreement.explain_losses(exchange), _alone(run):
+    with agreement.explain_losses(exchange), disk_errors(files.path), _alone(run):
         now = inventory.take(dataset)
         agreement.check_same_data(exchange, inventory.checksum(now))
         run_data.check(

@@ -14,7 +14,7 @@ from export.cli import console, runs
 from export.publishing import manifest, publisher
 from export.rollout import versions
 from export.verification import checks
-from tests import processes, saved_models
+from tests import disks, processes, saved_models
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,13 @@ def test_a_full_disk_leaves_no_version(tmp_path, run, monkeypatch):
 
     with pytest.raises(OSError, match="No space left"):
         _publish_as(monkeypatch, run, tmp_path, fail)
+    assert os.listdir(tmp_path) == [".publish.lock"]
+
+
+def test_a_disk_that_fills_up_is_told_in_one_sentence(tmp_path, run):
+    with disks.full_beyond(1000), pytest.raises(OSError) as error:
+        publisher.publish(run, base_path=str(tmp_path), tell=lambda line: None)
+    assert str(error.value).startswith(f"{tmp_path} cannot be written to: File too large. Make")
     assert os.listdir(tmp_path) == [".publish.lock"]
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from circle_tf import backbones
 from configs import digits
+from tests import disks
 from trainers.cli import commands
 from trainers.outputs import report, workdir
 
@@ -39,6 +40,13 @@ def test_evaluation_is_printed_and_written(tmp_path, capsys):
     found = workdir.read_json(files.evaluation)["leave_one_out"]
     assert f"{found['recall_at_1']:.3f}" in capsys.readouterr().out
     assert os.listdir(files.plots) == ["retrieval_sheet.png"]
+
+
+def test_a_full_disk_is_told_after_the_numbers(tmp_path, capsys):
+    files = finished_run(tmp_path / "run")
+    with disks.full_beyond(10), pytest.raises(OSError, match="run cannot be written to: File too"):
+        report.evaluate_run(files.path)
+    assert "MAP@R" in capsys.readouterr().out
 
 
 def test_unfinished_runs_are_refused(tmp_path):

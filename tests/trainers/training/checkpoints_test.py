@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import circle_tf
-from tests import strategies
+from tests import disks, strategies
 from trainers.cli import commands
 from trainers.training import checkpoints, finite
 
@@ -268,3 +268,14 @@ def test_replicas_restore_what_one_device_saved(tmp_path):
     restored.restore_metrics()
     for left, right in zip(state(one), state(several), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-6)
+
+
+def test_a_full_disk_leaves_the_older_checkpoints(tmp_path):
+    net = model(seed=0)
+    saved = checkpoints.Checkpoints(str(tmp_path), net, keep=2)
+    saved.save(1)
+    names = sorted(os.listdir(tmp_path))
+    with disks.full_beyond(1000), pytest.raises(OSError, match="written to: File too large. Make"):
+        saved.save(2)
+    assert sorted(os.listdir(tmp_path)) == names
+    assert checkpoints.Checkpoints(str(tmp_path), model(seed=1), keep=2).restore() == 1

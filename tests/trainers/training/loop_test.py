@@ -1,3 +1,4 @@
+import contextlib
 import os
 import random
 import re
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from configs import digits
-from tests import processes
+from tests import disks, processes
 from tests.pictures import picture
 from trainers.cli import commands
 from trainers.distributed import preemption
@@ -108,6 +109,33 @@ def test_a_finished_run_is_left_alone(finished, capsys):
 def test_a_finished_run_of_another_recipe_is_refused(finished):
     with pytest.raises(commands.ConfigError, match="steps: the run has 12, the command 13"):
         loop.train(recipe(steps=13), workdir=finished.path)
+
+
+class FillsDisk(keras.callbacks.Callback):
+    """Leaves hardly any room once an epoch has ended."""
+
+    def __init__(self, room):
+        super().__init__()
+        self._room = room
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._room.enter_context(disks.full_beyond(20_000))
+
+
+def test_a_disk_that_fills_up_is_told_in_one_sentence(tmp_path):
+    path, config = str(tmp_path / "run"), recipe(steps=4, eval_every=2, checkpoint_every=1)
+    with contextlib.ExitStack() as room, pytest.raises(OSError) as error:
+        loop.train(config, workdir=path, callbacks=[FillsDisk(room)])
+    assert str(error.value).startswith(f"{path}/checkpoints cannot be written to: File too large.")
+    assert "give the same command again" in str(error.value) and "\n" not in str(error.value)
+    assert checkpoint_step(path) == 1
+
+
+def test_a_workdir_that_cannot_be_made_is_told_in_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    path = str(tmp_path / "file" / "run")
+    with pytest.raises(OSError, match=f"{path} cannot be written to: Not a directory. Make room"):
+        loop.train(recipe(), workdir=path)
 
 
 def test_a_workdir_in_use_is_refused(tmp_path):
