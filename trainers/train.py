@@ -4,9 +4,10 @@
     python -m trainers.train --config=configs/glyphs.py --workdir=runs/g64 --config.loss.gamma=64
 
 The same command resumes a run that was stopped, at the newest checkpoint in its workdir, on the
-data that it began with (--allow_changed_data goes on over other data). Any field of configs/base.py
-can be set on the command line. SIGTERM and Ctrl-C save a checkpoint and end the command with status
-75; a second Ctrl-C ends it at once.
+data that it began with (--allow_changed_data goes on over other data). With more --config.steps (or
+epochs) a finished run goes on as well. Any field of configs/base.py can be set on the command line.
+SIGTERM and Ctrl-C save a checkpoint and end the command with status 75; a second Ctrl-C ends it at
+once.
 """
 
 import shlex

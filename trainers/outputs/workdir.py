@@ -19,7 +19,9 @@ __all__ = ["MetricsLog", "Workdir", "read_json", "write_json"]
 
 # Fields that say on what a run is trained, not what it is: it may go on elsewhere.
 _MACHINES = {"strategy", "devices", "data_service"}
-
+# Fields that may change while a run goes on: its length, and how often it is judged and saved.
+_LENGTH = ("steps", "epochs")
+_MAY_CHANGE = {*_LENGTH, "eval_every", "eval_examples", "checkpoint_every", "keep_checkpoints"}
 # What file systems without locks say, some network mounts among them.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL}
 
@@ -53,10 +55,43 @@ class Workdir(run_files.RunFiles):
         if not self.is_begun:
             return
         old = read_json(self.config) if os.path.exists(self.config) else {}
-        if changes := _changes(old, json.loads(config.to_json())):
+        changes = _changes(old, json.loads(config.to_json()), leave_out=_MACHINES | _MAY_CHANGE)
+        if changes:
             raise commands.ConfigError(
                 f"{self.path} holds a run of another recipe:\n  " + "\n  ".join(changes) + "\n"
                 "Give another --workdir for the new recipe, or the old values to resume the run."
+            )
+
+    def is_lengthened(self, config):
+        """Whether `config` asks for another length than the run in the directory has.
+
+        Args:
+            config: recipe, ml_collections.ConfigDict, of a run that is begun.
+        """
+        old = read_json(self.config)
+        return any(old.get(name) != config[name] for name in _LENGTH)
+
+    def check_length(self, steps):
+        """Checks that a finished run can be of so many steps.
+
+        Args:
+            steps: int.
+
+        Raises:
+            commands.ConfigError: it has done more already, or its checkpoints are gone.
+        """
+        if not self.is_finished:
+            return
+        done = read_json(self.run)["step"]
+        if steps < done:
+            raise commands.ConfigError(
+                f"The finished run in {self.path} has done {done} steps; the command asks for "
+                f"{steps}. Ask for more to go on with it, or give another --workdir."
+            )
+        if not os.path.isdir(self.checkpoints):
+            raise commands.ConfigError(
+                f"The finished run in {self.path} cannot go on to step {steps}: its checkpoints "
+                "are gone. Give another --workdir to train anew."
             )
 
     @contextlib.contextmanager
@@ -101,10 +136,15 @@ class Workdir(run_files.RunFiles):
     def claim(self, config):
         """Makes the directory and writes the recipe down, before the first checkpoint.
 
+        A finished run is no longer finished: it goes on.
+
         Args:
             config: recipe, ml_collections.ConfigDict.
         """
         os.makedirs(self.path, exist_ok=True)
+        for path in (self.run, self.evaluation):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
         write_json(self.config, json.loads(config.to_json()))
 
     def recipe(self):
@@ -194,13 +234,13 @@ def _write(path, text):
         file.write(text)
 
 
-def _changes(old, new, prefix=""):
+def _changes(old, new, *, leave_out=frozenset(), prefix=""):
     """Lines `field: old -> new` of what differs between two recipes."""
     lines = []
-    for name in sorted({*old, *new} - _MACHINES):
+    for name in sorted({*old, *new} - leave_out):
         before, after = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
-            lines += _changes(before, after, f"{prefix}{name}.")
+            lines += _changes(before, after, prefix=f"{prefix}{name}.")
         elif before != after:
             lines.append(f"{prefix}{name}: the run has {before!r}, the command {after!r}")
     return lines

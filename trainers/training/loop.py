@@ -30,7 +30,7 @@ _DIAGNOSED = 64  # examples
 
 
 def train(config, *, workdir, config_name="", callbacks=(), allow_changed_data=False):
-    """Trains the recipe, or goes on where a run in `workdir` stopped.
+    """Trains the recipe, or goes on where a run in `workdir` stopped, or ended if it is longer now.
 
     Args:
         config: recipe, an ml_collections.ConfigDict with the fields of configs/base.py.
@@ -52,13 +52,17 @@ def train(config, *, workdir, config_name="", callbacks=(), allow_changed_data=F
     """
     files = workdirs.Workdir(workdir)
     files.check(config)
-    if files.is_finished:
+    lengthened = files.is_begun and files.is_lengthened(config)
+    if files.is_finished and not lengthened:
         print(f"{files.path} holds the finished run of this recipe: nothing to do.")
         return files
     strategy = runtime.set_up(config)
     dataset = run_data.load(files, config)
     print(dataset.report)
     steps = run_length(config, dataset)
+    if lengthened:
+        files.check_length(steps)
+        print(f"From here on the learning rate follows the schedule of {steps} steps.")
     with strategy.scope():
         models = run_models.build(
             config,
@@ -176,6 +180,11 @@ def _fit(run):
     )
     watch = preemption.Watch(run.exchange)
     step = saved.restore()
+    if step > steps:
+        raise commands.ConfigError(
+            f"The run in {run.files.path} has done {step} steps; the command asks for {steps}. "
+            "Ask for as many or more, or give another --workdir."
+        )
     state = [*models.training.variables, *models.training.optimizer.variables]
     agreement.check_agreement(run.exchange, step=step, variables=state)
     advice = []

@@ -42,13 +42,48 @@ def test_the_recipe_of_an_older_run_is_welcome_on_another_machine(files):
 def test_changed_fields_are_named(files):
     started(files, digits.get_config())
     changed = digits.get_config()
-    changed.loss.gamma, changed.steps = 64.0, 7
+    changed.loss.gamma, changed.seed = 64.0, 7
     with pytest.raises(commands.ConfigError) as error:
         files.check(changed)
     assert "loss.gamma: the run has 80.0, the command 64.0" in str(error.value)
-    assert "steps: the run has 200, the command 7" in str(error.value)
+    assert "seed: the run has 0, the command 7" in str(error.value)
     assert "Give another --workdir" in str(error.value)
     assert str(error.value).count("the run has") == 2
+
+
+def test_length_and_intervals_may_change(files):
+    started(files, digits.get_config())
+    assert not files.is_lengthened(digits.get_config())
+    changed = digits.get_config()
+    changed.eval_every = changed.eval_examples = changed.checkpoint_every = 7
+    changed.keep_checkpoints = 1
+    files.check(changed)
+    assert not files.is_lengthened(changed)
+    for name in ("steps", "epochs"):
+        longer = digits.get_config()
+        longer[name] = 1000
+        files.check(longer)
+        assert files.is_lengthened(longer)
+
+
+def test_a_finished_run_goes_on_to_more_steps_only(files):
+    started(files, digits.get_config())
+    files.check_length(1)
+    workdir.write_json(files.run, {"step": 200})
+    files.check_length(300)
+    with pytest.raises(commands.ConfigError, match="has done 200 steps; the command asks for 199"):
+        files.check_length(199)
+    os.rmdir(files.checkpoints)
+    with pytest.raises(commands.ConfigError, match="its checkpoints are gone"):
+        files.check_length(300)
+
+
+def test_a_run_that_goes_on_is_not_finished(files):
+    started(files, digits.get_config())
+    workdir.write_json(files.run, {"step": 200})
+    workdir.write_json(files.evaluation, {})
+    files.claim(digits.get_config())
+    assert not files.is_finished and not os.path.exists(files.evaluation)
 
 
 def test_a_run_without_checkpoint_has_nothing_to_lose(files):

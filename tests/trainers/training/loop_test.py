@@ -107,8 +107,18 @@ def test_a_finished_run_is_left_alone(finished, capsys):
 
 
 def test_a_finished_run_of_another_recipe_is_refused(finished):
-    with pytest.raises(commands.ConfigError, match="steps: the run has 12, the command 13"):
-        loop.train(recipe(steps=13), workdir=finished.path)
+    with pytest.raises(commands.ConfigError, match="seed: the run has 0, the command 1"):
+        loop.train(recipe(seed=1), workdir=finished.path)
+
+
+@pytest.mark.parametrize("finish", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_run_cannot_become_shorter_than_it_is(finish, finished, tmp_path):
+    path = str(tmp_path / "run")
+    shutil.copytree(finished.path, path)
+    if not finish:
+        os.remove(workdirs.Workdir(path).run)
+    with pytest.raises(commands.ConfigError, match="has done 12 steps; the command asks for 11"):
+        loop.train(recipe(steps=11), workdir=path)
 
 
 class FillsDisk(keras.callbacks.Callback):
@@ -265,6 +275,36 @@ def test_a_run_goes_on_over_other_data_when_told_to(photos, tmp_path, monkeypatc
     with pytest.warns(UserWarning, match=r"has changed \(added: later\)"):
         report.evaluate_run(files.path)
     assert workdirs.read_json(files.evaluation)["leave_one_out"]["queries"] == 2 * len(held_out)
+
+
+# Slow: three trainings and a part of one.
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_finished_run_goes_on_when_it_is_lengthened(killed, tmp_path, monkeypatch, capsys):
+    def constant(**changes):
+        config = recipe(**changes)
+        config.optimizer.update(schedule="constant", warmup_steps=0)
+        return config
+
+    whole = loop.train(constant(), workdir=str(tmp_path / "whole"))
+    path = str(tmp_path / "longer")
+    loop.train(constant(steps=7), workdir=path)
+    longer = constant(eval_every=4, checkpoint_every=1)
+    if killed:
+        with monkeypatch.context() as context, pytest.raises(Killed):
+            stop_after(context, 9)
+            loop.train(longer, workdir=path)
+        assert not workdirs.Workdir(path).is_finished
+    capsys.readouterr()
+    files = loop.train(longer, workdir=path)
+    out = capsys.readouterr().out
+    assert f"Resuming after step {9 if killed else 7}: 12 steps" in out
+    assert killed or "follows the schedule of 12 steps" in out
+    for one, other in zip(weights(whole), weights(files), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    assert workdirs.read_json(files.run)["step"] == 12 and files.recipe().eval_every == 4
+    steps = [record["step"] for record in workdirs.MetricsLog(files.metrics).records()]
+    assert steps == [5, 7, 8, 12]
 
 
 def test_epochs_are_passes_over_the_examples():
