@@ -21,6 +21,9 @@ _NO_SERVICE = (
     "Where that is too slow, see Input in docs/distributed-training.md."
 )
 _GONE = {"data_service": _NO_SERVICE, "data_service_workers": _NO_SERVICE}  # Fields and flags.
+# Losses of one formula, whose margin and gamma mean the same.
+_KINDS = ({"circle", "keras_circle"}, {"class_circle", "circle_head"})
+_TUNED = ("margin", "gamma")
 
 
 class ConfigError(errors.UserError):
@@ -39,6 +42,9 @@ def config_errors():
 def recipe(flag):
     """The recipe that a config flag names, and the recipe's name.
 
+    With another kind of loss than the file's, margin and gamma are that loss's own defaults where
+    the command line does not set them; a line says so.
+
     Args:
         flag: the holder that `config_flags.DEFINE_config_file` returned.
 
@@ -49,10 +55,31 @@ def recipe(flag):
         ConfigError: there is no such file.
     """
     # What stands after a colon is the argument of the recipe's get_config.
-    path = config_flags.get_config_filename(flags.FLAGS[flag.name]).partition(":")[0]
+    holder = flags.FLAGS[flag.name]
+    path = config_flags.get_config_filename(holder).partition(":")[0]
     if not os.path.isfile(path):
         raise ConfigError(_NO_RECIPE.format(path))
+    given = config_flags.get_override_values(holder)
+    if "loss.name" in given:
+        own = holder.parser.parse(config_flags.get_config_filename(holder))
+        _follow_loss(flag.value.loss, own=own.loss, given=given)
     return flag.value, os.path.splitext(os.path.basename(path))[0]
+
+
+def _follow_loss(loss, *, own, given):
+    """Takes back the margin and gamma that a recipe has for a loss of another kind."""
+    if loss.name == own.name or any({loss.name, own.name} <= kind for kind in _KINDS):
+        return
+    foreign = [name for name in _TUNED if f"loss.{name}" not in given and own[name] is not None]
+    for name in foreign:
+        loss[name] = None
+    if foreign:
+        values = " and ".join(f"{name} {own[name]:g}" for name in foreign)
+        options = " and ".join(f"--config.loss.{name}" for name in foreign)
+        print(
+            f"The recipe's {values} are for the loss {own.name}; {loss.name} takes its own "
+            f"defaults, or what {options} say."
+        )
 
 
 def run(main):

@@ -121,3 +121,46 @@ def test_a_file_that_is_no_recipe():
     status, printed = train("--config=configs/paper.py", "--workdir=runs/none")
     assert status == 2
     assert printed == "error: The file of --config has no function get_config: it is no recipe."
+
+
+_SHOW_LOSS = """
+from absl import app, flags
+from ml_collections import config_flags
+from trainers.cli import commands
+flag = config_flags.DEFINE_config_file("config", None, "", lock_config=True)
+def main(argv):
+    loss = commands.recipe(flag)[0].loss
+    print(loss.name, loss.margin, loss.gamma)
+commands.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "expected"),
+    [
+        ("folder", [], "circle 0.4 80.0"),
+        ("folder", ["name=class_circle"], "class_circle None None"),
+        ("folder", ["name=n_pairs"], "n_pairs None None"),
+        ("folder", ["name=class_circle", "gamma=64"], "class_circle None 64.0"),
+        ("folder", ["gamma=64", "margin=0.3", "name=circle_head"], "circle_head 0.3 64.0"),
+        ("folder", ["name=keras_circle"], "keras_circle 0.4 80.0"),
+        ("market1501", ["name=circle_head"], "circle_head 0.25 128.0"),
+        ("market1501", ["name=circle"], "circle None None"),
+        ("glyphs.py:class_circle", ["name=class_circle"], "class_circle 0.25 64.0"),
+    ],
+)
+def test_margin_and_gamma_follow_the_kind_of_loss(recipe, options, expected):
+    config = f"configs/{recipe}" if ":" in recipe else f"configs/{recipe}.py"
+    words = [f"--config={config}", *(f"--config.loss.{option}" for option in options)]
+    *told, found = processes.printed("-c", _SHOW_LOSS, *words).splitlines()
+    assert found == expected
+    assert len(told) == ("None" in expected)
+
+
+def test_values_of_another_kind_of_loss_are_told_of():
+    words = ["--config=configs/folder.py", "--config.loss.name=class_circle"]
+    told = processes.printed("-c", _SHOW_LOSS, *words).splitlines()[0]
+    assert told == (
+        "The recipe's margin 0.4 and gamma 80 are for the loss circle; class_circle takes its own "
+        "defaults, or what --config.loss.margin and --config.loss.gamma say."
+    )
