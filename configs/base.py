@@ -41,8 +41,8 @@ def get_config():
                 # triplet_all, lifted_structure, n_pairs, multi_similarity (its base is margin, its
                 # beta is gamma), norm_face, am_softmax, arc_face, proxy_anchor
                 "name": "circle",
-                # With a `name` of another kind than the recipe's on the command line, the loss's own
-                # defaults, unless these are given there as well.
+                # where the command line has a `name` of another kind than the recipe's: that loss's
+                # own defaults, unless these are given there as well
                 "margin": placeholder(float),
                 "gamma": placeholder(float),
                 "reduction": placeholder(str),
