@@ -55,6 +55,9 @@ class LabelLoss(keras.losses.Loss):
     # Tells EmbeddingModel that the value is this replica's part of the global loss already.
     crosses_replicas = True
 
+    # What `y_pred` is, "embeddings" or "cosines" to classes; None where a subclass does not say.
+    takes = None
+
     def __init__(self, *, reduction, check_finite, name):
         check_reduction(reduction)
         super().__init__(name=name, reduction="none")

@@ -224,6 +224,7 @@ class CircleLoss(_Circle):
         Sun et al., "Circle Loss", CVPR 2020. Defaults: the paper's for CUB, Cars and SOP.
     """
 
+    takes = "embeddings"
     _FUNCTION = staticmethod(pairwise_losses)
 
     def __init__(
@@ -286,6 +287,7 @@ class ClassCircleLoss(_Circle):
         Sun et al., "Circle Loss", CVPR 2020. Defaults: the paper's for faces (re-ID: gamma 128).
     """
 
+    takes = "cosines"
     _FUNCTION = staticmethod(class_level_losses)
 
     def __init__(

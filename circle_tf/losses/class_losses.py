@@ -20,6 +20,7 @@ __all__ = ["AMSoftmaxLoss", "ArcFaceLoss", "NormFaceLoss", "ProxyAnchorLoss", "a
 class _Softmax(base.LabelLoss):
     """Cross-entropy of `gamma * cosine`, the own class's cosine made smaller first."""
 
+    takes = "cosines"
     _CONFIG = ("margin", "gamma", "reduction", "check_finite")
 
     def __init__(self, margin, gamma, reduction, check_finite, name):
@@ -236,6 +237,7 @@ class ProxyAnchorLoss(base.LabelLoss):
         Kim et al., "Proxy Anchor Loss for Deep Metric Learning", CVPR 2020, eq. 4.
     """
 
+    takes = "cosines"
     _CONFIG = ("margin", "gamma", "check_finite")
 
     def __init__(self, margin=0.1, gamma=32.0, *, check_finite=False, name="proxy_anchor_loss"):

@@ -32,6 +32,8 @@ class _PairLoss(base.LabelLoss):
     without a positive or without a negative get 0.
     """
 
+    takes = "embeddings"
+
     def __init__(self, reduction, check_finite, name, **hyperparameters):
         super().__init__(reduction=reduction, check_finite=check_finite, name=name)
         for key, value in hyperparameters.items():

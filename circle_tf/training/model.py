@@ -8,7 +8,7 @@ import tensorflow as tf
 from circle_tf import compat
 from circle_tf.distribute import collectives, compilation, step_context
 from circle_tf.optimizers import extension
-from circle_tf.training import sharded_gradients
+from circle_tf.training import outputs, sharded_gradients
 from circle_tf.utils import checks
 
 __all__ = ["EmbeddingModel"]
@@ -81,6 +81,9 @@ class EmbeddingModel(keras.Model):
             ValueError: layers XLA cannot compile, an optimizer of another strategy, layers that
                 `cached_gradient_batch` cannot serve, a loss of another model.
 
+        Warns:
+            UserWarning: a class-level loss on embeddings, a loss on embeddings on cosines.
+
         References:
             Cached gradients: Gao et al., "Scaling Deep Contrastive Learning Batch Size under
             Memory Limited Setup", 2021.
@@ -108,6 +111,7 @@ class EmbeddingModel(keras.Model):
             if self._several:
                 self._count_across_replicas()
             self._make_memory()
+        outputs.check_losses(self)
         if self.optimizer is not None:
             self.optimizer = self._prepared(self.optimizer)
 
