@@ -53,13 +53,14 @@ def _half(**options):
     # Growth every 3 steps: the run sees the scale rise. It stays clear of the overflow of a sum in
     # half precision, which comes earlier over 16 rows than over twice 8.
     return lambda: keras.optimizers.LossScaleOptimizer(
-        _sgd()(), initial_scale=2.0**6, dynamic_growth_steps=3, **options
+        _sgd(**options)(), initial_scale=2.0**6, dynamic_growth_steps=3
     )
 
 
 _CLASS_LOSS = {"loss": lambda: circle_tf.ClassCircleLoss(gamma=16.0), "head": "classes"}
 # 5 classes do not divide over 2 replicas: the second one's last row fills up.
 _SHARDS = {"loss": lambda: None, "head": "shards"}
+_AVERAGED = {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 3}
 _PLAIN_LOSS = {"loss": lambda: keras.losses.SparseCategoricalCrossentropy(), "head": "softmax"}
 
 CASES = {
@@ -87,6 +88,25 @@ CASES = {
             "CircleHead over replicas, mixed_float16",
             policy="mixed_float16",
             optimizer=_half(),
+            bad_row=30,
+            tolerance=1e-2,
+            logs_tolerance=1e-2,
+            **_SHARDS,
+        ),
+        Case(
+            "averaged weights, gradient_accumulation=2",
+            optimizer=_sgd(**_AVERAGED),
+            compile={"gradient_accumulation": 2},
+        ),
+        Case(
+            "averaged weights, steps_per_execution=2",
+            compile={"steps_per_execution": 2},
+            optimizer=_sgd(**_AVERAGED),
+        ),
+        Case(
+            "averaged weights, CircleHead over replicas, mixed_float16",
+            policy="mixed_float16",
+            optimizer=_half(**_AVERAGED),
             bad_row=30,
             tolerance=1e-2,
             logs_tolerance=1e-2,

@@ -160,6 +160,24 @@ class ReplicaUpdates:
     def _all_reduce_sum_gradients(self, grads_and_vars):
         return list(grads_and_vars)
 
+    # Keras' own merges the replicas, which it cannot within its condition on the step, and hands a
+    # whole matrix to each of its shards. Averages are alike on all replicas: each copy has its own.
+    def _overwrite_model_variables_with_average_value(self, trainable_variables):
+        strategy, context = self._distribution_strategy, tf.distribute.get_replica_context()
+        averages = self._model_variables_moving_average
+        for variable, average in zip(trainable_variables, averages, strict=True):
+            if context is not None and context.strategy is strategy:
+                variable.assign(tf.convert_to_tensor(average.value))
+            else:
+                strategy.extended.update(
+                    variable.value, lambda own, value: own.assign(value), args=(average.value,)
+                )
+
+
+# The optimizers within a MultiOptimizer sum the gradients once more; the other was found apart from
+# one device by all of its weights, the rest of keras.optimizers equal.
+_NOT_OVER_REPLICAS = ("MultiOptimizer", "ScheduleFreeAdamW")
+
 
 def for_replicas(optimizer, variables):
     """The optimizer whose steps take gradients as they are: summed over replicas.
@@ -173,7 +191,14 @@ def for_replicas(optimizer, variables):
 
     Raises:
         ValueError: it has made its variables, without knowing of the shards.
+        NotImplementedError: its steps over several replicas are not those of one device.
     """
+    kind = type(extension.inner_optimizer(optimizer))
+    if kind.__name__ in _NOT_OVER_REPLICAS or kind.apply is not keras.Optimizer.apply:
+        raise NotImplementedError(
+            f"{kind.__name__} over several replicas does not make the steps that it makes on one "
+            "device. Use another of keras.optimizers, or train on one device."
+        )
     optimizer = extension.extended(optimizer, ReplicaUpdates)
     inner = extension.inner_optimizer(optimizer)
     if inner.built and not inner.knows_shards and any(map(sharded_variable.is_sharded, variables)):

@@ -254,6 +254,7 @@ class EmbeddingModel(keras.Model):
             sharded_gradients.check_optimizer(
                 optimizer, self.trainable_variables, accumulated=self._micro_batches > 1
             )
+        if self._several or _overwrites_mirrored(optimizer, self.distribute_strategy):
             optimizer = _keras_private().for_replicas(optimizer, self.trainable_variables)
         for layer in _layers_below(self):
             if hasattr(layer, "prepare_optimizer"):
@@ -298,6 +299,13 @@ def _steps():
 
 def _is_tpu(strategy):
     return type(strategy).__name__.startswith("TPUStrategy")
+
+
+def _overwrites_mirrored(optimizer, strategy):
+    """Whether the optimizer puts averages in place of weights of which a strategy keeps copies."""
+    mirrored = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
+    overwrites = getattr(extension.inner_optimizer(optimizer), "ema_overwrite_frequency", None)
+    return bool(overwrites) and isinstance(strategy, mirrored)
 
 
 def _check_scope(variables):

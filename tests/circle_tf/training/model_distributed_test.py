@@ -30,6 +30,8 @@ QUICK = [
     "CircleHead over replicas, mixed_float16",
     "CrossBatchCircleLoss, a replica without rows, XLA",
     "a replica without rows, class",
+    "averaged weights, CircleHead over replicas, mixed_float16",
+    "averaged weights, gradient_accumulation=2",
     "global_clipnorm",
     "mixed_float16, inf on one replica",
     "plain Keras loss",
@@ -272,6 +274,30 @@ def test_regularisation_counts_once():
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_averages_take_the_place_of_weights_and_go_on_from_a_checkpoint(count, tmp_path):
+    def averaged(strategy):
+        with strategy.scope():
+            options = {"ema_momentum": 0.5, "ema_overwrite_frequency": 2}
+            optimizer = keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True, **options)
+        return small(strategy, lambda: [circle_tf.UnitEmbedding(4)], optimizer=optimizer)
+
+    rows, ids = rows_and_ids()
+    expected = averaged(tf.distribute.get_strategy())
+    losses = [expected.train_on_batch(rows, ids) for _ in range(5)]
+    first, second = (averaged(mirrored(count)) for _ in range(2))
+    found = [first.train_on_batch(rows, ids) for _ in range(3)]
+    path = tf.train.Checkpoint(model=first, optimizer=first.optimizer).save(tmp_path / "state")
+    second.train_on_batch(rows, ids)
+    restored = tf.train.Checkpoint(model=second, optimizer=second.optimizer).restore(path)
+    restored.assert_consumed()
+    found += [second.train_on_batch(rows, ids) for _ in range(2)]
+    np.testing.assert_allclose(found, losses, rtol=1e-5)
+    for model in (expected, second):
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+    np.testing.assert_allclose(second.get_weights()[0], expected.get_weights()[0], atol=1e-5)
+
+
 def test_single_batches_predictions_and_saving(tmp_path):
     rows, ids = rows_and_ids(11)
     results = []
@@ -315,6 +341,20 @@ def test_keras_own_accumulation_is_refused_with_the_remedy():
         small(strategy, lambda: [circle_tf.UnitEmbedding(4)], optimizer=optimizer)
     with pytest.raises(ValueError, match="whole number of 1 or more; found 0"):
         small(strategy, lambda: [circle_tf.UnitEmbedding(4)], gradient_accumulation=0)
+
+
+@pytest.mark.parametrize("kind", ["MultiOptimizer", "ScheduleFreeAdamW"])
+def test_optimizers_whose_steps_would_be_others_are_refused_by_name(kind):
+    strategy = mirrored(2)
+    with strategy.scope():
+        sgd = keras.optimizers.OptimizerMap(keras.optimizers.SGD())
+        optimizer = (
+            keras.optimizers.MultiOptimizer(sgd)
+            if kind == "MultiOptimizer"
+            else keras.optimizers.ScheduleFreeAdamW()
+        )
+    with pytest.raises(NotImplementedError, match=f"{kind} over several replicas .* one device"):
+        small(strategy, lambda: [circle_tf.UnitEmbedding(4)], optimizer=optimizer)
 
 
 def test_strategies_without_a_global_batch_are_refused_with_the_reason():
