@@ -18,6 +18,8 @@ from circle_tf import compat
 from circle_tf.serving import graph_checks
 from circle_tf.serving.gallery import check_gallery
 from circle_tf.serving.signatures import (
+    NEEDS_CLASS_NAMES,
+    NEEDS_CLASS_WEIGHTS,
     NEEDS_GALLERY,
     check_names,
     concrete_functions,
@@ -41,6 +43,7 @@ def save_servable(
     gallery=None,
     k=10,
     class_weights=None,
+    class_names=None,
     weights="float32",
     jit_compile=False,
 ):
@@ -62,6 +65,9 @@ def save_servable(
                            [B, n], scores [B, n]: for TF Serving's Classify; votes of the k nearest,
                            weighed by softmax(16 * cosine) and added up by class
         class_scores       images -> scores [B, C], cosines to the class weights
+        top_classes        images -> classes string [B, n], scores [B, n], the nearest first: names
+                           of the n = min(k, C) classes with the largest cosines
+        top_classes_bytes  image_bytes -> classes, scores
 
     Numbers are float32 whatever the model was trained in. A batch of another rank, size or dtype,
     an empty one, unequal pairs, k out of range and files that cannot be decoded are answered with
@@ -78,8 +84,11 @@ def save_servable(
         check_unit: whether to refuse a model whose embeddings are not of length 1.
         signatures: names from the table above.
         gallery: `circle_tf.serving.gallery.Gallery` to search in; kept in variables.
-        k: int, neighbours that searches return and that vote in `classify`.
-        class_weights: `[C, D]` of `CosineClassifier` or `CircleHead`, for `class_scores`.
+        k: int, neighbours that searches return and that vote in `classify`; the most classes that
+            `top_classes` returns.
+        class_weights: `[C, D]` of `CosineClassifier` or `CircleHead`, for `class_scores` and
+            `top_classes`.
+        class_names: `[C]` strings, what the rows of `class_weights` are called.
         weights: how large weights are stored: `float32`, `float16`, `bfloat16`. They are cast to
             float32 when they are used.
         jit_compile: whether XLA compiles the model. Stock TF Serving refuses such a model; start it
@@ -111,7 +120,9 @@ def save_servable(
     _check_absent(path)
     _check_model(model)
     image_shape = _image_shape(model, image_shape)
-    names = check_names(signatures, gallery=gallery, class_weights=class_weights)
+    names = check_names(
+        signatures, gallery=gallery, class_weights=class_weights, class_names=class_names
+    )
     served = served_model(model, weights=weights)
     stored = StoredWeights(served, weights)
     embed = _embedder(served, stored, image_shape, jit_compile=jit_compile)
@@ -122,7 +133,8 @@ def save_servable(
         embed,
         image_shape,
         gallery=gallery if searches else None,
-        class_weights=class_weights if "class_scores" in names else None,
+        class_weights=class_weights if set(names) & set(NEEDS_CLASS_WEIGHTS) else None,
+        class_names=class_names if set(names) & set(NEEDS_CLASS_NAMES) else None,
         k=k,
     )
     functions = concrete_functions(names, parts)

@@ -14,6 +14,7 @@ __all__ = [
     "DECODE",
     "NAMES",
     "NEEDS_CLASSES",
+    "NEEDS_CLASS_NAMES",
     "NEEDS_CLASS_WEIGHTS",
     "NEEDS_GALLERY",
     "VOTE_SCALE",
@@ -24,10 +25,11 @@ __all__ = [
     "make_parts",
 ]
 
-NEEDS_CLASS_WEIGHTS = ("class_scores",)
+NEEDS_CLASS_WEIGHTS = ("class_scores", "top_classes", "top_classes_bytes")
+NEEDS_CLASS_NAMES = ("top_classes", "top_classes_bytes")
 NEEDS_CLASSES = ("classify",)
 NEEDS_GALLERY = ("search", "search_k", "search_image", "search_image_k", "search_bytes", "classify")
-DECODE = ("serving_bytes", "serving_examples", "search_bytes", "classify")
+DECODE = ("serving_bytes", "serving_examples", "search_bytes", "classify", "top_classes_bytes")
 # Of the softmax over cosines that weighs the votes of neighbours.
 VOTE_SCALE = 16.0
 
@@ -44,7 +46,9 @@ class Parts:
         classes: Variable `[M]` string, names of the gallery's classes.
         class_rows: Variable `[N]` int32, the class of each row of the gallery.
         class_weights: Variable `[C, D]`, unit rows; None without class-level labels.
-        k: int, neighbours that a search returns and that vote in Classify.
+        class_names: Variable `[C]` string, what the rows of `class_weights` are called.
+        k: int, neighbours that a search returns and that vote in Classify; the most classes that
+            top_classes returns.
     """
 
     embed: Callable
@@ -54,22 +58,25 @@ class Parts:
     classes: tf.Variable | None = None
     class_rows: tf.Variable | None = None
     class_weights: tf.Variable | None = None
+    class_names: tf.Variable | None = None
     k: int = 10
 
 
-def check_names(names, *, gallery, class_weights):
+def check_names(names, *, gallery, class_weights, class_names=None):
     """The signatures wanted, in the order of the table, `serving_default` among them.
 
     Args:
         names: as asked for.
         gallery: gallery.Gallery or None.
         class_weights: `[C, D]` or None.
+        class_names: `[C]` or None.
 
     Returns:
         List of str.
 
     Raises:
-        ValueError: a signature is unknown or lacks what it needs.
+        ValueError: a signature is unknown or lacks what it needs, or there are more names than
+            classes, or fewer.
     """
     names = {"serving_default", *names}
     if unknown := sorted(names - set(NAMES)):
@@ -82,14 +89,21 @@ def check_names(names, *, gallery, class_weights):
             "a gallery with classes",
         ),
         (NEEDS_CLASS_WEIGHTS, class_weights, "class_weights= of a head"),
+        (NEEDS_CLASS_NAMES, class_names, "class_names=, one for each row of class_weights"),
     ]
     for needing, given, what in needs:
         if (lacking := sorted(names & set(needing))) and given is None:
             raise ValueError(f"The signatures {', '.join(lacking)} need {what}.")
+    classes = 0 if class_weights is None else len(class_weights)
+    if class_names is not None and len(class_names) != classes:
+        raise ValueError(
+            f"class_names must be one for each row of class_weights, {classes}; found "
+            f"{len(class_names)}."
+        )
     return [name for name in NAMES if name in names]
 
 
-def make_parts(embed, image_shape, *, gallery, class_weights, k):
+def make_parts(embed, image_shape, *, gallery, class_weights, class_names=None, k):
     """Everything signatures share, the gallery and class weights as variables.
 
     Args:
@@ -97,6 +111,7 @@ def make_parts(embed, image_shape, *, gallery, class_weights, k):
         image_shape: `(H, W, C)`.
         gallery: gallery.Gallery or None.
         class_weights: `[C, D]` or None.
+        class_names: `[C]` or None.
         k: int.
 
     Returns:
@@ -113,6 +128,8 @@ def make_parts(embed, image_shape, *, gallery, class_weights, k):
     if class_weights is not None:
         rows = unit_rows(class_weights, name="class_weights")
         stored["class_weights"] = _variable(rows, "class_weights")
+    if class_names is not None:
+        stored["class_names"] = _variable(np.asarray(class_names, str), "class_names")
     return Parts(embed, image_shape, k=k, **stored)
 
 
@@ -308,6 +325,13 @@ def _class_scores(parts, embeddings, given):
     return {"scores": tf.matmul(unit, parts.class_weights, transpose_b=True)}
 
 
+def _top_classes(parts, embeddings, given):
+    """The names of the nearest classes, and their cosines: as Classify answers, [B, n] each."""
+    cosines = _class_scores(parts, embeddings, given)["scores"]
+    scores, rows = tf.math.top_k(cosines, min(parts.k, parts.class_weights.shape[0]))
+    return {"classes": tf.gather(parts.class_names, rows), "scores": scores}
+
+
 _BYTES = _strings_spec("image_bytes")
 
 # Name: inputs, how they become embeddings, what is answered.
@@ -323,5 +347,7 @@ _SIGNATURES = {
     "search_bytes": (_BYTES, _embed_bytes, _search),
     "classify": (_strings_spec("inputs"), _embed_examples, _classify),
     "class_scores": (_images_spec, _embed_images, _class_scores),
+    "top_classes": (_images_spec, _embed_images, _top_classes),
+    "top_classes_bytes": (_BYTES, _embed_bytes, _top_classes),
 }
 NAMES = tuple(_SIGNATURES)

@@ -54,6 +54,15 @@ class Run:
         path = run_files.RunFiles(self.workdir).class_weights
         return _arrays(path, "class_weights")[0] if os.path.exists(path) else None
 
+    def class_names(self):
+        """`[C]` names of the rows of `class_weights`; None without these.
+
+        Raises:
+            console.ExportError: their file is broken.
+        """
+        path = run_files.RunFiles(self.workdir).class_weights
+        return _arrays(path, "class_names")[0] if os.path.exists(path) else None
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeldOut:

@@ -43,11 +43,14 @@ class Found:
         ids: list of lists of str.
         scores: list of lists of float, cosines.
         folder: where the images are that ids name; "" if that is not known.
+        classes: list of lists of (name, cosine), the nearest of the classes that the model was
+            trained on, the nearest first; empty where it tells none.
     """
 
     ids: list
     scores: list
     folder: str
+    classes: list = ()
 
     def draw(self, path, asked, *, folder=None):
         """Draws queries and neighbours.
@@ -127,12 +130,18 @@ def find(served, asked, *, k, index=None, backend="exact", batch_size=32):
         Found. An example that is in the gallery itself is not its own neighbour.
 
     Raises:
-        console.ExportError: another model made the index, or the model has no gallery.
+        console.ExportError: another model made the index, or the model has neither a gallery nor
+            names of classes.
         client.ServerError: a request was refused or not answered.
     """
-    folder, options = "", {"batch_size": batch_size, "progress": True}
+    folder, classes, options = "", [], {"batch_size": batch_size, "progress": True}
     if index is None:
-        _check_has_gallery(served, asked)
+        searches, names_classes = _has(served, asked)
+        if names_classes:
+            classes = _pairs(*served.classify(asked.images, **options), k)
+        if not searches:
+            nothing = [[] for _ in asked.names]
+            return Found(nothing, nothing, folder, classes)
         ids, scores = served.search(asked.images, **options)
     else:
         found = indexes.Index.load(index)
@@ -141,23 +150,36 @@ def find(served, asked, *, k, index=None, backend="exact", batch_size=32):
         embeddings = served.embed(asked.images, **options)
         ids, scores = found.search(embeddings, k=most, backend=backend)
     pairs = [
-        [pair for pair in zip(map(str, row), map(float, values), strict=True) if pair[0] != name][
-            :k
-        ]
-        for name, row, values in zip(asked.names, ids, scores, strict=True)
+        [pair for pair in row if pair[0] != name][:k]
+        for name, row in zip(asked.names, _pairs(ids, scores, None), strict=True)
     ]
     return Found(
-        [[n for n, _ in row] for row in pairs], [[s for _, s in row] for row in pairs], folder
+        [[n for n, _ in row] for row in pairs],
+        [[s for _, s in row] for row in pairs],
+        folder,
+        classes,
     )
 
 
-def _check_has_gallery(served, asked):
-    wanted = client.signature(asked.images, searches=True)[1]
-    if wanted not in served.signatures():
+def _pairs(names, scores, k):
+    """`[Q]` lists of (name, score) of the first k."""
+    return [
+        list(zip(map(str, row), map(float, values), strict=True))[:k]
+        for row, values in zip(names, scores, strict=True)
+    ]
+
+
+def _has(served, asked):
+    """Whether the model has a gallery, and names of classes; one of both it must have."""
+    signatures = served.signatures()
+    wanted = client.signature(asked.images, "ids")[1]
+    found = wanted in signatures, client.signature(asked.images, "classes")[1] in signatures
+    if not any(found):
         raise console.ExportError(
             f"{served.model!r} has no signature {wanted}: it was published without a gallery. "
             "Publish it with --gallery, or search an index of your own: --build and --index."
         )
+    return found
 
 
 def table(asked, found):
@@ -173,11 +195,13 @@ def table(asked, found):
     lines, right = [], []
     for query, (ids, scores) in enumerate(zip(found.ids, found.scores, strict=True)):
         lines.append(asked.names[query])
+        for name, score in found.classes[query] if found.classes else ():
+            lines.append(f"  class {score:6.4f}  {name}")
         for rank, (name, score) in enumerate(zip(ids, scores, strict=True), 1):
             is_right = asked.is_right(query, name)
             mark = {None: "", True: "  same class", False: ""}[is_right]
             lines.append(f"  {rank:>3}  {score:7.4f}  {name}{mark}")
             right += [is_right] if rank == 1 else []
-    if asked.known:
+    if asked.known and right:
         lines.append(f"The nearest is of the same class for {sum(right)} of {len(right)}.")
     return lines

@@ -20,6 +20,11 @@ from export.client.transports import Answer, ServerError
 __all__ = ["Answer", "Client", "ServerError", "connect", "is_rest", "signature"]
 
 _RETRIED = "UNAVAILABLE"  # The only status that says that the request was not worked on.
+_SIGNATURES = {  # Output: the signatures that have it, for pixels and for files.
+    "embeddings": ("serving_default", "serving_bytes"),
+    "ids": ("search_image", "search_bytes"),
+    "classes": ("top_classes", "top_classes_bytes"),
+}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 
 
@@ -155,13 +160,31 @@ class Client:
         """
         kinds = ("ids", "scores")
         ids, scores = self.map(images, *kinds, batch_size=batch_size, progress=progress)
-        return (np.char.decode(ids.astype(bytes), "utf-8") if ids.dtype == object else ids), scores
+        return _texts(ids), scores
+
+    def classify(self, images, *, batch_size=32, progress=False):
+        """Asks a class-level model for the nearest of the classes that it was trained on.
+
+        Args:
+            images: as for `embed`.
+            batch_size: int, images a call.
+            progress: whether to show a progress bar on a terminal.
+
+        Returns:
+            `(classes, scores)`: `[N, n]` str, and `[N, n]` float32 cosines, the nearest first.
+
+        Raises:
+            ServerError: as `embed`, or the model has no names of classes.
+        """
+        kinds = ("classes", "scores")
+        classes, scores = self.map(images, *kinds, batch_size=batch_size, progress=progress)
+        return _texts(classes), scores
 
     def map(self, images, *outputs, batch_size, progress=False):
-        """Outputs of all images, by the signature that has them; see `embed` and `search`."""
+        """Outputs of all images, by the signature that has the first; see `embed`, `search`."""
         if len(images) == 0:
             raise console.ExportError("There are no images to ask about.")
-        name, chosen = signature(images, searches="ids" in outputs)
+        name, chosen = signature(images, outputs[0])
         starts = range(0, len(images), batch_size)
         bar = tqdm.tqdm(total=len(images), unit=" images", disable=None if progress else True)
         found = []
@@ -204,19 +227,27 @@ class Client:
             time.sleep(pause)
 
 
-def signature(images, *, searches):
+def signature(images, output):
     """Which signature to ask for images.
 
     Args:
         images: paths, or pixels.
-        searches: whether to search the model's gallery, and not to embed.
+        output: `embeddings`, `ids` of the model's gallery, or `classes`.
 
     Returns:
         `(input, signature)`, their names.
+
+    Example:
+        >>> signature(["a.png"], "classes")
+        ('image_bytes', 'top_classes_bytes')
     """
-    if isinstance(images, np.ndarray):
-        return "images", "search_image" if searches else "serving_default"
-    return "image_bytes", "search_bytes" if searches else "serving_bytes"
+    by_pixels, by_bytes = _SIGNATURES[output]
+    return ("images", by_pixels) if isinstance(images, np.ndarray) else ("image_bytes", by_bytes)
+
+
+def _texts(values):
+    """Strings that came as bytes as str; all others as they are."""
+    return np.char.decode(values.astype(bytes), "utf-8") if values.dtype == object else values
 
 
 def _contents(batch):

@@ -35,11 +35,14 @@ def describe(path, *, run, version, verified, contents, model, variants=None):
         dict fit for JSON.
     """
     graph, signatures = checks.read_graph(path)
+    class_names = run.class_names()  # Of the columns of class_scores.
     return {
         "version": version,
         "fingerprint": fingerprint(path),
         "model_fingerprint": embedder_fingerprint(model),
         "gallery": _describe_gallery(contents),
+        "k": contents.k,
+        "classes": None if class_names is None else class_names.tolist(),
         "files": _sums(path),
         "weights": contents.weights,
         "xla": contents.jit_compile,

@@ -166,7 +166,7 @@ def _contents(run, model, options):
     gallery = None
     if options.gallery:
         gallery = gallery_sources.load(options.gallery, run=run, model=model, image_shape=shape)
-    class_weights = run.class_weights()
+    class_weights, class_names = run.class_weights(), run.class_names()
     names = options.signatures
     if names is None:
         names = _possible(shape, gallery, class_weights)
@@ -174,7 +174,8 @@ def _contents(run, model, options):
         signatures=("serving_default", *(n for n in names if n != "serving_default")),
         gallery=gallery,
         k=min(options.k, len(gallery)) if gallery is not None else options.k,
-        class_weights=class_weights if "class_scores" in names else None,
+        class_weights=class_weights if set(names) & set(signatures.NEEDS_CLASS_WEIGHTS) else None,
+        class_names=class_names if set(names) & set(signatures.NEEDS_CLASS_NAMES) else None,
         weights=options.weights,
         jit_compile=options.xla,
     )

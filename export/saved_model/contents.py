@@ -17,7 +17,7 @@ __all__ = ["MANIFEST", "Contents"]
 # TF Serving ignores assets.extra, but for warm-up requests; within the version's directory the
 # manifest appears, moves and goes with it.
 MANIFEST = os.path.join("assets.extra", "manifest.json")
-_NAMED = {"gallery", "ids", "classes", "class_rows", "class_weights"}
+_NAMED = {"gallery", "ids", "classes", "class_rows", "class_weights", "class_names"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,8 +27,9 @@ class Contents:
     Args:
         signatures: names of signatures.
         gallery: circle_tf.serving.gallery.Gallery, or None.
-        k: int, neighbours of searches.
+        k: int, neighbours of searches, and the most classes that are told.
         class_weights: `[C, D]`, or None.
+        class_names: `[C]`, or None.
         weights: how large weights are stored.
         jit_compile: whether XLA compiles the model.
     """
@@ -37,6 +38,7 @@ class Contents:
     gallery: Gallery | None = None
     k: int = 10
     class_weights: np.ndarray | None = None
+    class_names: np.ndarray | None = None
     weights: str = "float32"
     jit_compile: bool = False
 
@@ -68,11 +70,13 @@ class Contents:
                 classes = _texts(stored["classes"])[stored["class_rows"]]
             source = (manifest.get("gallery") or {}).get("source_fingerprint")
             gallery = Gallery(stored["gallery"], _texts(stored["ids"]), classes, source)
+        names = stored.get("class_names")
         return cls(
             signatures=tuple(manifest["signatures"]),
             gallery=gallery,
-            k=(manifest.get("gallery") or {}).get("k", cls.k),
+            k=manifest.get("k") or (manifest.get("gallery") or {}).get("k", cls.k),
             class_weights=stored.get("class_weights"),
+            class_names=None if names is None else _texts(names),
             weights=manifest.get("weights", cls.weights),
             jit_compile=manifest.get("xla", cls.jit_compile),
         )
@@ -93,6 +97,8 @@ class Contents:
                 parts += [_column_bytes(np.unique(self.gallery.classes)), 4 * len(self.gallery)]
         if self.class_weights is not None:
             parts.append(4 * int(np.size(self.class_weights)))
+        if self.class_names is not None:
+            parts.append(_column_bytes(self.class_names))
         return sum(parts)
 
     def _bytes_of(self, weight):

@@ -148,25 +148,34 @@ def _probe(name, images, embeddings, contents):
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     if name == "similarity":
         return inputs, {"similarity": np.sum(unit * unit[::-1], axis=1)}, {}
-    if name == "class_scores":
+    if name in signatures.NEEDS_CLASS_WEIGHTS:
         weights = np.asarray(contents.class_weights, np.float64)
-        weights = weights / np.linalg.norm(weights, axis=1, keepdims=True)
-        return inputs, {"scores": unit @ weights.T}, {}
-    rows, scores, decided = _nearest(unit, contents, k if name.endswith("_k") else contents.k)
+        cosines = unit @ (weights / np.linalg.norm(weights, axis=1, keepdims=True)).T
+        if name == "class_scores":
+            return inputs, {"scores": cosines}, {}
+        rows, scores, decided = _largest(cosines, contents.k)
+        classes = _encoded(contents.class_names[rows])
+        return inputs, {"classes": classes, "scores": scores}, {"classes": decided}
+    cosines = np.clip(unit @ contents.gallery.embeddings.T, -1, 1)
+    rows, scores, decided = _largest(cosines, k if name.endswith("_k") else contents.k)
     if name == "classify":
         return inputs, {"scores": _votes(rows, scores, contents.gallery.classes)}, {}
     ids = contents.gallery.ids[rows]
     if ids.dtype.kind == "U":
-        ids = np.array([[value.encode() for value in row] for row in ids.tolist()], object)
+        ids = _encoded(ids)
     return inputs, {"ids": ids, "scores": scores}, {"ids": decided}
 
 
-def _nearest(unit, contents, k):
-    cosines = np.clip(unit @ contents.gallery.embeddings.T, -1, 1)
+def _encoded(texts):
+    return np.array([[value.encode() for value in row] for row in texts.tolist()], object)
+
+
+def _largest(cosines, k):
+    """Where the k largest of each row are, these, and which of them rounding cannot change."""
     order = np.argsort(-cosines, axis=1, kind="stable")
     ranked = np.take_along_axis(cosines, order, axis=1)
     close = -np.diff(ranked, axis=1) < _TIE
-    border = np.zeros([len(unit), 1], bool)
+    border = np.zeros([len(cosines), 1], bool)
     ties = np.concatenate([border, close], axis=1) | np.concatenate([close, border], axis=1)
     return order[:, :k], ranked[:, :k], ~ties[:, :k]
 

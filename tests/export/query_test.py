@@ -17,23 +17,33 @@ CLASSES = np.array(["a", "b", "c"])
 LABELS = np.arange(17) % 3
 
 
+# Version: what it has beside the embeddings.
+HAS = {1: {"gallery"}, 2: set(), 3: {"gallery", "classes"}, 4: {"classes"}}
+
+
 @pytest.fixture(scope="module")
 def base_path(tmp_path_factory):
-    """Version 1 with the images as its gallery, version 2 of another model without."""
+    """Four models: with and without the images as a gallery and names of classes."""
     folder = tmp_path_factory.mktemp("gallery") / "tiny"
-    for version in (1, 2):
+    for version, has in HAS.items():
         model = saved_models.embedding_model(seed=version)
         embeddings = model.predict(IMAGES, verbose=0)
         ids = [f"{CLASSES[label]}/{row}" for row, label in enumerate(LABELS)]
         source = galleries.embedder_fingerprint(model)
         gallery = galleries.Gallery(embeddings, np.array(ids), CLASSES[LABELS], source)
-        names = ["serving_default", "serving_bytes", "search_image", "search_bytes"]
+        searches, classifies = (
+            ["search_image", "search_bytes"],
+            ["top_classes", "top_classes_bytes"],
+        )
         servable.save_servable(
             model,
             folder / str(version),
             image_shape=saved_models.SHAPE,
-            signatures=names if version == 1 else names[:2],
-            gallery=gallery if version == 1 else None,
+            signatures=["serving_bytes", *searches * ("gallery" in has)]
+            + classifies * ("classes" in has),
+            gallery=gallery if "gallery" in has else None,
+            class_weights=embeddings[:3] if "classes" in has else None,
+            class_names=CLASSES if "classes" in has else None,
             k=6,
         )
     return folder
@@ -43,9 +53,9 @@ def base_path(tmp_path_factory):
 def started(base_path):
     config = server.for_model("tiny", str(base_path))
     policy = config.model_config_list.config[0].model_version_policy
-    policy.specific.versions.extend([1, 2])
+    policy.specific.versions.extend(HAS)
     with server.Server(config) as running:
-        for version in (1, 2):
+        for version in HAS:
             running.wait_until_available("tiny", version=version)
         yield running
 
@@ -107,9 +117,27 @@ def test_files_are_searched_in_the_gallery(served, folder, tmp_path):
 
 
 def test_a_model_without_a_gallery_is_told(started, folder):
-    with client.connect(f"127.0.0.1:{started.grpc_port}", model="tiny") as served:
+    with client.connect(f"127.0.0.1:{started.grpc_port}", model="tiny", version=2) as served:
         with pytest.raises(console.ExportError, match="no signature search_bytes.*--gallery"):
             answers.find(served, answers.queries([str(folder)]), k=1)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+@pytest.mark.parametrize("version", [3, 4])
+def test_a_class_level_model_names_the_class(started, folder, held_out, protocol, version):
+    ports = {"grpc": started.grpc_port, "rest": started.rest_port}
+    target = f"{'http://' * (protocol == 'rest')}127.0.0.1:{ports[protocol]}"
+    with client.connect(target, model="tiny", version=version) as served:
+        for asked in (
+            answers.queries([str(folder / CLASSES[row] / f"{row}.png") for row in range(3)]),
+            answers.queries([], held_out=held_out, count=1),
+        ):
+            found = answers.find(served, asked, k=2)
+            assert [row[0][0] for row in found.classes] == list(CLASSES[: len(asked.names)])
+            assert all(abs(row[0][1] - 1) < 1e-5 and len(row) == 2 for row in found.classes)
+            assert [bool(ids) for ids in found.ids] == [version == 3] * len(asked.names)
+            lines = answers.table(asked, found)
+            assert lines[:2] == [asked.names[0], "  class 1.0000  a"]
 
 
 @pytest.mark.parametrize(

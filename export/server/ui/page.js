@@ -82,22 +82,29 @@ async function search(isLast) {
   results.setAttribute("aria-busy", "true");
   tell("Searching …");
   const { model_spec: spec, metadata } = await ask(`${chosen()}/metadata`);
-  if (!metadata.signature_def.signature_def.search_bytes) {
+  const has = metadata.signature_def.signature_def;
+  if (!has.search_bytes && !has.top_classes_bytes) {
     throw new Told(`${spec.name}, version ${spec.version}, has no gallery to search in. ` +
       "Publish it with --gallery.");
   }
+  const b64 = await base64(image);
   // The version by number: another may become the latest in between.
-  const { outputs } = await ask(`${base()}/versions/${spec.version}:predict`, {
-    signature_name: "search_bytes",
-    inputs: { image_bytes: [{ b64: await base64(image) }] },
-  });
-  if (isLast()) show(outputs, spec);
+  const answer = async (signature) => has[signature] && (await ask(
+    `${base()}/versions/${spec.version}:predict`,
+    { signature_name: signature, inputs: { image_bytes: [{ b64 }] } },
+  )).outputs;
+  const [found, named] = [await answer("search_bytes"), await answer("top_classes_bytes")];
+  if (isLast()) show(found, named, spec);
 }
 
-function show({ ids, scores }, spec) {
-  results.replaceChildren(...ids[0].map((id, at) => row(at + 1, String(id), scores[0][at])));
-  tell(`${ids[0].length} nearest by ${spec.name}, version ${spec.version}. ` +
-    "Scores are cosines; 1 is the same direction.");
+function show(found, named, spec) {
+  const by = `by ${spec.name}, version ${spec.version}. Scores are cosines; 1 is the same direction.`;
+  const names = found ? found.ids[0] : named.classes[0];
+  const scores = (found || named).scores[0];
+  results.replaceChildren(...names.map((name, at) => row(at + 1, String(name), scores[at])));
+  if (!found) return tell(`${names.length} nearest classes ${by}`);
+  const nearest = named ? `Class ${named.classes[0][0]} (${named.scores[0][0].toFixed(4)}). ` : "";
+  tell(`${nearest}${names.length} nearest ${by}`);
 }
 
 function row(rank, id, score) {

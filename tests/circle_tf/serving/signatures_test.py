@@ -17,6 +17,7 @@ IMAGES = saved_models.IMAGES
 SHAPE = saved_models.SHAPE
 IDS = np.array([f"picture-{n}" for n in range(12)])
 CLASSES = np.array(["a", "b", "c"])[np.arange(12) % 3]
+CLASS_NAMES = ["zero", "one", "zwei, drei", "drei", "ἕξ"]
 
 
 def encoded(images, suffix="png"):
@@ -56,6 +57,7 @@ def opened(model, gallery, tmp_path_factory):
         gallery=gallery,
         k=4,
         class_weights=np.eye(6)[:5] * 3,
+        class_names=CLASS_NAMES,
     )
     with session.SavedModelSession(path) as opened:
         yield opened
@@ -153,6 +155,18 @@ def test_class_scores_are_cosines_to_the_class_weights(opened, model):
     np.testing.assert_allclose(found, _embed(model, IMAGES)[:, :5], atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["top_classes", "top_classes_bytes"])
+def test_top_classes_are_named_the_nearest_first(opened, model, name):
+    inputs = {"images": IMAGES} if name == "top_classes" else {"image_bytes": encoded(IMAGES)}
+    found = opened.run(inputs, signature=name)
+    cosines = _embed(model, IMAGES)[:, :5]
+    order = np.argsort(-cosines, axis=1)[:, :4]
+    expected = [[CLASS_NAMES[place] for place in row] for row in order]
+    assert [[value.decode() for value in row] for row in found["classes"]] == expected
+    expected = np.take_along_axis(cosines, order, axis=1)
+    np.testing.assert_allclose(found["scores"], expected, atol=1e-6)
+
+
 NAN = np.full([2, 6], np.nan, np.float32)
 ROWS = np.ones([2, 6], np.float32)
 
@@ -190,10 +204,9 @@ def test_guards(opened, name, inputs, message):
 
 
 def test_signatures_share_one_copy_and_are_reproducible(tmp_path, model, gallery):
+    names = set(signatures.NAMES) - set(signatures.NEEDS_CLASS_WEIGHTS)
     paths = [
-        servable.save_servable(
-            model, tmp_path / str(n), signatures=signatures.NAMES[:-1], gallery=gallery
-        )
+        servable.save_servable(model, tmp_path / str(n), signatures=names, gallery=gallery)
         for n in (1, 2)
     ]
     stored = tf.train.list_variables(f"{paths[0]}/variables/variables")
@@ -210,6 +223,9 @@ def test_signatures_share_one_copy_and_are_reproducible(tmp_path, model, gallery
         ({"signatures": ["serch"]}, "Unknown signatures serch; there are serving_default"),
         ({"signatures": ["search"]}, "search need gallery="),
         ({"signatures": ["class_scores"]}, "need class_weights="),
+        ({"signatures": ["top_classes"], "class_weights": np.eye(6)}, "need class_names="),
+        ({"class_weights": np.eye(6), "class_names": ["a"]}, "class_weights, 6; found 1"),
+        ({"class_names": ["a"]}, "class_weights, 0; found 1"),
         (
             {"signatures": ["classify"], "gallery": galleries.Gallery(np.eye(6), IDS[:6])},
             "a gallery with classes",

@@ -9,8 +9,10 @@ import pytest
 from circle_tf.serving import gallery, signatures
 from export.cli import console, runs
 from export.publishing import manifest, publisher, variants
-from export.saved_model import warmup
+from export.saved_model import contents, warmup
 from tests import saved_models
+
+CLASS_NAMES = ["v", "w", "x", "y, z", "ä"]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,8 @@ def run(tmp_path_factory):
         labels=np.arange(24) % 6,
         class_names=np.array(list("abcdef")),
     )
-    np.savez(workdir / "class_weights.npz", class_weights=rng.normal(size=(5, 6)))
+    weights = {"class_weights": rng.normal(size=(5, 6)), "class_names": np.array(CLASS_NAMES)}
+    np.savez(workdir / "class_weights.npz", **weights)
     return runs.read(str(workdir))
 
 
@@ -50,6 +53,9 @@ def test_everything_at_once(tmp_path, run):
     )
     written = json.loads((tmp_path / "tiny" / "1" / manifest.PATH).read_text())
     assert set(written["signatures"]) == set(signatures.NAMES)
+    assert written["classes"] == CLASS_NAMES
+    again = contents.Contents.read(published.path)
+    assert (again.class_names.tolist(), again.k) == (CLASS_NAMES, 4)
     assert {name for name, seen in written["verified"].items() if name in signatures.NAMES} == set(
         signatures.NAMES
     ) - {"serving_default"}

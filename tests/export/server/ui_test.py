@@ -21,6 +21,7 @@ from export.server import config as configs
 from tests import saved_models
 from tests import serving_calls as calls
 
+NAMES = ["<b>zero</b>", "eins", "ἕν"]
 IDS = [f"class {row % 3}/{row}" for row in range(8)]
 _DROP = """
 const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
@@ -38,25 +39,27 @@ def _png(row):
 
 
 def _config(folder):
-    """Two models, of which one has a gallery."""
+    """Models with a gallery, with nothing, with names of classes, and with both."""
     model = saved_models.embedding_model()
     embeddings = model(saved_models.IMAGES[: len(IDS)]).numpy()
     source = galleries.embedder_fingerprint(model)
     gallery = galleries.Gallery(embeddings, IDS, source=source)
-    names = {"glyphs": ["search_bytes"], "plain": []}
-    for name, searches in names.items():
+    found = {"gallery": gallery}, {"class_weights": embeddings[:3], "class_names": NAMES}
+    parts = {"glyphs": [0], "plain": [], "named": [1], "named-both": [0, 1]}
+    served = configs.for_model("glyphs", f"{folder}/glyphs")
+    for name, numbers in parts.items():
         servable.save_servable(
             model,
             f"{folder}/{name}/3",
-            signatures=["serving_default", *searches],
-            gallery=gallery if searches else None,
-            **({"k": 5} if searches else {}),
+            signatures=[("search_bytes", "top_classes_bytes")[number] for number in numbers],
+            k=5,
+            **{key: value for number in numbers for key, value in found[number].items()},
         )
-    both = configs.for_model("glyphs", f"{folder}/glyphs")
-    both.model_config_list.config.add(
-        name="plain", base_path=f"{folder}/plain", model_platform="tensorflow"
-    )
-    return both
+        if name != "glyphs":
+            served.model_config_list.config.add(
+                name=name, base_path=f"{folder}/{name}", model_platform="tensorflow"
+            )
+    return served
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +70,7 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def started(config):
     with server.Server(config, ui=True, limits=server.Limits(max_bytes=1 << 20)) as opened:
-        for name in ("glyphs", "plain"):
+        for name in opened.models():
             opened.wait_until_available(name)
         yield opened
 
@@ -192,6 +195,19 @@ def test_a_model_without_a_gallery_is_told_in_words(page):
     assert _found(page) == ([], [])
 
 
+def test_the_class_is_named(page):
+    _send(page, _png(2))
+    _status(page, "5 nearest by glyphs")
+    _select(page, "model").select_by_visible_text("named")
+    _status(page, "3 nearest classes by named, version 3.")
+    names, scores = _found(page)
+    assert sorted(names) == sorted(NAMES) and (names[0], scores[0]) == (NAMES[2], 1.0)
+    _select(page, "model").select_by_visible_text("named-both")
+    _status(page, f"Class {NAMES[2]} (1.0000). 5 nearest by named-both, version 3.")
+    assert _found(page)[0][0] == IDS[2]
+    assert _errors(page) == []
+
+
 def test_a_server_that_is_gone_is_told_in_words(config, browser):
     with server.Server(config, ui=True) as ended:
         ended.wait_until_available("glyphs")
@@ -218,5 +234,5 @@ def test_the_page_forbids_itself_other_hosts(started):
         assert response.ok
         policy = response.headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'") and "http" not in policy
-    assert calls.get(started, "/ui/models").json() == ["glyphs", "plain"]
+    assert calls.get(started, "/ui/models").json() == ["glyphs", "named", "named-both", "plain"]
     assert calls.get(started, "/ui/../server.py").status_code == 404
