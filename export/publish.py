@@ -38,6 +38,15 @@ def define_flags():
         "xla", False, "XLA compiles the model; serve with --xla_cpu_compilation_enabled=true."
     )
     flags.DEFINE_list("batch_sizes", ["1", "8", "64"], "Batch sizes to warm up: the server's.")
+    flags.DEFINE_integer(
+        "max_batch_size", 1024, "Most images, pairs or embeddings of a request.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "max_pixels",
+        1 << 26,
+        "Most pixels of an image file, height times width: decoding takes 18 bytes each.",
+        lower_bound=1,
+    )
     flags.DEFINE_list("lite", [], "LiteRT models to add: float32, float16, int8.")
     flags.DEFINE_list("onnx", [], "Signatures to add as ONNX models: serving_default.")
     flags.DEFINE_string(
@@ -84,6 +93,8 @@ def _what(options, sizes):
         batch_sizes=sizes,
         lite=tuple(options.lite),
         onnx=tuple(options.onnx),
+        max_batch_size=options.max_batch_size,
+        max_pixels=options.max_pixels,
     )
 
 

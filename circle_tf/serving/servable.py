@@ -18,6 +18,8 @@ from circle_tf import compat
 from circle_tf.serving import graph_checks
 from circle_tf.serving.gallery import check_gallery
 from circle_tf.serving.signatures import (
+    MAX_BATCH_SIZE,
+    MAX_PIXELS,
     NEEDS_CLASS_NAMES,
     NEEDS_CLASS_WEIGHTS,
     NEEDS_GALLERY,
@@ -26,6 +28,7 @@ from circle_tf.serving.signatures import (
     make_parts,
 )
 from circle_tf.serving.weights import StoredWeights, served_model
+from circle_tf.utils import checks
 
 __all__ = ["probe_images", "save_servable"]
 
@@ -46,6 +49,8 @@ def save_servable(
     class_names=None,
     weights="float32",
     jit_compile=False,
+    max_batch_size=MAX_BATCH_SIZE,
+    max_pixels=MAX_PIXELS,
 ):
     """Saves an embedding model as a SavedModel for TF Serving, complete or not at all.
 
@@ -70,11 +75,12 @@ def save_servable(
         top_classes_bytes  image_bytes -> classes, scores
 
     Numbers are float32 whatever the model was trained in. A batch of another rank, size or dtype,
-    an empty one, unequal pairs, k out of range and files that cannot be decoded are answered with
-    INVALID_ARGUMENT. Image files are decoded and resized as in training. Layers run as at
-    inference: dropout and augmentation do nothing. A model trained in mixed or other precision is
-    served by its float32 clone (see weights.py). The same model saved twice gives equal
-    fingerprints (`tf.saved_model.experimental.read_fingerprint`).
+    an empty one or one too large, unequal pairs, k out of range, files that cannot be decoded and
+    those whose header asks for too many pixels are answered with INVALID_ARGUMENT. Image files are
+    decoded and resized as in training. Layers run as at inference: dropout and augmentation do
+    nothing. A model trained in mixed or other precision is served by its float32 clone (see
+    weights.py). The same model saved twice gives equal fingerprints
+    (`tf.saved_model.experimental.read_fingerprint`).
 
     Args:
         model: built `keras.Model` from raw pixels `[B, H, W, C]` to unit embeddings `[B, D]`.
@@ -93,6 +99,11 @@ def save_servable(
             float32 when they are used.
         jit_compile: whether XLA compiles the model. Stock TF Serving refuses such a model; start it
             with --xla_cpu_compilation_enabled=true.
+        max_batch_size: int, the most images, pairs, files, tf.Examples or embeddings that a request
+            may have. Their activations must fit into the server's memory.
+        max_pixels: int, the most pixels, height times width, of an image file before it is resized;
+            more are refused by the file's header, before anything is decoded. Decoding takes about
+            18 bytes each: 1.2 GB for the default, which a camera of 61 megapixels stays below.
 
     Returns:
         `path` as str.
@@ -103,7 +114,8 @@ def save_servable(
         ValueError: the model is not built, has several inputs or outputs, another rank of input
             or output, an unknown image or embedding size, embeddings that are not finite or not
             unit rows, or operations that belong to training; a signature is unknown or lacks what
-            it needs; the gallery is another model's or has other dimensions; k is out of range.
+            it needs; the gallery is another model's or has other dimensions; k is out of range; a
+            limit is not a whole number of 1 or more.
 
     Example:
         >>> import tempfile
@@ -118,6 +130,8 @@ def save_servable(
     compat.require_keras_3("save_servable")
     path = os.path.abspath(os.fspath(path))
     _check_absent(path)
+    limits = {"max_batch_size": max_batch_size, "max_pixels": max_pixels}
+    limits = {name: checks.whole_number(limit, name, least=1) for name, limit in limits.items()}
     _check_model(model)
     image_shape = _image_shape(model, image_shape)
     names = check_names(
@@ -136,6 +150,7 @@ def save_servable(
         class_weights=class_weights if set(names) & set(NEEDS_CLASS_WEIGHTS) else None,
         class_names=class_names if set(names) & set(NEEDS_CLASS_NAMES) else None,
         k=k,
+        **limits,
     )
     functions = concrete_functions(names, parts)
     for function in functions.values():

@@ -8,10 +8,13 @@ import tensorflow as tf
 
 from circle_tf.data import decoding
 from circle_tf.ops import numerics
+from circle_tf.serving import image_headers
 from circle_tf.serving.gallery import unit_rows
 
 __all__ = [
     "DECODE",
+    "MAX_BATCH_SIZE",
+    "MAX_PIXELS",
     "NAMES",
     "NEEDS_CLASSES",
     "NEEDS_CLASS_NAMES",
@@ -32,6 +35,11 @@ NEEDS_GALLERY = ("search", "search_k", "search_image", "search_image_k", "search
 DECODE = ("serving_bytes", "serving_examples", "search_bytes", "classify", "top_classes_bytes")
 # Of the softmax over cosines that weighs the votes of neighbours.
 VOTE_SCALE = 16.0
+# Of a model's activations every image needs its own: a large batch takes all memory, and a kernel
+# of oneDNN that gets none ends the process. TF Serving's batches are of 64 images or so.
+MAX_BATCH_SIZE = 1024
+# A camera of 61 megapixels is within. While it is decoded and resized, a pixel takes 18 bytes.
+MAX_PIXELS = 1 << 26
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,6 +57,8 @@ class Parts:
         class_names: Variable `[C]` string, what the rows of `class_weights` are called.
         k: int, neighbours that a search returns and that vote in Classify; the most classes that
             top_classes returns.
+        max_batch_size: int, the most rows of a batch.
+        max_pixels: int, the most pixels of an image file.
     """
 
     embed: Callable
@@ -60,6 +70,8 @@ class Parts:
     class_weights: tf.Variable | None = None
     class_names: tf.Variable | None = None
     k: int = 10
+    max_batch_size: int = MAX_BATCH_SIZE
+    max_pixels: int = MAX_PIXELS
 
 
 def check_names(names, *, gallery, class_weights, class_names=None):
@@ -103,7 +115,9 @@ def check_names(names, *, gallery, class_weights, class_names=None):
     return [name for name in NAMES if name in names]
 
 
-def make_parts(embed, image_shape, *, gallery, class_weights, class_names=None, k):
+def make_parts(
+    embed, image_shape, *, gallery, class_weights, class_names=None, k, max_batch_size, max_pixels
+):
     """Everything signatures share, the gallery and class weights as variables.
 
     Args:
@@ -113,6 +127,8 @@ def make_parts(embed, image_shape, *, gallery, class_weights, class_names=None, 
         class_weights: `[C, D]` or None.
         class_names: `[C]` or None.
         k: int.
+        max_batch_size: int.
+        max_pixels: int.
 
     Returns:
         Parts.
@@ -130,7 +146,8 @@ def make_parts(embed, image_shape, *, gallery, class_weights, class_names=None, 
         stored["class_weights"] = _variable(rows, "class_weights")
     if class_names is not None:
         stored["class_names"] = _variable(np.asarray(class_names, str), "class_names")
-    return Parts(embed, image_shape, k=k, **stored)
+    limits = {"max_batch_size": max_batch_size, "max_pixels": max_pixels}
+    return Parts(embed, image_shape, k=k, **limits, **stored)
 
 
 def _variable(values, name):
@@ -197,7 +214,7 @@ def _with_k(spec):
 
 
 def _embed_images(parts, given, name="images"):
-    return parts.embed(guarded_images(given[name], parts.image_shape))
+    return parts.embed(guarded_images(given[name], parts.image_shape, most=parts.max_batch_size))
 
 
 def _embed_pair(parts, given):
@@ -208,25 +225,27 @@ def _embed_pair(parts, given):
     check = tf.debugging.Assert(tf.equal(sizes[0], sizes[1]), [message, sizes], name="pairs")
     with tf.control_dependencies([check]):
         images = tf.concat([left, right], axis=0)
-    return parts.embed(guarded_images(images, parts.image_shape))
+    most = 2 * parts.max_batch_size
+    return parts.embed(guarded_images(images, parts.image_shape, most=most))
 
 
 def _embed_bytes(parts, given):
     (content,) = given.values()
-    return parts.embed(_decoded(parts, _guarded_strings(content, "image file")))
+    return parts.embed(_decoded(parts, _guarded_strings(parts, content, "image file")))
 
 
 def _embed_examples(parts, given):
     (examples,) = given.values()
     features = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
-    parsed = tf.io.parse_example(_guarded_strings(examples, "tf.train.Example"), features)
+    examples = _guarded_strings(parts, examples, "tf.train.Example")
+    parsed = tf.io.parse_example(examples, features)
     return parts.embed(_decoded(parts, parsed["image/encoded"]))
 
 
 def _guarded_embeddings(parts, given):
     embeddings = tf.ensure_shape(given["embeddings"], [None, parts.gallery.shape[1]])
     checks = [
-        _not_empty(embeddings, "embedding"),
+        *_size_checks(embeddings, "embedding", most=parts.max_batch_size),
         tf.debugging.Assert(
             tf.reduce_all(tf.math.is_finite(embeddings)), ["Embeddings must be finite numbers."]
         ),
@@ -235,38 +254,50 @@ def _guarded_embeddings(parts, given):
         return tf.identity(embeddings)
 
 
-def guarded_images(images, image_shape):
+def guarded_images(images, image_shape, *, most=MAX_BATCH_SIZE):
     """`images`, once their shape is found right; a wrong rank can abort the process further on.
 
     Args:
         images: tensor that may be of any shape when it is run.
         image_shape: `(H, W, C)`.
+        most: int, the largest batch.
 
     Returns:
-        `images`; INVALID_ARGUMENT for another rank or size, or an empty batch.
+        `images`; INVALID_ARGUMENT for another rank or size, an empty batch or one too large.
     """
     images = tf.ensure_shape(images, [None, *image_shape])
     height, width, channels = image_shape
     message = f"image of {height} x {width} pixels and {channels} channel(s)"
-    with tf.control_dependencies([_not_empty(images, message, of="images")]):
+    with tf.control_dependencies(_size_checks(images, message, of="images", most=most)):
         return tf.identity(images)
 
 
-def _guarded_strings(content, what):
+def _guarded_strings(parts, content, what):
     content = tf.ensure_shape(content, [None])
-    with tf.control_dependencies([_not_empty(content, what)]):
+    with tf.control_dependencies(_size_checks(content, what, most=parts.max_batch_size)):
         return tf.identity(content)
 
 
-def _not_empty(batch, what, *, of=None):
-    message = f"The batch{f' of {of}' if of else ''} is empty: send at least one {what}."
-    return tf.debugging.Assert(tf.shape(batch)[0] > 0, [message], name="not_empty")
+def _size_checks(batch, what, *, of=None, most):
+    size = tf.shape(batch, out_type=tf.int64)[0]
+    batch = f"The batch{f' of {of}' if of else ''}"
+    empty = f"{batch} is empty: send at least one {what}."
+    large = f"{batch} is too large: send at most {most} at a time; found"
+    return [
+        tf.debugging.Assert(size > 0, [empty], name="not_empty"),
+        tf.debugging.Assert(size <= most, [large, size], name="not_too_large"),
+    ]
 
 
 def _decoded(parts, content):
     pixels = tf.TensorSpec(parts.image_shape, tf.uint8)
     decode = decoding.image_decoder(parts.image_shape)
-    return tf.cast(tf.map_fn(decode, content, fn_output_signature=pixels), tf.float32)
+
+    def checked_and_decoded(file):
+        return decode(image_headers.within_pixels(file, parts.max_pixels))
+
+    images = tf.map_fn(checked_and_decoded, content, fn_output_signature=pixels)
+    return tf.cast(images, tf.float32)
 
 
 # From embeddings to outputs.

@@ -46,6 +46,10 @@ def describe(path, *, run, version, verified, contents, model, variants=None):
         "files": _sums(path),
         "weights": contents.weights,
         "xla": contents.jit_compile,
+        "limits": {
+            "max_batch_size": contents.max_batch_size,
+            "max_pixels": contents.max_pixels,
+        },
         "variants": variants or {},
         "signatures": {
             name: checks.describe(signature) for name, signature in sorted(signatures.items())

@@ -15,7 +15,7 @@ from export.publishing import gallery_sources, manifest, variants
 from export.rollout import lifecycle, versions
 from export.saved_model import warmup
 from export.saved_model.contents import Contents
-from export.verification import checks, probes
+from export.verification import checks, probes, session_checks
 
 __all__ = ["Options", "Published", "publish", "warmup_requests"]
 
@@ -50,6 +50,8 @@ class Options:
         batch_sizes: batch sizes to warm up.
         lite: kinds of LiteRT models to make, of `export.publishing.variants.LITE`.
         onnx: signatures to make an ONNX model of.
+        max_batch_size: int, the most rows of a batch that is answered.
+        max_pixels: int, the most pixels of an image file that is decoded.
     """
 
     signatures: tuple[str, ...] | None = None
@@ -60,6 +62,8 @@ class Options:
     batch_sizes: tuple[int, ...] = (1,)
     lite: tuple[str, ...] = ()
     onnx: tuple[str, ...] = ()
+    max_batch_size: int = Contents.max_batch_size
+    max_pixels: int = Contents.max_pixels
 
 
 def publish(
@@ -91,6 +95,7 @@ def publish(
     versions.choose(base_path, wanted=version)  # Before anything is made or waited for.
     options = options or Options()
     variants.check(lite=options.lite, onnx=options.onnx)
+    _check_batch_sizes(options)
     with disk_errors(base_path), versions.exclusive(base_path, tell=tell):
         version = versions.choose(base_path, wanted=version)
         tell(f"Loading {os.path.join(run.workdir, 'model.keras')}")
@@ -109,6 +114,15 @@ def publish(
                 base_path, version=version, config=models_config, servers=servers, tell=tell
             )
     return Published(path, content, verified, labels)
+
+
+def _check_batch_sizes(options):
+    largest = max(*options.batch_sizes, *session_checks.BATCH_SIZES)
+    if options.max_batch_size < largest:
+        raise console.ExportError(
+            f"max_batch_size must be {largest} or more, the largest batch that is warmed up or "
+            f"verified; found {options.max_batch_size}."
+        )
 
 
 def _stage(staged, run, model, contents, *, options, base_path, tell):
@@ -178,6 +192,8 @@ def _contents(run, model, options):
         class_names=class_names if set(names) & set(signatures.NEEDS_CLASS_NAMES) else None,
         weights=options.weights,
         jit_compile=options.xla,
+        max_batch_size=options.max_batch_size,
+        max_pixels=options.max_pixels,
     )
 
 

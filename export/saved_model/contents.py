@@ -10,6 +10,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from circle_tf.serving import servable
 from circle_tf.serving.gallery import Gallery
+from circle_tf.serving.signatures import MAX_BATCH_SIZE, MAX_PIXELS
 from circle_tf.serving.weights import is_rounded
 
 __all__ = ["MANIFEST", "Contents"]
@@ -32,6 +33,8 @@ class Contents:
         class_names: `[C]`, or None.
         weights: how large weights are stored.
         jit_compile: whether XLA compiles the model.
+        max_batch_size: int, the most rows of a batch.
+        max_pixels: int, the most pixels of an image file.
     """
 
     signatures: tuple[str, ...] = ("serving_default",)
@@ -41,6 +44,8 @@ class Contents:
     class_names: np.ndarray | None = None
     weights: str = "float32"
     jit_compile: bool = False
+    max_batch_size: int = MAX_BATCH_SIZE
+    max_pixels: int = MAX_PIXELS
 
     def save(self, model, path, *, image_shape):
         """`circle_tf.save_servable` with these options."""
@@ -79,6 +84,7 @@ class Contents:
             class_names=None if names is None else _texts(names),
             weights=manifest.get("weights", cls.weights),
             jit_compile=manifest.get("xla", cls.jit_compile),
+            **manifest.get("limits", {}),
         )
 
     def size(self, model):

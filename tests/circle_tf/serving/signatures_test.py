@@ -9,6 +9,7 @@ from circle_tf.serving import gallery as galleries
 from circle_tf.serving import servable, signatures
 from circle_tf.serving.weights import served_model
 from export.saved_model import session
+from export.verification import probes
 from tests import saved_models, stacks
 
 pytestmark = stacks.needs_keras_3
@@ -203,6 +204,45 @@ def test_guards(opened, name, inputs, message):
         opened.run(inputs, signature=name)
 
 
+@pytest.fixture(scope="module")
+def limited(model, gallery, tmp_path_factory):
+    path = servable.save_servable(
+        model,
+        tmp_path_factory.mktemp("base") / "1",
+        signatures=signatures.NAMES,
+        gallery=gallery,
+        class_weights=np.eye(6),
+        max_batch_size=3,
+        max_pixels=SHAPE[0] * SHAPE[1],
+    )
+    with session.SavedModelSession(path) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", signatures.NAMES)
+def test_a_batch_that_is_too_large_is_refused(limited, name):
+    for size in (3, 4):
+        embeddings = np.ones([size, 6], np.float32)
+        inputs = probes.good_inputs(name, IMAGES[:size], embeddings=embeddings)
+        if size == 3:
+            limited.run(inputs, signature=name)
+            continue
+        message = "too large: send at most (3|6) at a time; found"
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            limited.run(inputs, signature=name)
+
+
+@pytest.mark.parametrize("name", signatures.DECODE)
+def test_a_file_of_too_many_pixels_is_refused_by_its_header(limited, name):
+    contents = [encoded(IMAGES[:1])[0], encoded(np.zeros([1, 9, 8, 1]))[0][:40]]
+    contents = np.array(contents, object)
+    inputs = {"image_bytes": contents}
+    if not name.endswith("_bytes"):
+        inputs = {"inputs" if name == "classify" else "examples": examples(contents)}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"at most 64 pixels; found\] \[72\]"):
+        limited.run(inputs, signature=name)
+
+
 def test_signatures_share_one_copy_and_are_reproducible(tmp_path, model, gallery):
     names = set(signatures.NAMES) - set(signatures.NEEDS_CLASS_WEIGHTS)
     paths = [
@@ -245,6 +285,8 @@ def test_signatures_share_one_copy_and_are_reproducible(tmp_path, model, gallery
             },
             "embedded by another model",
         ),
+        ({"max_batch_size": 0}, "max_batch_size must be a whole number of 1 or more; found 0"),
+        ({"max_pixels": 1.5}, "max_pixels must be a whole number of 1 or more; found 1.5"),
         ({"weights": "int4"}, "weights must be one of float32, float16, bfloat16"),
     ],
 )

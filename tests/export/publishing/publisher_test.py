@@ -42,9 +42,18 @@ def test_publishes_a_verified_version_with_its_manifest(tmp_path, run):
     assert written["version"] == 5 and written["training"]["step"] == 7
     assert written["training"]["config"] == {"steps": 7}
     assert written["metrics"] == {"recall_at_1": 0.5}
+    assert written["limits"] == {"max_batch_size": 1024, "max_pixels": 1 << 26}
     assert written["fingerprint"] == manifest.fingerprint(published.path)
     assert written["parity"] == published.verified.parity <= 1e-5
     assert {"Conv2D", "EnsureShape", "Assert"} <= set(written["operations"])
+
+
+@pytest.mark.parametrize(("limit", "sizes"), [(16, (1,)), (63, (1, 64))])
+def test_a_model_must_take_the_batches_that_it_is_tried_with(tmp_path, run, limit, sizes):
+    options = publisher.Options(max_batch_size=limit, batch_sizes=sizes)
+    with pytest.raises(console.ExportError, match=rf"must be (17|64) or more.*found {limit}\."):
+        publisher.publish(run, base_path=str(tmp_path), options=options)
+    assert os.listdir(tmp_path) == []
 
 
 def _publish_as(monkeypatch, run, base_path, save):
