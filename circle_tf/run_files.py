@@ -1,10 +1,11 @@
 """A training run's directory: the names of its files, and the model in it."""
 
+import json
 import os
 import re
 import zipfile
 
-__all__ = ["RunFiles", "load_model"]
+__all__ = ["RunFiles", "load_model", "read_best"]
 
 
 class RunFiles:
@@ -20,6 +21,8 @@ class RunFiles:
         metrics: one JSON object per line and evaluation.
         checkpoints: directory, to resume from.
         model: the finished embedding model, `.keras`.
+        best: the embedding model that was best during training, `.keras`, where the run keeps it.
+        best_record: JSON, of which step that is, and what was measured after it.
         held_out: `.npz`, examples of unseen classes: `images` `[N, H, W, C]` uint8, `labels` `[N]`,
             `class_names`.
         class_weights: `.npz`, those of a class-level run: `class_weights` `[C, D]`, `class_names`.
@@ -37,6 +40,8 @@ class RunFiles:
         self.metrics = os.path.join(path, "metrics.jsonl")
         self.checkpoints = os.path.join(path, "checkpoints")
         self.model = os.path.join(path, "model.keras")
+        self.best = os.path.join(path, "best.keras")
+        self.best_record = os.path.join(path, "best.json")
         self.held_out = os.path.join(path, "held_out.npz")
         self.class_weights = os.path.join(path, "class_weights.npz")
         self.run = os.path.join(path, "run.json")
@@ -46,9 +51,35 @@ class RunFiles:
         self.lock = os.path.join(path, ".lock")
 
     @property
+    def has_best(self):
+        """Whether the run has kept its best model."""
+        return os.path.exists(self.best_record)
+
+    @property
     def is_finished(self):
         """Whether the run is complete."""
         return os.path.exists(self.run)
+
+
+def read_best(files):
+    """What is known of the best model of a run.
+
+    Args:
+        files: RunFiles.
+
+    Returns:
+        dict: `step`, `value` (of the metric it was judged by), `metrics` (all of that step).
+
+    Raises:
+        ValueError: the run has kept none.
+    """
+    if not files.has_best:
+        raise ValueError(
+            f"The run in {files.path!r} has no best.json: it did not keep its best model "
+            "(config.keep_best). Leave --best out to take the last."
+        )
+    with open(files.best_record, encoding="utf-8") as file:
+        return json.load(file)
 
 
 def load_model(path):

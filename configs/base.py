@@ -69,6 +69,10 @@ def get_config():
             "eval_examples": 2000,  # at most so many unseen examples are evaluated while training
             "checkpoint_every": 200,  # steps
             "keep_checkpoints": 3,
+            # the validation metric by which the best model is kept besides the last (--best):
+            # val_mean_average_precision_at_r, val_recall_at_1, val_precision_at_1,
+            # val_r_precision; empty: none
+            "keep_best": "val_mean_average_precision_at_r",
             "precision": "float32",  # float32, mixed_bfloat16, mixed_float16
             "jit": "auto",  # auto: on for GPU and TPU, off for CPU; on; off. Not with deterministic
             # single: one device; mirrored: the devices of one machine; multi_worker: several

@@ -15,6 +15,7 @@ from export.cli import console, runs
 def define_flags():
     """Defines the flags when this is the command: others have flags of the same names."""
     flags.DEFINE_string("workdir", None, "Directory of a finished training run.", required=True)
+    flags.DEFINE_bool("best", False, "With the model that was best in training, not the last.")
     flags.DEFINE_string(
         "images",
         "held_out",
@@ -28,17 +29,20 @@ def main(argv):
     """Embeds and writes."""
     del argv
     options = flags.FLAGS
-    run = runs.read(options.workdir)
+    run = runs.read(options.workdir, best=options.best)
     quiet.import_tensorflow()
     from export.publishing import gallery_sources
 
-    model = runs.load_model(options.workdir)
+    model = runs.load_model(options.workdir, best=options.best)
     shape = run.image_shape or model.input_shape[1:]
     gallery = gallery_sources.load(options.images, run=run, model=model, image_shape=shape)
     gallery.save(options.output)
     print(f"Wrote {len(gallery)} embeddings of {gallery.dim} numbers to {options.output}.")
     print(f"  model  {gallery.source}")
-    print(f"Next: python -m export.publish --workdir={options.workdir} --gallery={options.output}")
+    print(
+        f"Next: python -m export.publish --workdir={options.workdir} --gallery={options.output}"
+        + (" --best" if options.best else "")
+    )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ def define_flags():
     """Defines the flags when this is the command: others have flags of the same names."""
     flags.DEFINE_string("workdir", None, "Directory of a finished training run.", required=True)
     flags.DEFINE_string("base_path", None, "Directory of the model's versions.", required=True)
+    flags.DEFINE_bool("best", False, "The model that was best in training, not the last.")
     flags.DEFINE_integer(
         "version", None, "Version to publish; default: one above the highest.", lower_bound=1
     )
@@ -60,7 +61,7 @@ def main(argv):
     """Publishes, and tells what was done and what comes next."""
     del argv
     options = flags.FLAGS
-    run = runs.read(options.workdir)
+    run = runs.read(options.workdir, best=options.best)
     sizes = _batch_sizes(options.batch_sizes)
     quiet.import_tensorflow()
     from export.publishing import publisher
@@ -128,8 +129,9 @@ def report(published):
 
 def next_steps(published, options, *, config):
     """The commands that come next, in lines that a shell takes as they are."""
-    lines = ["Next:", "  check it again"]
-    lines.append(_shown(_module("verify", model=published.path, workdir=options.workdir)))
+    best = ["--best"] if options.best else []
+    verify = _module("verify", model=published.path, workdir=options.workdir)
+    lines = ["Next:", "  check it again", _shown(verify + best)]
     if published.labels:
         lines.append("  serve it here (gRPC 8500, REST 8501)")
         # Labels are given before any version is available, of this server as of TF Serving.

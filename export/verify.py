@@ -15,6 +15,7 @@ def define_flags():
     """Defines the flags when this is the command: others have flags of the same names."""
     flags.DEFINE_string("model", None, "Directory of a SavedModel (a version).", required=True)
     flags.DEFINE_string("workdir", None, "Run it was made from, to compare with.")
+    flags.DEFINE_bool("best", False, "Made from the model that was best in training, not the last.")
 
 
 def main(argv):
@@ -25,7 +26,7 @@ def main(argv):
     from export.verification import checks
 
     options = flags.FLAGS
-    model = runs.load_model(options.workdir) if options.workdir else None
+    model = runs.load_model(options.workdir, best=options.best) if options.workdir else None
     checks.read_graph(options.model)  # Is there a SavedModel?
     contents = Contents.read(options.model) if model is not None else None
     verified = checks.verify_servable(options.model, model=model, contents=contents)

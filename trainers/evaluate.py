@@ -1,6 +1,7 @@
 """Evaluates a finished run on classes it has never seen.
 
     python -m trainers.evaluate --workdir=runs/glyphs
+    python -m trainers.evaluate --workdir=runs/glyphs --best
     python -m trainers.evaluate --workdir=runs/market1501 --rerank
     python -m trainers.evaluate --workdir=runs/face --pairs=lfw.bin --pairs=cfp_fp.bin
     python -m trainers.evaluate --workdir=runs/face --ijbc=IJBC
@@ -15,6 +16,7 @@ from circle_tf.utils import quiet
 from trainers.cli import commands
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+_BEST = flags.DEFINE_bool("best", False, "The model that was best in training, not the last.")
 _RERANK = flags.DEFINE_bool("rerank", False, "Re-identification: rank anew as well.")
 _PAIRS = flags.DEFINE_multi_string(
     "pairs", [], "Verification sets: .bin files, or folders of LFW with pairs.txt."
@@ -38,11 +40,13 @@ def main(argv):
         probes=_PROBES.value,
         distractors=_DISTRACTORS.value,
     )
-    run = report.evaluate_run(_WORKDIR.value, protocols=protocols, rerank=_RERANK.value)
+    run = report.evaluate_run(
+        _WORKDIR.value, protocols=protocols, rerank=_RERANK.value, best=_BEST.value
+    )
     print(f"Written to {run.evaluation} and {run.plots}.")
     print(
         f"Next: python -m export.publish --workdir={_WORKDIR.value} "
-        f"--base_path={run.suggested_base_path}"
+        f"--base_path={run.suggested_base_path}{' --best' if _BEST.value else ''}"
     )
 
 

@@ -16,6 +16,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from circle_tf import run_files
 from circle_tf.utils import quiet
 from trainers.cli import commands
 
@@ -51,6 +52,12 @@ def main(argv):
             print(f"Go on: {shlex.join(_COMMAND + sys.argv[1:])}", file=sys.stderr)
         raise
     print(f"The embedding model is {run.model}.")
+    if run.has_best:
+        best = run_files.read_best(run)
+        print(
+            f"The best in training ({best['judge']['metric']} {best['value']:.3f} after step "
+            f"{best['step']}) is {run.best}: --best takes it."
+        )
     print(f"Next: python -m trainers.evaluate --workdir={_WORKDIR.value}")
 
 

@@ -1,5 +1,6 @@
 """What a finished training run left in its workdir."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -21,11 +22,13 @@ class Run:
         workdir: its directory.
         record: dict, what run.json says: `step`, `config_name`, `image_shape`, `metrics`, ...
         config: dict, the configuration it trained with; empty if it was not kept.
+        best: bool, whether the model that was best in training is meant, not the last.
     """
 
     workdir: str
     record: dict
     config: dict
+    best: bool = False
 
     @property
     def image_shape(self):
@@ -48,9 +51,13 @@ class Run:
     def class_weights(self):
         """`[C, D]` class weights of a class-level run; None of others.
 
+        None of the best model, too: those that are kept go with the last.
+
         Raises:
             console.ExportError: their file is broken.
         """
+        if self.best:
+            return None
         path = run_files.RunFiles(self.workdir).class_weights
         return _arrays(path, "class_weights")[0] if os.path.exists(path) else None
 
@@ -106,14 +113,15 @@ class HeldOut:
         return found
 
 
-def read(workdir):
+def read(workdir, *, best=False):
     """Reads the record of a finished run.
 
     Args:
         workdir: the directory that `trainers.train` wrote.
+        best: bool, take the model that was best in training, not the last.
 
     Returns:
-        Run.
+        Run; of the best model `record` tells its step and metrics.
 
     Raises:
         console.ExportError: no such directory, the run is not finished, or its files are broken.
@@ -128,27 +136,41 @@ def read(workdir):
             f"The run in {workdir!r} has not finished (no run.json). Run python -m trainers.train "
             f"--workdir={workdir} with its --config: it continues from the last checkpoint."
         )
+    record = _read_json(files.run)
+    if best:
+        with _for_people():
+            kept = run_files.read_best(files)
+        record = {**record, "step": kept["step"], "metrics": kept["metrics"]}
     return Run(
         workdir=workdir,
-        record=_read_json(files.run),
+        best=best,
+        record=record,
         config=_read_json(files.config) if os.path.isfile(files.config) else {},
     )
 
 
-def load_model(workdir):
+def load_model(workdir, *, best=False):
     """Loads the embedding model of a run.
 
     Args:
         workdir: the directory that `trainers.train` wrote.
+        best: bool, the model that was best in training, not the last.
 
     Returns:
         `keras.Model` from raw pixels to unit embeddings.
 
     Raises:
-        console.ExportError: there is no model.keras, or it cannot be loaded.
+        console.ExportError: there is no such model, or it cannot be loaded.
     """
+    files = run_files.RunFiles(workdir)
+    with _for_people():
+        return run_files.load_model(files.best if best else files.model)
+
+
+@contextlib.contextmanager
+def _for_people():
     try:
-        return run_files.load_model(run_files.RunFiles(workdir).model)
+        yield
     except ValueError as error:
         raise console.ExportError(str(error)) from error
 

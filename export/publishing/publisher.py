@@ -98,8 +98,8 @@ def publish(
     _check_batch_sizes(options)
     with disk_errors(base_path), versions.exclusive(base_path, tell=tell):
         version = versions.choose(base_path, wanted=version)
-        tell(f"Loading {os.path.join(run.workdir, 'model.keras')}")
-        model = runs.load_model(run.workdir)
+        tell(f"Loading {os.path.join(run.workdir, 'best.keras' if run.best else 'model.keras')}")
+        model = runs.load_model(run.workdir, best=run.best)
         contents = _contents(run, model, options)
         with versions.staging(base_path) as stage:
             staged = os.path.join(stage, str(version))

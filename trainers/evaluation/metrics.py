@@ -9,7 +9,15 @@ from circle_tf.callbacks import RetrievalCallback
 from circle_tf.evaluation import reidentification, reranking, retrieval
 from trainers.cli import commands
 
-__all__ = ["Embedder", "choose_classes", "during_training", "embed", "evaluate"]
+__all__ = ["VALIDATED", "Embedder", "choose_classes", "during_training", "embed", "evaluate"]
+
+# What `during_training` puts into the logs.
+VALIDATED = (
+    "val_mean_average_precision_at_r",
+    "val_recall_at_1",
+    "val_precision_at_1",
+    "val_r_precision",
+)
 
 _CHUNK = 1024  # images decoded at a time
 _BATCH = 256

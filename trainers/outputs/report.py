@@ -1,5 +1,7 @@
 """The evaluation of a finished run, for people and as files."""
 
+import os
+
 from circle_tf import run_files
 from circle_tf.utils.files import disk_errors
 from trainers.cli import commands
@@ -10,14 +12,15 @@ from trainers.outputs import workdir as workdirs
 __all__ = ["evaluate_run", "table"]
 
 
-def evaluate_run(path, *, protocols=None, rerank=False):
-    """Evaluates a finished run, prints the table, writes metrics.json and a retrieval sheet.
+def evaluate_run(path, *, protocols=None, rerank=False, best=False):
+    """Evaluates a finished run, prints the table, writes evaluation.json and a retrieval sheet.
 
     Args:
         path: str, directory of the run.
         protocols: dict of name to `fn(model) -> dict of numbers`, as of
             `faces.protocols`: these are told as well.
         rerank: see `metrics.evaluate`.
+        best: bool, take the model that was best during training, not the last.
 
     Returns:
         trainers.outputs.workdir.Workdir.
@@ -38,15 +41,17 @@ def evaluate_run(path, *, protocols=None, rerank=False):
     print(dataset.report)
     run_data.warn(files, dataset)
     try:
-        model = run_files.load_model(files.model)
+        step = (run_files.read_best(files) if best else workdirs.read_json(files.run))["step"]
+        model_file = files.best if best else files.model
+        model = run_files.load_model(model_file)
     except ValueError as error:
         raise commands.ConfigError(str(error)) from error
     results = metrics.evaluate(model, dataset, rerank=rerank)
     results |= {name: judge(model) for name, judge in (protocols or {}).items()}
     print(table(results))
-    step = workdirs.read_json(files.run)["step"]
+    evaluated = {"file": os.path.basename(model_file), "step": step}
     with disk_errors(files.path):
-        workdirs.write_json(files.evaluation, results)
+        workdirs.write_json(files.evaluation, {**results, "model": evaluated})
         artifacts.draw_retrieval(model, dataset, files=files, step=step)
     return files
 

@@ -21,7 +21,8 @@ __all__ = ["MetricsLog", "Workdir", "read_json", "write_json"]
 _MACHINES = {"strategy", "devices", "data_service"}
 # Fields that may change while a run goes on: its length, and how often it is judged and saved.
 _LENGTH = ("steps", "epochs")
-_MAY_CHANGE = {*_LENGTH, "eval_every", "eval_examples", "checkpoint_every", "keep_checkpoints"}
+_MAY_CHANGE = {*_LENGTH, "eval_every", "eval_examples"}
+_MAY_CHANGE |= {"checkpoint_every", "keep_checkpoints", "keep_best"}
 # What file systems without locks say, some network mounts among them.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL}
 
@@ -142,7 +143,8 @@ class Workdir(run_files.RunFiles):
             config: recipe, ml_collections.ConfigDict.
         """
         os.makedirs(self.path, exist_ok=True)
-        for path in (self.run, self.evaluation):
+        others = [] if self.is_begun else [self.best_record]  # Of a run that came to nothing.
+        for path in (self.run, self.evaluation, *others):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(path)
         write_json(self.config, json.loads(config.to_json()))

@@ -9,7 +9,7 @@ import tensorflow as tf
 from trainers.distributed import preemption
 from trainers.training import finite
 
-__all__ = ["Checkpointer", "Divergence", "Progress", "Recorder", "StepCallback"]
+__all__ = ["BestKeeper", "Checkpointer", "Divergence", "Progress", "Recorder", "StepCallback"]
 
 # The metrics worth a look while training, and what to call them; metrics.jsonl holds all.
 _SHOWN = {
@@ -147,6 +147,26 @@ class Recorder(StepCallback):
 
     def _learning_rate(self):
         return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+
+class BestKeeper(StepCallback):
+    """Offers the model of each epoch to be kept as the best. Put it after metrics.
+
+    Args:
+        best: trainers.outputs.best.BestModel.
+        embedding: the embedding model.
+        step: int, steps done before `fit`.
+        steps: int, length of the run.
+    """
+
+    def __init__(self, best, embedding, *, step, steps):
+        super().__init__(step=step, steps=steps)
+        self._best, self._embedding = best, embedding
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Offers it."""
+        metrics = {name: float(value) for name, value in (logs or {}).items()}
+        self._best.offer(self._embedding, step=self.step, metrics=metrics)
 
 
 class Progress(StepCallback):

@@ -20,7 +20,7 @@ from trainers.datasets import inventory
 from trainers.distributed import agreement, preemption, runtime
 from trainers.evaluation import metrics
 from trainers.input import batches
-from trainers.outputs import artifacts, run_data
+from trainers.outputs import artifacts, best, run_data
 from trainers.outputs import workdir as workdirs
 from trainers.training import callbacks, checkpoints, finite, run_models
 
@@ -155,7 +155,8 @@ def run_length(config, dataset):
         int; `epochs` passes over the training examples when set, else `steps`.
 
     Raises:
-        commands.ConfigError: lengths and intervals below 1, batches the data cannot fill.
+        commands.ConfigError: lengths and intervals below 1, batches the data cannot fill, a
+            metric that is none.
     """
     for name in ("eval_every", "checkpoint_every", "keep_checkpoints"):
         if config[name] < 1:
@@ -163,6 +164,11 @@ def run_length(config, dataset):
     with commands.config_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Small classes are told of when the batches are made.
         sampler = PKSampler(dataset.train.labels, seed=config.seed, **config.batch)
+    if config.keep_best not in ("", *metrics.VALIDATED):
+        raise commands.ConfigError(
+            f"keep_best must be one of {', '.join(metrics.VALIDATED)}, or empty; found "
+            f"{config.keep_best!r}."
+        )
     steps = config.epochs * sampler.steps_per_epoch if config.epochs else config.steps
     if steps < 1:
         raise commands.ConfigError(f"steps must be 1 or more; found {steps}.")
@@ -253,7 +259,16 @@ def _reports(run, *, step):
     log.truncate(step)
     evaluate = metrics.during_training(run.config, model=run.models.embedding, dataset=run.dataset)
     record = functools.partial(callbacks.Recorder, log, run.files.tensorboard)
-    return [lambda **places: evaluate, record, callbacks.Progress]
+    reports = [lambda **places: evaluate, record, callbacks.Progress]
+    if run.config.keep_best:
+        kept = best.BestModel(
+            run.files,
+            metric=run.config.keep_best,
+            examples=run.config.eval_examples,
+            step=step,
+        )
+        reports.append(functools.partial(callbacks.BestKeeper, kept, run.models.embedding))
+    return reports
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """A finished run is read; anything else is refused in words."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,23 @@ def test_unfinished_and_broken_runs(tmp_path, content, message):
         (tmp_path / "run.json").write_text(content)
     with pytest.raises(console.ExportError, match=message):
         runs.read(str(tmp_path))
+
+
+def test_the_best_model_may_be_taken_instead_of_the_last(tmp_path):
+    last, best = saved_models.embedding_model(seed=0), saved_models.embedding_model(seed=1)
+    workdir = saved_models.finished_run(tmp_path / "run", model=last)
+    with pytest.raises(console.ExportError, match="did not keep its best model"):
+        runs.read(str(workdir), best=True)
+    best.save(workdir / "best.keras")
+    kept = {"step": 3, "value": 0.9, "metrics": {"recall_at_1": 0.9}}
+    (workdir / "best.json").write_text(json.dumps(kept))
+    np.savez(workdir / "class_weights.npz", class_weights=np.ones([2, 6]))
+    run = runs.read(str(workdir), best=True)
+    assert (run.record["step"], run.record["metrics"]) == (3, {"recall_at_1": 0.9})
+    assert run.class_weights() is None  # Those that are kept are of the last step.
+    assert runs.read(str(workdir)).class_weights().shape == (2, 6)
+    loaded = runs.load_model(str(workdir), best=True)
+    np.testing.assert_array_equal(loaded(saved_models.IMAGES), best(saved_models.IMAGES))
 
 
 def test_no_workdir(tmp_path):

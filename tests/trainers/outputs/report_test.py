@@ -49,6 +49,14 @@ def test_a_full_disk_is_told_after_the_numbers(tmp_path, capsys):
     assert "MAP@R" in capsys.readouterr().out
 
 
+def test_a_run_without_a_best_model_says_so(tmp_path):
+    files = finished_run(tmp_path / "run")
+    with pytest.raises(commands.ConfigError, match="did not keep its best model"):
+        report.evaluate_run(files.path, best=True)
+    report.evaluate_run(files.path)
+    assert workdir.read_json(files.evaluation)["model"] == {"file": "model.keras", "step": 0}
+
+
 def test_unfinished_runs_are_refused(tmp_path):
     files = finished_run(tmp_path / "run")
     os.remove(files.run)

@@ -57,6 +57,7 @@ def test_length_and_intervals_may_change(files):
     changed = digits.get_config()
     changed.eval_every = changed.eval_examples = changed.checkpoint_every = 7
     changed.keep_checkpoints = 1
+    changed.keep_best = ""
     files.check(changed)
     assert not files.is_lengthened(changed)
     for name in ("steps", "epochs"):
@@ -90,8 +91,10 @@ def test_a_run_without_checkpoint_has_nothing_to_lose(files):
     files.claim(digits.get_config())
     changed = digits.get_config()
     changed.loss.gamma = 64.0
+    workdir.write_json(files.best_record, {})
     files.check(changed)
     files.claim(changed)
+    assert not os.path.exists(files.best_record)
     assert files.recipe().loss.gamma == 64.0
 
 

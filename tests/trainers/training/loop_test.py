@@ -12,11 +12,13 @@ import keras
 import numpy as np
 import pytest
 
+from circle_tf import run_files
 from configs import digits
 from tests import disks, processes
 from tests.pictures import picture
 from trainers.cli import commands
 from trainers.distributed import preemption
+from trainers.evaluation import metrics
 from trainers.outputs import report
 from trainers.outputs import workdir as workdirs
 from trainers.training import checkpoints, loop
@@ -80,6 +82,20 @@ def test_log_has_a_line_per_evaluation(finished):
     wanted = {"loss", "learning_rate", "s_p", "s_n", "valid_anchors", "val_recall_at_1"}
     assert all(wanted <= set(record) for record in records)
     assert records[-1]["learning_rate"] == 0
+
+
+def test_the_best_model_is_kept_by_the_validation_metric(finished):
+    records = workdirs.MetricsLog(finished.metrics).records()
+    highest = max(records, key=lambda record: record["val_mean_average_precision_at_r"])
+    kept = run_files.read_best(finished)
+    assert kept["step"] == highest["step"]
+    assert kept["value"] == highest["val_mean_average_precision_at_r"]
+    assert set(metrics.VALIDATED) == {name for name in highest if name.startswith("val_")}
+    report.evaluate_run(finished.path, best=True)
+    evaluated = workdirs.read_json(finished.evaluation)
+    assert evaluated["model"] == {"file": "best.keras", "step": kept["step"]}
+    found = evaluated["leave_one_out"]["mean_average_precision_at_r"]
+    assert found == pytest.approx(kept["value"], abs=1e-5)
 
 
 def test_callbacks_of_the_caller_see_epochs_evaluated_and_logged(watched):
@@ -221,6 +237,7 @@ def test_stopped_runs_end_as_uninterrupted_ones(finished, step, moment, tmp_path
     expected = workdirs.MetricsLog(finished.metrics).records()
     found = workdirs.MetricsLog(files.metrics).records()
     assert [record["step"] for record in found] == [record["step"] for record in expected]
+    assert run_files.read_best(files)["step"] == run_files.read_best(finished)["step"]
     for one, other in zip(expected, found, strict=True):
         assert other == pytest.approx(one, abs=1e-3)
 
@@ -319,6 +336,7 @@ def test_epochs_are_passes_over_the_examples():
         ({"steps": 0}, "steps must be 1 or more; found 0"),
         ({"eval_every": 0}, "eval_every must be 1 or more; found 0"),
         ({"checkpoint_every": 0}, "checkpoint_every must be 1 or more"),
+        ({"keep_best": "val_recall_at_2"}, "keep_best must be one of val_mean_average_prec"),
         ({"keep_checkpoints": 0}, "keep_checkpoints must be 1 or more"),
         ({"batch": {"classes_per_batch": 6}}, "at least classes_per_batch=6 classes, found 5"),
         ({"dataset": {"name": "digit"}}, "glyphs, digits, folder, tfrecord"),
