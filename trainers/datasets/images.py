@@ -4,6 +4,8 @@ from trainers.datasets import base
 
 __all__ = ["image_shape", "square_shape"]
 
+_MOST = 16_384  # pixels
+
 
 def image_shape(config, *, size=112, channels=3):
     """The shape that a recipe asks for.
@@ -18,7 +20,7 @@ def image_shape(config, *, size=112, channels=3):
         `(H, W, C)`.
 
     Raises:
-        base.DataError: a side below 1.
+        base.DataError: a side below 1 or above 16,384, other channels than 1 or 3.
 
     Example:
         >>> image_shape({"image_size": 256, "image_width": 128})
@@ -26,12 +28,17 @@ def image_shape(config, *, size=112, channels=3):
     """
     height = config.get("image_size", size)
     width = config.get("image_width", 0) or height
-    if min(height, width) < 1:
+    if min(height, width) < 1 or max(height, width) > _MOST:
         raise base.DataError(
-            "Expected dataset.image_size of 1 or more, and dataset.image_width of 0 (a square) or "
-            f"more; found {height} and {width}."
+            f"Expected dataset.image_size of 1 to {_MOST:,}, and dataset.image_width of 0 (a "
+            f"square) to that; found {height} and {width}."
         )
-    return height, width, config.get("channels", channels)
+    channels = config.get("channels", channels)
+    if channels not in (1, 3):
+        raise base.DataError(
+            f"Expected dataset.channels of 1 (grey) or 3 (colour); found {channels}."
+        )
+    return height, width, channels
 
 
 def square_shape(config, *, size, channels=1):

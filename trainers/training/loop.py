@@ -22,7 +22,7 @@ from trainers.evaluation import metrics
 from trainers.input import batches
 from trainers.outputs import artifacts, best, run_data
 from trainers.outputs import workdir as workdirs
-from trainers.training import callbacks, checkpoints, finite, run_models
+from trainers.training import callbacks, checkpoints, finite, ranges, run_models
 
 __all__ = ["train"]
 
@@ -50,6 +50,7 @@ def train(config, *, workdir, config_name="", callbacks=(), allow_changed_data=F
         OSError: the disk is full, or nothing may be written there.
         trainers.distributed.preemption.Preempted: stopped by SIGTERM or SIGINT, saved.
     """
+    ranges.check(config)
     files = workdirs.Workdir(workdir)
     files.check(config)
     lengthened = files.is_begun and files.is_lengthened(config)
@@ -155,12 +156,8 @@ def run_length(config, dataset):
         int; `epochs` passes over the training examples when set, else `steps`.
 
     Raises:
-        commands.ConfigError: lengths and intervals below 1, batches the data cannot fill, a
-            metric that is none.
+        commands.ConfigError: a length below 1, batches the data cannot fill, a metric that is none.
     """
-    for name in ("eval_every", "checkpoint_every", "keep_checkpoints"):
-        if config[name] < 1:
-            raise commands.ConfigError(f"{name} must be 1 or more; found {config[name]}.")
     with commands.config_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Small classes are told of when the batches are made.
         sampler = PKSampler(dataset.train.labels, seed=config.seed, **config.batch)
