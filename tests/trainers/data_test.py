@@ -113,6 +113,15 @@ def test_check_tells_what_is_wrong(root):
     assert "1 classes have one image, which has no other to match: single." in told
 
 
+def test_check_tells_of_folders_of_folders(root, tmp_path):
+    (tmp_path / "all").mkdir()
+    for name in "abcd":
+        os.symlink(root, tmp_path / "all" / name)
+    told = data.check(str(tmp_path / "all")).splitlines()
+    assert told[-2] == "Wrong or odd:"
+    assert "found folders of folders in 4 of them: a, b, c, d. All images of a count" in told[-1]
+
+
 @pytest.mark.parametrize("kept, message", [(1, "not enough to train"), (3, "give test_path")])
 def test_check_tells_of_too_few_classes(root, kept, message):
     for label in range(kept, 4):

@@ -191,7 +191,7 @@ def _hold_out(collection, *, fraction):
             f"{collection.root}: expected enough classes to train on two or more and to hold two "
             f"or more out for testing, found {count} classes and test_fraction {fraction}. Give "
             "test_path, a folder of classes to test on (the same path tests on the classes "
-            "trained on)."
+            "trained on)." + "".join(f" {note}" for note in collection.notes)
         )
     hashes = [_hash(name) for name in collection.class_names]
     return _divide(collection, tested=np.argsort(hashes, kind="stable")[:held_out])
@@ -219,6 +219,7 @@ def _check_classes(collection, *, at_least, use):
         raise base.DataError(
             f"{collection.root}: expected {at_least} or more classes to {use}, found "
             f"{len(collection.class_names)}: {base.sentence_list(collection.class_names)}."
+            + "".join(f" {note}" for note in collection.notes)
         )
 
 

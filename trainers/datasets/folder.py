@@ -35,7 +35,8 @@ def collect(path: str) -> Collection:
     """Lists the images of a folder, without reading them.
 
     A class is a sub-folder, its images are the files in it and in the folders below it with the
-    suffix of an image, in upper or lower case. Hidden files and folders are left alone.
+    suffix of an image, in upper or lower case. Hidden files and folders are left alone. A class
+    whose images all lie in several folders below it is taken as one, and noted.
 
     Args:
         path: the folder that holds a sub-folder for each class.
@@ -52,7 +53,7 @@ def collect(path: str) -> Collection:
             f"{'no folder' if not os.path.exists(path) else 'a file'} at {path!r}. "
             "Give it as --config.dataset.path=FOLDER."
         )
-    found, others, empty = {}, collections.Counter(_suffixes(path)), []
+    found, others, empty, nested = {}, collections.Counter(_suffixes(path)), [], {}
     for name in _sub_folders(path):
         files = image_files.files_below(os.path.join(path, name))
         found[name] = [file for file in files if image_files.is_image(file)]
@@ -60,6 +61,8 @@ def collect(path: str) -> Collection:
         if not found[name]:
             empty.append(name)
             del found[name]
+        elif folders := _folders_within(os.path.join(path, name), found[name]):
+            nested[name] = folders
     if not found:
         raise base.DataError(
             f"{path}: expected a sub-folder for each class with images in it "
@@ -71,9 +74,29 @@ def collect(path: str) -> Collection:
         notes.append(
             f"{path}: {len(empty)} sub-folders hold no images: {base.sentence_list(empty)}."
         )
+    if nested:
+        notes.append(_nesting(path, nested))
     if others:
         notes.append(f"{path}: left out files that are no images of a class: {_counted(others)}.")
     return _collection(path, found, notes)
+
+
+def _folders_within(path, files):
+    """Names of the folders right in a class in which all of its images lie, if they are several."""
+    places = {os.path.relpath(file, path).partition(os.sep)[::2] for file in files}
+    folders = sorted({first for first, rest in places})
+    return folders if len(folders) > 1 and all(rest for _, rest in places) else []
+
+
+def _nesting(path, nested):
+    """What to say of classes that look like folders of classes."""
+    name, folders = next(iter(nested.items()))
+    return (
+        f"{path}: expected its sub-folders to be the classes, found folders of folders in "
+        f"{len(nested)} of them: {base.sentence_list(list(nested))}. All images of {name} count as "
+        f"one class, though they lie in its {base.sentence_list(folders, limit=3)}. If those are "
+        f"the classes, move them up into {path}, or give {os.path.join(path, name)} as the path."
+    )
 
 
 def _collection(path, found, notes):

@@ -153,6 +153,38 @@ def test_links_that_lead_back_do_not_hang(root):
     assert len(folder.collect(str(root)).labels) == 19
 
 
+def nested(root, names, *, below=("a", "b")):
+    """Classes whose images lie in folders of theirs."""
+    for name in names:
+        for inner in below:
+            (root / name / inner).mkdir(parents=True)
+            for number in range(2):
+                content = picture("png", seed=number)
+                (root / name / inner / f"{number}.png").write_bytes(content)
+    return root
+
+
+def test_folders_of_folders_are_told_of(tmp_path):
+    nested(tmp_path / "pets", ["cats", "dogs", "owls", "pigs"])
+    nested(tmp_path / "pets", ["rats"], below=["a"])  # One folder may be how it was unpacked.
+    found = _load(tmp_path / "pets")
+    assert len(found.train.class_names) + len(found.test.class_names) == 5
+    (line,) = (line for line in found.report.splitlines() if "folders of folders" in line)
+    assert "in 4 of them: cats, dogs, owls, pigs." in line
+    assert "images of cats count as one class, though they lie in its a, b." in line
+    assert f"give {tmp_path / 'pets' / 'cats'} as the path" in line
+
+
+@pytest.mark.parametrize("names", [["train"], ["train", "test"]])
+def test_too_few_classes_that_are_folders_of_classes(names, tmp_path):
+    with pytest.raises(base.DataError, match=f"folders of folders in {len(names)} of them: t"):
+        _load(nested(tmp_path / "pets", names))
+
+
+def test_folders_beside_images_of_a_class_are_no_matter(root):
+    assert "folders of folders" not in _load(root).report
+
+
 def test_dangling_link_is_unreadable(root):
     (root / "class0" / "gone.png").symlink_to(root / "nowhere.png")
     assert "skipped 1 unreadable" in _load(root).report
