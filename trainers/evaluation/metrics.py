@@ -1,7 +1,9 @@
 """How well an embedding model finds classes it has never seen."""
 
 import functools
+import warnings
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -36,7 +38,8 @@ def evaluate(model, dataset, *, rerank=False):
         unseen classes, each example looked up among the others; and, for data sets with queries
         and a gallery, `one_shot` -> those of the queries looked up in the gallery, or, where
         cameras are known, `re_identification` -> those of `circle_tf.reidentification_report`,
-        and with `rerank` `re_ranked` -> the same after re-ranking.
+        and with `rerank` `re_ranked` -> the same after re-ranking. What the data do not allow has
+        `not_measured` -> the reason in its place.
 
     Raises:
         commands.ConfigError: `rerank` of a data set without cameras.
@@ -50,20 +53,32 @@ def evaluate(model, dataset, *, rerank=False):
     if has_cameras:
         results |= _re_identify(model, dataset.queries, dataset.gallery, rerank=rerank)
     elif dataset.queries is not None:
-        results["one_shot"] = retrieval.retrieval_report(
+        results["one_shot"] = _measured(
+            retrieval.retrieval_report,
             embed(model, dataset.queries),
             dataset.queries.labels,
             gallery=embed(model, dataset.gallery),
             gallery_labels=dataset.gallery.labels,
         )
     embeddings = embed(model, dataset.test)
-    results["leave_one_out"] = retrieval.retrieval_report(embeddings, dataset.test.labels)
+    results["leave_one_out"] = _measured(
+        retrieval.retrieval_report, embeddings, dataset.test.labels
+    )
     return results
+
+
+def _measured(report, *arguments, **options):
+    """A report's numbers, or why the data, as queries without a match, allow none."""
+    try:
+        return report(*arguments, **options)
+    except ValueError as error:
+        return {"not_measured": str(error)}
 
 
 def _re_identify(model, queries, gallery, *, rerank):
     rows = [embed(model, queries), embed(model, gallery)]
     report = functools.partial(
+        _measured,
         reidentification.reidentification_report,
         rows[0],
         queries.labels,
@@ -172,8 +187,20 @@ def during_training(config, *, model, dataset):
         dataset: trainers.datasets.Dataset.
 
     Returns:
-        circle_tf.callbacks.RetrievalCallback.
+        circle_tf.callbacks.RetrievalCallback; a callback that does nothing where the data have no
+        query with a match.
+
+    Warns:
+        UserWarning: there is none.
     """
+    try:
+        return _retrieval_callback(config, model=model, dataset=dataset)
+    except ValueError as error:
+        warnings.warn(f"Nothing is evaluated while training: {error}", stacklevel=2)
+        return keras.callbacks.Callback()
+
+
+def _retrieval_callback(config, *, model, dataset):
     if dataset.queries is not None and dataset.queries.cameras is None:
         return RetrievalCallback(
             dataset.queries.images(),

@@ -5,6 +5,7 @@ TensorBoard.
 """
 
 import os
+import warnings
 
 import numpy as np
 import tensorflow as tf
@@ -102,14 +103,19 @@ class BeforeAndAfter:
         Args:
             model: the embedding model.
             step: int, where TensorBoard shows the pictures.
+
+        Warns:
+            UserWarning: no unseen class has two images, whose similarity could be drawn.
         """
         after = metrics.embed(model, self._split, self._rows)
         labels = self._split.labels[self._rows]
         settings = {"labels": labels, "margin": self._margin}
-        figures = {
-            "similarity_scatter": plots.similarity_scatter(self._before, after, **settings),
-            "similarity_histograms": plots.similarity_histograms(self._before, after, **settings),
-        }
+        figures = {}
+        for kind in (plots.similarity_scatter, plots.similarity_histograms):
+            try:
+                figures[kind.__name__] = kind(self._before, after, **settings)
+            except ValueError as error:
+                warnings.warn(f"{kind.__name__} is not drawn: {error}", stacklevel=2)
         if records := workdirs.MetricsLog(self._files.metrics).records():
             figures["training_curves"] = plots.training_curves(records)
         _write(figures, files=self._files, step=step)

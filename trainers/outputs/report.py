@@ -57,7 +57,7 @@ def evaluate_run(path, *, protocols=None, rerank=False, best=False):
 
 
 def table(results):
-    """The metrics of `metrics.evaluate` as text, a protocol per line.
+    """The metrics of `metrics.evaluate` as text, a protocol per line; last what has none, and why.
 
     Args:
         results: dict as `metrics.evaluate` returns it.
@@ -102,6 +102,11 @@ def table(results):
     for kind in (cameras, columns, verified, templates, identified):
         chosen = {name: r for name, r in results.items() if set(kind.values()) <= set(r)}
         lines += _rows(chosen, kind)
+    lines += [
+        f"{name.replace('_', '-')}: not measured. {found['not_measured']}"
+        for name, found in results.items()
+        if "not_measured" in found
+    ]
     return "\n".join(lines)
 
 

@@ -104,6 +104,29 @@ def test_re_identification_by_cameras_and_ranked_anew():
     assert found["re_ranked"] == expected != found["re_identification"]
 
 
+@pytest.mark.parametrize("cameras", [None, np.array([1, 1])])
+def test_queries_without_a_match_leave_the_other_numbers(cameras):
+    labels = [0, 1] if cameras is not None else [2, 2]
+    queries = split([(9, 1), (1, 9)], labels, cameras=cameras)
+    gallery = split([(9, 0), (0, 9)], [0, 1], cameras=cameras)
+    found = metrics.evaluate(
+        model(), dataset(queries=queries, gallery=gallery), rerank=cameras is not None
+    )
+    assert found.pop("leave_one_out")["recall_at_1"] == 0.75
+    assert list(found) == (["one_shot"] if cameras is None else ["re_identification", "re_ranked"])
+    for reason in found.values():
+        assert "No query has a match" in reason["not_measured"]
+
+
+def test_what_cannot_be_evaluated_while_training_is_told_of():
+    single = split([(9, 0), (0, 9)], [0, 1])
+    data = Dataset("made up", single, single, None, None, (1, 2, 1), "")
+    with pytest.warns(UserWarning, match="evaluated while training: No query has a match"):
+        callback = metrics.during_training(digits.get_config(), model=model(), dataset=data)
+    callback.on_epoch_end(0, {})
+    assert "No query" in metrics.evaluate(model(), data)["leave_one_out"]["not_measured"]
+
+
 def test_ranking_anew_wants_cameras():
     with pytest.raises(commands.ConfigError, match="made up has no cameras"):
         metrics.evaluate(model(), dataset(), rerank=True)

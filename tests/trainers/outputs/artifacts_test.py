@@ -49,6 +49,18 @@ def test_before_and_after(tmp_path):
         assert min(image.size) > 300
 
 
+def test_classes_of_one_image_have_no_similarities_to_draw(tmp_path):
+    images = np.zeros([3, 8, 8, 1], np.uint8)
+    single = datasets.Split(images, np.arange(3), ("a", "b", "c"))
+    data = datasets.Dataset("made up", single, single, None, None, (8, 8, 1), "")
+    files = workdir.Workdir(str(tmp_path))
+    drawing = artifacts.BeforeAndAfter(flat(8), data, files=files, margin=None, seed=0)
+    with pytest.warns(UserWarning, match="is not drawn: Pairs need two classes") as found:
+        drawing.draw(flat(8), step=5)
+    assert len(found) == 2
+    assert "sprite.png" in os.listdir(files.tensorboard)
+
+
 @pytest.fixture
 def drawn(monkeypatch):
     """What the sheets of a test show: the arguments that each was drawn from."""

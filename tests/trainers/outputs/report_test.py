@@ -34,6 +34,13 @@ def test_table():
     assert len(header) == len(line)
 
 
+def test_table_ends_in_what_could_not_be_measured():
+    results = {"re_identification": {"not_measured": "No query has a match: why."}, **RESULTS}
+    lines = report.table(results).splitlines()
+    assert len(lines) == 3
+    assert lines[-1] == "re-identification: not measured. No query has a match: why."
+
+
 def test_evaluation_is_printed_and_written(tmp_path, capsys):
     files = finished_run(tmp_path / "run")
     report.evaluate_run(files.path)

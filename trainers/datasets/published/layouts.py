@@ -4,6 +4,7 @@ A reader tells which images a protocol's parts hold and what is odd; `to_dataset
 trains, `check` what tells a person whether the download is complete.
 """
 
+import collections
 import dataclasses
 import os
 
@@ -125,7 +126,7 @@ def to_dataset(layout, config):
         base.DataError: a part is empty, or none of its images can be read.
     """
     shape = images.image_shape(config)
-    parts, notes = {}, list(layout.problems)
+    parts, notes = {}, [*layout.problems, *_unmatched(layout)]
     for name in layout.parts:
         parts[name] = collection_of(layout, name)
         if config.get("verify", True):
@@ -164,6 +165,7 @@ def check(layout):
             if seen != wanted:
                 problems.append(f"{name}: {seen:,} {kind}; the protocol has {wanted:,}.")
         problems += _faults(layout, name)
+    problems += _unmatched(layout)
     return [*lines, *base.findings(problems, none="All is there, as the protocol counts it.")]
 
 
@@ -226,6 +228,31 @@ def _cameras(part, kept):
         return None
     cameras = dict(zip(part.files, part.cameras, strict=True))
     return np.array([cameras[file] for file in kept], np.int64)
+
+
+def _unmatched(layout):
+    """What cannot be evaluated, in a line: queries that nothing in the gallery matches."""
+    if not {"query", "gallery"} <= set(layout.parts):
+        return []
+    query, gallery = layout.parts["query"], layout.parts["gallery"]
+    cameras = collections.defaultdict(set)  # Of each class of the gallery; None where unknown.
+    for name, camera in _seen_by(gallery):
+        cameras[name].add(camera)
+    other = "" if query.cameras is None else " by another camera"
+    lost = sum(
+        not cameras[name] - ({camera} if other else set()) for name, camera in _seen_by(query)
+    )
+    if lost and lost == len(query.files):
+        return [
+            f"query: no image has one of its class{other} in the gallery: nothing can be looked "
+            "up, only leave-one-out numbers can be measured."
+        ]
+    return [f"query: {lost:,} images have none of their class{other} in the gallery."] * bool(lost)
+
+
+def _seen_by(part):
+    """(class, camera) of each image."""
+    return zip(part.classes, part.cameras or [None] * len(part.classes), strict=True)
 
 
 def _faults(layout, name):

@@ -125,6 +125,38 @@ def test_market_leaves_junk_out_and_keeps_distractors_in_the_gallery(tmp_path):
     assert found.test.class_names == ("0001", "0005")
 
 
+def unmatched(root, how):
+    """Market-1501 whose queries have no match in the gallery."""
+    fixtures.market1501(root)
+    folder = root / "Market-1501-v15.09.15"
+    for file in sorted((folder / "bounding_box_test").glob("000[15]_*")):
+        start, camera = file.name[:5], file.name[5:7]
+        changed = "c1" if start == "0001_" else "c2"
+        start, camera = (start, changed) if how == "one camera" else ("1" + start[1:], camera)
+        file.rename(file.parent / f"{start}{camera}{file.name[7:]}")
+    return str(root)
+
+
+@pytest.mark.parametrize("how", ["one camera", "no common class"])
+def test_queries_that_nothing_matches_are_foretold(how, tmp_path):
+    path = unmatched(tmp_path, how)
+    words = "query: no image has one of its class by another camera in the gallery: nothing can be"
+    assert words in data.check_dataset("market1501", path)
+    config = {"name": "market1501", "path": path, "image_size": 8, "image_width": 4}
+    assert words in datasets.load(config).report
+
+
+def test_some_queries_that_nothing_matches_are_counted(tmp_path):
+    fixtures.inshop(tmp_path)
+    found = datasets.read_layout("inshop", str(tmp_path))
+    gallery, last = found.parts["gallery"], found.parts["query"].classes[-1]
+    gallery.classes[:] = [c if c != last else "another" for c in gallery.classes]
+    lost = found.parts["query"].classes.count(last)
+    assert (
+        f"query: {lost} images have none of their class in the gallery." in layouts.check(found)[-1]
+    )
+
+
 def test_market_tells_of_a_folder_that_is_not_there(tmp_path):
     fixtures.market1501(tmp_path)
     shutil.rmtree(tmp_path / "Market-1501-v15.09.15" / "query")
