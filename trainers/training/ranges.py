@@ -64,7 +64,7 @@ _RANGES = {
     "eval_examples": _Range(1),
     "checkpoint_every": _Range(1),
     "keep_checkpoints": _Range(1),
-    "devices": _Range(0),
+    "devices": _Range(0, 1024),
     "seed": _Range(0, 2**32 - 1),
 }
 

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from circle_tf.serving import gallery, signatures
+from circle_tf.serving import gallery, servable, signatures
 from export.cli import console, runs
 from export.publishing import manifest, publisher, variants
 from export.saved_model import contents, warmup
@@ -37,6 +37,19 @@ def _publish(run, base_path, **options):
         options=publisher.Options(**options),
         tell=lambda line: None,
     )
+
+
+def test_examples_of_which_each_class_has_one_give_no_recall(tmp_path):
+    workdir = saved_models.finished_run(tmp_path / "run")
+    images = np.random.default_rng(0).integers(0, 256, (4, *saved_models.SHAPE)).astype(np.uint8)
+    content = {"labels": np.arange(4), "class_names": np.array(list("abcd"))}
+    np.savez(workdir / "held_out.npz", images=images, **content)
+    single = runs.read(str(workdir))
+    model = runs.load_model(single.workdir)
+    servable.save_servable(model, str(tmp_path / "1"))
+    found = variants.report(str(tmp_path / "1"), run=single, model=model, made={})
+    assert [facts["recall_at_1"] for facts in found.values()] == [None, None]
+    assert found["saved_model"]["lowest_cosine"] > 0.9999
 
 
 # Converts to four formats and verifies in a process of its own: 20 to 40 seconds.
