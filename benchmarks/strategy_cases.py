@@ -119,6 +119,13 @@ CASES = {
         Case("clipvalue", optimizer=_sgd(clipvalue=0.01)),
         Case("a replica without rows", rows=33),
         Case("a replica without rows, class", rows=33, **_CLASS_LOSS),
+        Case(
+            "keras.losses.Circle, a replica without rows",
+            loss=lambda: keras.losses.Circle(gamma=8.0),
+            rows=33,
+            weighted=True,
+            evaluate=True,
+        ),
         Case("sample_weight", weighted=True),
         Case("sample_weight, plain Keras loss", weighted=True, **_PLAIN_LOSS),
         Case(

@@ -31,6 +31,9 @@ def forward(model, x, *, training, compiled, state=()):
 
     Returns:
         `Forward`: outputs, losses that layers added, variables that layers assigned to, and what.
+
+    Raises:
+        NotImplementedError: a layer assigns to a weight that is trained.
     """
     assigned = []
     context = collectives.replica_context()
@@ -41,6 +44,7 @@ def forward(model, x, *, training, compiled, state=()):
             outputs = keras_private.call_model(model, x, training=training)
         losses = [*scope.losses, *model.losses]
         variables, values = scope.updates()
+        _check_not_trained(variables)
         assigned[:] = variables
         if compiled:
             compilation.check_graph(tf.compat.v1.get_default_graph())
@@ -52,3 +56,14 @@ def forward(model, x, *, training, compiled, state=()):
     outputs, losses, values, masks = call(x)
     keras_private.copy_masks(outputs, masks)
     return Forward(outputs, losses, list(assigned), values)
+
+
+def _check_not_trained(variables):
+    for variable in variables:
+        if variable.trainable:
+            raise NotImplementedError(
+                f"A layer assigns to the weight {variable.path!r}, which is trained, in its "
+                "forward pass (SpectralNormalization does): EmbeddingModel does not train it over "
+                "several replicas, nor by accumulated or cached gradients, as Keras would. Take "
+                "the layer out, or train on one device without these."
+            )

@@ -12,7 +12,7 @@ from keras.src.backend import get_keras_mask, set_keras_mask
 
 from circle_tf.distribute import sharded_variable
 from circle_tf.optimizers import extension
-from circle_tf.training import replica_loss
+from circle_tf.training import all_rows, replica_loss
 
 __all__ = [
     "TESTED_KERAS",
@@ -242,7 +242,7 @@ def check():
     try:
         # In a thread of its own, where no strategy's scope and no graph of the caller's holds.
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            for part in (_check_optimizer, _check_scope, replica_loss.check):
+            for part in (_check_optimizer, _check_scope, replica_loss.check, all_rows.check):
                 pool.submit(part).result()
     except Exception as error:
         raise RuntimeError(

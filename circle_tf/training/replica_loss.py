@@ -1,17 +1,43 @@
 """A compiled Keras loss of which each replica computes its share: the shares add up to the loss.
 
-What Keras divides by a replica's own counts is divided here by those of the global batch.
+What Keras divides by a replica's own counts is divided here by those of the global batch, where a
+loss is known to have one value per example. Any other is computed on all rows.
 """
 
 import keras
 import tensorflow as tf
 from keras.src.backend import get_keras_mask, set_keras_mask
 from keras.src.losses import loss as keras_loss
+from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.trainers.compile_utils import CompileLoss
 
 from circle_tf.distribute import collectives, compilation
+from circle_tf.training import all_rows
 
-__all__ = ["ReplicaCompileLoss", "check", "compile_loss_across"]
+__all__ = ["ReplicaCompileLoss", "check", "compile_loss_across", "is_per_example"]
+
+# Of keras.losses all but circle, dice and tversky, which look at the rows of a batch together.
+_PER_EXAMPLE = (
+    keras.losses.mean_squared_error,
+    keras.losses.mean_absolute_error,
+    keras.losses.mean_absolute_percentage_error,
+    keras.losses.mean_squared_logarithmic_error,
+    keras.losses.cosine_similarity,
+    keras.losses.huber,
+    keras.losses.log_cosh,
+    keras.losses.hinge,
+    keras.losses.squared_hinge,
+    keras.losses.categorical_hinge,
+    keras.losses.kl_divergence,
+    keras.losses.poisson,
+    keras.losses.binary_crossentropy,
+    keras.losses.binary_focal_crossentropy,
+    keras.losses.categorical_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
+    keras.losses.categorical_generalized_cross_entropy,
+    keras.losses.sparse_categorical_crossentropy,
+    keras.losses.ctc,
+)
 
 
 class ReplicaCompileLoss(CompileLoss):
@@ -21,7 +47,7 @@ class ReplicaCompileLoss(CompileLoss):
         """Resolves the losses as Keras does, then makes each count over all replicas."""
         super().build(y_true, y_pred)
         self._flat_losses = [
-            part._replace(loss=_ShareOfLoss.of(part.loss)) for part in self._flat_losses
+            part._replace(loss=_across_replicas(part.loss)) for part in self._flat_losses
         ]
         self._metrics[:] = [_ShareTracker(name=metric.name) for metric in self._metrics]
 
@@ -39,19 +65,38 @@ class _ShareTracker(keras.metrics.Mean):
         return super().update_state(values, sample_weight=rows / parts)
 
 
+def _across_replicas(loss):
+    """The loss as a replica's share; itself where it counts over replicas or divides by nothing."""
+    if loss is None or getattr(loss, "crosses_replicas", False):
+        return loss
+    plain = isinstance(loss, LossFunctionWrapper)
+    plain = plain and type(loss).__call__ is keras_loss.Loss.__call__
+    plain = plain and type(loss).call is LossFunctionWrapper.call
+    if not plain or not is_per_example(loss.fn, loss._fn_kwargs):
+        return all_rows.LossOfAllRows(loss)
+    return loss if loss.reduction in ("sum", "none", None) else _ShareOfLoss(loss)
+
+
+def is_per_example(function, options):
+    """Whether a function is one of Keras' losses that look at each example by itself.
+
+    Args:
+        function: of `y_true` and `y_pred`.
+        options: dict of its other arguments.
+
+    Returns:
+        bool.
+    """
+    known = any(function is one for one in _PER_EXAMPLE)
+    return known and options.get("axis", -1) == -1
+
+
 class _ShareOfLoss:
     """A Keras loss as a replica's share: own sum over the global divisor."""
 
     def __init__(self, loss):
         self._loss = loss
         self.name = loss.name
-
-    @classmethod
-    def of(cls, loss):
-        """The loss itself where it counts over replicas already or has its own `__call__`."""
-        plain = type(loss).__call__ is keras_loss.Loss.__call__
-        knows = getattr(loss, "crosses_replicas", False) or not plain
-        return loss if knows or loss.reduction in ("sum", "none", None) else cls(loss)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         rows = tf.shape(y_pred)[0]

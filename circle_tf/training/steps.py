@@ -11,7 +11,14 @@ import keras
 import tensorflow as tf
 
 from circle_tf.distribute import collectives, step_context
-from circle_tf.training import cached_gradients, forward_pass, keras_private, sharded_gradients
+from circle_tf.training import (
+    cached_gradients,
+    forward_pass,
+    keras_private,
+    replica_metrics,
+    sharded_gradients,
+)
+from circle_tf.utils import checks
 
 __all__ = ["Accumulator", "evaluation_step", "make_function", "predict_step", "train_step"]
 
@@ -101,24 +108,24 @@ def _reduced(model, batch, passed, loss, gradients):
     variables = model.trainable_variables if gradients else []
     own = gradients
     rows = tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], tf.float32)
-    local_logs = model.compute_metrics(x, y, passed.outputs, sample_weight=weights)
-    metrics = _metric_variables(model)
-    averaged, changes = _changes(passed, rows, metrics)
+    metrics = replica_metrics.variables(model)
+    updates, changes = _changes(passed, rows, metrics)
+    local_logs, known = replica_metrics.update(model, x, y, passed.outputs, weights)
+    metrics = [v for v in metrics if not any(v is variable for variable, _ in known)]
     states = [tf.convert_to_tensor(variable.value) for variable in metrics]
     facts = sharded_gradients.facts(own, variables)
     shared = sharded_gradients.shared(own, variables)
     parts = (shared, facts, [tf.reduce_sum(loss), rows], changes, states)
     gradients, facts, (total, all_rows), changes, states = _sum_parts(parts)
     gradients = sharded_gradients.agreed(own, gradients, facts, model.optimizer)
-    for variable, change in zip(averaged, changes, strict=True):
-        variable.assign(variable.value + tf.cast(change / all_rows, variable.dtype))
+    _write_changes(updates, changes, all_rows)
     # A vector (reduction "none") is reported as its mean.
     value = total if loss.shape.rank == 0 else total / all_rows
     parts = collectives.num_replicas()
     tracker = keras_private.loss_tracker(model)
     tracker.update_state(value, sample_weight=all_rows / parts)
     # Every replica has added the same to the loss tracker: the sum over replicas needs no exchange.
-    states = [*zip(metrics, states, strict=True)]
+    states = [*zip(metrics, states, strict=True), *known]
     states += [(variable, variable.value * parts) for variable in tracker.variables]
     with keras.StatelessScope(state_mapping=states):
         return gradients, {**local_logs, **model.get_metrics_result()}
@@ -130,30 +137,45 @@ def _sum_parts(parts):
     return [[next(summed) for _ in part] for part in parts]
 
 
-def _metric_variables(model):
-    """Variables of all metrics whose replicas' values add up, but the loss tracker's."""
-    own = {id(variable) for variable in keras_private.loss_tracker(model).variables}
-    variables = [variable for metric in model.metrics for variable in metric.variables]
-    return [v for v in variables if id(v) not in own and v.aggregation == "sum"]
-
-
 def _changes(passed, rows, metrics):
-    """Changes of moving statistics, times the own rows; what is not averaged is written.
+    """What the forward pass changes, to be summed; what is the replica's own affair is written.
 
-    Averaged are changes, not values: a statistic that did not change stays the same to the bit.
+    Exchanged are changes, not values: a statistic that did not change stays the same to the bit.
+
+    Returns:
+        `(updates, changes)`: triples (variable, value, change) and the changes alone, those of
+        floats times the own rows.
     """
     counted = {id(variable) for variable in metrics}
-    averaged, changes = [], []
+    updates = []
     for variable, value in zip(passed.variables, passed.values, strict=True):
-        same = id(variable) in counted or getattr(variable, "same_on_replicas", False)
-        if same or not tf.as_dtype(variable.dtype).is_floating:
+        if id(variable) in counted or getattr(variable, "same_on_replicas", False):
             variable.assign(value)
             continue
-        change = tf.cast(value, tf.float32) - tf.cast(variable.value, tf.float32)
-        averaged.append(variable)
-        # Statistics of no rows are NaN.
-        changes.append(tf.where(rows > 0, change * rows, tf.zeros_like(change)))
-    return averaged, changes
+        floating = tf.as_dtype(variable.dtype).is_floating
+        kind = tf.float32 if floating else tf.int64
+        change = tf.cast(tf.cast(value, kind) - tf.cast(variable.value, kind), tf.float32)
+        if floating:
+            # Statistics of no rows are NaN.
+            change = tf.where(rows > 0, change * rows, tf.zeros_like(change))
+        updates.append((variable, value, change))
+    return updates, [change for _, _, change in updates]
+
+
+def _write_changes(updates, sums, all_rows):
+    """Writes the mean over rows of changes of floats; other values where they are all the same."""
+    replicas = float(collectives.num_replicas())
+    for (variable, value, change), total in zip(updates, sums, strict=True):
+        if tf.as_dtype(variable.dtype).is_floating:
+            variable.assign(variable.value + tf.cast(total / all_rows, variable.dtype))
+            continue
+        message = (
+            f"The layer weight {variable.path!r} is of {variable.dtype} and changes otherwise on "
+            "each replica, by what it sees of the batch: there is no mean of it. Count what is the "
+            "same everywhere (steps), or keep a float, which is averaged over rows; changes found:"
+        )
+        alike = tf.reduce_all(tf.equal(change * replicas, total))
+        variable.assign(checks.passing(value, alike, message, change))
 
 
 class Accumulator:
