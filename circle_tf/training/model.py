@@ -1,6 +1,7 @@
 """`EmbeddingModel`: the Keras model whose compile and fit suit in-batch losses."""
 
 import contextlib
+import inspect
 
 import keras
 import tensorflow as tf
@@ -79,7 +80,8 @@ class EmbeddingModel(keras.Model):
         Raises:
             NotImplementedError: a strategy that has no global batch.
             ValueError: layers XLA cannot compile, an optimizer of another strategy, layers that
-                `cached_gradient_batch` cannot serve, a loss of another model.
+                `cached_gradient_batch` cannot serve, a loss of another model; a subclass' own step
+                that leaves out this class' where that is needed.
 
         Warns:
             UserWarning: a class-level loss on embeddings, a loss on embeddings on cosines.
@@ -100,6 +102,7 @@ class EmbeddingModel(keras.Model):
         self._cached_batch = self._check_cached_batch(cached_gradient_batch)
         self._accumulator = None
         if self._several or self._micro_batches > 1 or self._cached_batch is not None:
+            self._check_own_steps()
             _keras_private().check()
         jit = self._choose_jit(jit_compile) and not kwargs.get("run_eagerly", False)
         # XLA compiles the parts of a step of ours, but the whole of a step of Keras'.
@@ -129,6 +132,11 @@ class EmbeddingModel(keras.Model):
         """As `keras.Model.compute_loss`; losses with a memory fill it in training only."""
         with step_context.entered(training=bool(training)):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    @property
+    def has_own_loss(self):
+        """Whether a subclass computes the loss, of which replicas then show it all rows."""
+        return type(self).compute_loss is not EmbeddingModel.compute_loss
 
     @property
     def losses(self):
@@ -234,6 +242,18 @@ class EmbeddingModel(keras.Model):
                 "without gradient_accumulation."
             )
 
+    def _check_own_steps(self):
+        for kind in type(self).__mro__[: type(self).__mro__.index(EmbeddingModel)]:
+            for name in ("train_step", "test_step") if self._several else ("train_step",):
+                step = vars(kind).get(name)
+                if step is not None and name not in _names_in(step):
+                    raise ValueError(
+                        f"{kind.__name__}.{name} leaves out EmbeddingModel's, which is what trains "
+                        "and evaluates over several replicas and by gradient_accumulation and "
+                        f"cached_gradient_batch. Call super().{name}(data) in it, override "
+                        "compute_loss instead, or train on one device without these."
+                    )
+
     def _make_memory(self):
         losses = [loss for loss in tf.nest.flatten(self.loss) if hasattr(loss, "memory")]
         if losses and losses[0] is not self.loss:
@@ -281,6 +301,11 @@ def _layers_below(layer):
     for below in getattr(layer, "layers", []):
         yield below
         yield from _layers_below(below)
+
+
+def _names_in(function):
+    """Names of the attributes and globals that a function uses."""
+    return getattr(getattr(inspect.unwrap(function), "__code__", None), "co_names", ())
 
 
 # Keras' private side is another one in each version. It is imported where it is needed: on one

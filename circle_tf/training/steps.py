@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from circle_tf.distribute import collectives, step_context
 from circle_tf.training import (
+    all_rows,
     cached_gradients,
     forward_pass,
     keras_private,
@@ -98,8 +99,14 @@ def _unpack(data):
 
 
 def _share_of_loss(model, x, y, weights, passed, *, training):
-    with step_context.entered(layer_losses=passed.losses):
-        return keras_private.compute_loss(model, x, y, passed.outputs, weights, training=training)
+    outputs = passed.outputs
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(step_context.entered(layer_losses=passed.losses))
+        if model.has_own_loss:
+            x, y, outputs, weights = all_rows.gathered((x, y, outputs, weights))
+            stack.enter_context(all_rows.seen_whole())
+        loss = keras_private.compute_loss(model, x, y, outputs, weights, training=training)
+    return loss / collectives.num_replicas() if model.has_own_loss else loss
 
 
 def _reduced(model, batch, passed, loss, gradients):
@@ -116,14 +123,14 @@ def _reduced(model, batch, passed, loss, gradients):
     facts = sharded_gradients.facts(own, variables)
     shared = sharded_gradients.shared(own, variables)
     parts = (shared, facts, [tf.reduce_sum(loss), rows], changes, states)
-    gradients, facts, (total, all_rows), changes, states = _sum_parts(parts)
+    gradients, facts, (total, row_count), changes, states = _sum_parts(parts)
     gradients = sharded_gradients.agreed(own, gradients, facts, model.optimizer)
-    _write_changes(updates, changes, all_rows)
+    _write_changes(updates, changes, row_count)
     # A vector (reduction "none") is reported as its mean.
-    value = total if loss.shape.rank == 0 else total / all_rows
+    value = total if loss.shape.rank == 0 else total / row_count
     parts = collectives.num_replicas()
     tracker = keras_private.loss_tracker(model)
-    tracker.update_state(value, sample_weight=all_rows / parts)
+    tracker.update_state(value, sample_weight=row_count / parts)
     # Every replica has added the same to the loss tracker: the sum over replicas needs no exchange.
     states = [*zip(metrics, states, strict=True), *known]
     states += [(variable, variable.value * parts) for variable in tracker.variables]
@@ -162,12 +169,12 @@ def _changes(passed, rows, metrics):
     return updates, [change for _, _, change in updates]
 
 
-def _write_changes(updates, sums, all_rows):
+def _write_changes(updates, sums, row_count):
     """Writes the mean over rows of changes of floats; other values where they are all the same."""
     replicas = float(collectives.num_replicas())
     for (variable, value, change), total in zip(updates, sums, strict=True):
         if tf.as_dtype(variable.dtype).is_floating:
-            variable.assign(variable.value + tf.cast(total / all_rows, variable.dtype))
+            variable.assign(variable.value + tf.cast(total / row_count, variable.dtype))
             continue
         message = (
             f"The layer weight {variable.path!r} is of {variable.dtype} and changes otherwise on "

@@ -9,15 +9,10 @@ import tensorflow as tf
 
 import circle_tf
 from benchmarks import strategy_cases
-from circle_tf import addons
 from circle_tf.training import keras_private
 from tests import one_device, strategies
 from tests.combinations import quick
-
-
-@functools.cache
-def mirrored(count):
-    return strategies.mirrored() if count == 2 else tf.distribute.MirroredStrategy(["CPU:0"])
+from tests.small_models import mirrored, rows_and_ids, small, unit_layers
 
 
 @pytest.fixture(scope="session")
@@ -61,22 +56,6 @@ def test_the_cases_do_what_their_names_say(on_one_device):
     plain = on_one_device("CircleLoss")["weights"]
     for name in ("clipnorm", "global_clipnorm", "clipvalue", "sample_weight"):
         assert np.abs(np.subtract(on_one_device(name)["weights"], plain)).max() > 1e-3, name
-
-
-def small(strategy, layers, *, loss=None, optimizer="sgd", shape=(6,), **options):
-    with strategy.scope():
-        keras.utils.set_random_seed(0)
-        x = features = keras.Input(shape)
-        for layer in layers():
-            x = layer(x)
-        model = circle_tf.EmbeddingModel(features, x)
-        model.compile(optimizer, loss or circle_tf.CircleLoss(gamma=8.0), **options)
-    return model
-
-
-def rows_and_ids(count=16):
-    rng = np.random.default_rng(1)
-    return rng.normal(size=(count, 6)).astype(np.float32), np.arange(count) % 4
 
 
 def per_replica(strategy, variable):
@@ -259,98 +238,6 @@ def test_plain_losses_of_every_reduction_with_masks_and_weights(reduction):
         results.append([*model.get_weights(), *(np.array(history[name]) for name in history)])
     for ours, theirs in zip(*results, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
-
-
-class OwnCall(keras.losses.Loss):
-    """Has its own `__call__`, and looks at rows together by a loss of the house and by itself."""
-
-    def __call__(self, y_true, y_pred, sample_weight=None):
-        pairs = circle_tf.CircleLoss(gamma=8.0)(y_true, y_pred, sample_weight)
-        return pairs + tf.reduce_mean(y_pred[:, 0]) ** 2
-
-
-class Variance(keras.losses.Loss):
-    """One value per example, which the others have a part in."""
-
-    def call(self, y_true, y_pred):
-        centred = y_pred - tf.reduce_mean(y_pred, axis=0)
-        return tf.reduce_sum(centred**2, axis=1) + 0 * tf.cast(y_true, y_pred.dtype)
-
-
-def softmax_layers():
-    return [keras.layers.Dense(4, activation="sigmoid")]
-
-
-def unit_layers():
-    return [circle_tf.UnitEmbedding(4)]
-
-
-COUPLED = {
-    "circle": (lambda: keras.losses.Circle(gamma=8.0), unit_layers, False),
-    "circle, sum": (lambda: keras.losses.Circle(gamma=8.0, reduction="sum"), unit_layers, False),
-    "dice": (keras.losses.Dice, softmax_layers, True),
-    "tversky": (keras.losses.Tversky, softmax_layers, True),
-    "a function": (lambda: lambda y, p: tf.reduce_max(p) + 0 * tf.reduce_sum(y), unit_layers, True),
-    "own call": (OwnCall, unit_layers, False),
-    "variance, none": (lambda: Variance(reduction="none"), unit_layers, False),
-    "triplets": (addons.losses.TripletSemiHardLoss, unit_layers, False),
-    "lifted": (addons.losses.LiftedStructLoss, unit_layers, False),
-    "similarity of columns": (lambda: keras.losses.CosineSimilarity(axis=0), unit_layers, True),
-}
-
-
-# Two to four seconds each.
-@pytest.mark.parametrize("name", quick(list(COUPLED), among=["circle", "dice", "own call"]))
-def test_losses_that_may_look_at_rows_together_see_the_global_batch(name):
-    loss, layers, one_hot = COUPLED[name]
-    rows, ids = rows_and_ids(33)  # The last batch leaves one replica without rows.
-    targets = np.eye(4, dtype=np.float32)[ids] if one_hot else ids
-    results = []
-    for strategy in (tf.distribute.get_strategy(), mirrored(2)):
-        with strategy.scope():
-            optimizer = keras.optimizers.SGD(0.01)
-        model = small(strategy, layers, loss=loss(), optimizer=optimizer)
-        options = {"batch_size": 16, "shuffle": False, "verbose": 0}
-        losses = model.fit(rows, targets, epochs=2, **options).history["loss"]
-        evaluated = model.evaluate(rows[:32], targets[:32], batch_size=16, verbose=0)
-        results.append([*model.get_weights(), np.array([*losses, evaluated])])
-    for ours, theirs in zip(*results, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
-
-
-class Largest(keras.metrics.Metric):
-    """A state that does not add up."""
-
-    def __init__(self, name="largest"):
-        super().__init__(name=name)
-        self.seen = self.add_weight(name="seen", initializer="zeros")
-        self.count = self.add_weight(name="count", dtype="int64", initializer="zeros")
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        self.seen.assign(tf.maximum(self.seen, tf.reduce_max(y_pred)))
-        self.count.assign_add(tf.shape(y_pred, out_type=tf.int64)[0])
-
-    def result(self):
-        return {"largest": tf.identity(self.seen), "rows": tf.cast(self.count, "float32")}
-
-
-def test_metrics_of_unknown_classes_see_the_global_batch():
-    def spread(y_true, y_pred):
-        return tf.math.reduce_std(y_pred) + 0 * tf.cast(tf.reduce_sum(y_true), y_pred.dtype)
-
-    rows, ids = rows_and_ids(33)
-    results = []
-    for strategy in (tf.distribute.get_strategy(), mirrored(2)):
-        with strategy.scope():
-            metrics = [Largest(), spread, circle_tf.metrics.ValidAnchors()]
-        model = small(strategy, unit_layers, metrics=metrics)
-        history = model.fit(rows, ids, epochs=2, batch_size=16, shuffle=False, verbose=0).history
-        evaluated = model.evaluate(rows, ids, batch_size=16, verbose=0, return_dict=True)
-        results.append({**history, **{f"evaluate {k}": v for k, v in evaluated.items()}})
-    assert results[0]["rows"] == [33.0, 33.0]
-    assert {"largest", "spread", "valid_anchors"} < set(results[0])
-    for name, values in results[0].items():
-        np.testing.assert_allclose(results[1][name], values, rtol=1e-5, err_msg=name)
 
 
 class Counts(keras.layers.Layer):
