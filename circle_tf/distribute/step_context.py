@@ -5,9 +5,10 @@
 | `compiled` | training/steps.py | `compilation.call_compiled`: whether XLA compiles its parts |
 | `memo` | training/steps.py | `memoized`: what was computed in this step already |
 | `training` | `EmbeddingModel.compute_loss` | `CrossBatchCircleLoss`: whether its memory fills |
+| `sample_weight` | `EmbeddingModel`'s steps | `LossLayer`: weights of the examples' losses |
 | `layer_losses` | training/steps.py | `EmbeddingModel.losses`: those of the compiled forward pass |
 
-Keras calls losses without telling them any of it.
+Keras calls losses, and layers, without telling them any of it.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ class _Context(threading.local):
     compiled = False
     memo = None
     training = None
+    sample_weight = None
     layer_losses = None
 
 

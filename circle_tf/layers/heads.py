@@ -28,6 +28,8 @@ class CircleHead(loss_layers.LossLayer):
         gamma: float scale above 0.
         reduction: how the losses become the model loss; see `circle_tf.losses.base.reduce_losses`.
         as_model_loss: add the reduced loss to the model's losses, so that `compile` needs none.
+            In an `EmbeddingModel` the sample weights of `fit` weigh it; a `keras.Model` tells its
+            layers of none.
         detach_weights: see `circle_loss`.
         max_bytes: int, budget for the cosines `[B, C]`. Within it they are held once; above it (and
             where B is unknown when traced) they are computed twice, over blocks of classes.

@@ -3,7 +3,7 @@
 import keras
 
 from circle_tf import compat
-from circle_tf.distribute import collectives
+from circle_tf.distribute import collectives, step_context
 from circle_tf.layers import dtypes
 from circle_tf.losses import base, circle, circle_losses
 from circle_tf.losses.streaming import pair_sweep
@@ -41,9 +41,18 @@ class LossLayer(keras.layers.Layer):
         return values
 
     def add_model_loss(self, values, valid):
-        """Adds the reduced losses to the model's, if `as_model_loss`."""
+        """Adds the losses to the model's, weighed and reduced, if `as_model_loss`."""
         if self.as_model_loss:
-            loss = base.reduce_losses(values, valid, reduction=self.reduction)
+            weights = step_context.current().sample_weight
+            if isinstance(weights, (list, tuple, dict)):
+                raise ValueError(
+                    f"{self.name}: as_model_loss=True takes one sample weight per example, one "
+                    f"array [B]; found a {type(weights).__name__} of weights by output. Give one "
+                    "array, or the losses in compile(loss=...)."
+                )
+            loss = base.reduce_losses(
+                values, valid, reduction=self.reduction, sample_weight=weights
+            )
             # Keras divides the losses that layers add by the number of replicas.
             self.add_loss(loss * collectives.num_replicas())
 
@@ -83,6 +92,8 @@ class PairwiseCircle(LossLayer):
         gamma: float scale above 0.
         reduction: how the losses become the model loss; see `circle_tf.losses.base.reduce_losses`.
         as_model_loss: add the reduced loss to the model's losses, so that `compile` needs none.
+            In an `EmbeddingModel` the sample weights of `fit` weigh it; a `keras.Model` tells its
+            layers of none.
         detach_weights: see `circle_loss`.
         block_size: see `CircleLoss`.
         **kwargs: `name`, `dtype`.

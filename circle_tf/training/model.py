@@ -118,6 +118,16 @@ class EmbeddingModel(keras.Model):
         if self.optimizer is not None:
             self.optimizer = self._prepared(self.optimizer)
 
+    def fit(self, x=None, y=None, *args, **kwargs):
+        """As `keras.Model.fit`; weights without targets, which Keras drops, are a ValueError."""
+        _check_weights_kept(y, kwargs)
+        return super().fit(x, y, *args, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """As `keras.Model.evaluate`; weights without targets, which Keras drops, are an error."""
+        _check_weights_kept(y, kwargs)
+        return super().evaluate(x, y, *args, **kwargs)
+
     @property
     def accumulator(self):
         """State of the gradient accumulation (its `variables`), None without; for checkpoints."""
@@ -154,7 +164,8 @@ class EmbeddingModel(keras.Model):
                 accumulator=self._accumulator,
                 cached_batch=self._cached_batch,
             )
-        logs = super().train_step(data)
+        with _weights_told(data):
+            logs = super().train_step(data)
         if self.jit_compile and not tf.executing_eagerly():
             compilation.check_graph(tf.compat.v1.get_default_graph())
         return logs
@@ -163,7 +174,8 @@ class EmbeddingModel(keras.Model):
         """One evaluation step of one replica."""
         if self._several:
             return _steps().evaluation_step(self, data, compiled=self._jit_parts)
-        return super().test_step(data)
+        with _weights_told(data):
+            return super().test_step(data)
 
     def predict_step(self, data):
         """The outputs for one replica's part of a batch."""
@@ -295,6 +307,21 @@ class EmbeddingModel(keras.Model):
         from circle_tf.training import replica_loss  # Needs Keras' private side, too.
 
         replica_loss.compile_loss_across(self, config.config["loss"], config.config["loss_weights"])
+
+
+def _check_weights_kept(y, options):
+    for name in ("sample_weight", "class_weight"):
+        if y is None and options.get(name) is not None:
+            raise ValueError(
+                f"{name} wants targets: Keras drops weights where y is None. Give the ids as y too "
+                "(fit([inputs, ids], ids, ...)), or a tf.data.Dataset of (x, y, sample_weight)."
+            )
+
+
+def _weights_told(data):
+    """Within it, layers know the sample weights of a batch as Keras packs it."""
+    weights = keras.utils.unpack_x_y_sample_weight(data)[2]
+    return step_context.entered(sample_weight=weights)
 
 
 def _layers_below(layer):

@@ -39,7 +39,7 @@ def train_step(model, data, *, compiled, accumulator=None, cached_batch=None):
     """
     x, y, weights = _unpack(data)
     variables = model.trainable_variables
-    with step_context.entered(compiled=compiled, memo={}):
+    with step_context.entered(compiled=compiled, memo={}, sample_weight=weights):
 
         def loss_of(passed):
             loss = _share_of_loss(model, x, y, weights, passed, training=True)
@@ -74,7 +74,7 @@ def evaluation_step(model, data, *, compiled):
         dict of logs, those of the global batch.
     """
     x, y, weights = _unpack(data)
-    with step_context.entered(compiled=compiled, memo={}):
+    with step_context.entered(compiled=compiled, memo={}, sample_weight=weights):
         passed = forward_pass.forward(model, x, training=False, compiled=compiled)
         loss = _share_of_loss(model, x, y, weights, passed, training=False)
         return _reduced(model, (x, y, weights), passed, loss, [])[1]

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import circle_tf
+from tests import stacks
 
 POLICIES = ["float32", "mixed_float16", "mixed_bfloat16", "float64"]
 
@@ -45,6 +46,61 @@ def test_pairwise_layer_adds_nothing_unless_asked():
 def test_as_model_loss_wants_a_number():
     with pytest.raises(ValueError, match="as_model_loss=True wants a reduction to one number"):
         circle_tf.PairwiseCircle(as_model_loss=True, reduction="none")
+
+
+LAYERS = {
+    "pairs": lambda: circle_tf.PairwiseCircle(gamma=8.0, as_model_loss=True),
+    "classes": lambda: circle_tf.CircleHead(4, gamma=8.0, as_model_loss=True),
+}
+
+
+def weighted(kind):
+    keras.utils.set_random_seed(0)
+    features, ids = keras.Input((6,)), keras.Input((), dtype="int64")
+    losses = LAYERS[kind]()([circle_tf.UnitEmbedding(4)(features), ids])
+    model = circle_tf.EmbeddingModel([features, ids], losses)
+    model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+    return model
+
+
+@stacks.needs_keras_3
+@pytest.mark.parametrize("kind", list(LAYERS))
+def test_sample_weights_of_fit_weigh_the_losses_of_layers(kind):
+    rows, ids = rows_and_ids()
+    weights = np.linspace(0, 2, 12, dtype=np.float32)
+    model = weighted(kind)
+    values = model.predict([rows, ids], batch_size=12, verbose=0)
+    options = {"batch_size": 12, "verbose": 0}
+    found = model.evaluate([rows, ids], ids, sample_weight=weights, **options)
+    np.testing.assert_allclose(found, np.mean(values * weights), rtol=1e-5)
+    found = model.fit([rows, ids], ids, sample_weight=weights, **options).history["loss"]
+    np.testing.assert_allclose(found, [np.mean(values * weights)], rtol=1e-5)
+    plain = weighted(kind)
+    plain.fit([rows, ids], **options)
+    assert np.abs(plain.get_weights()[0] - model.get_weights()[0]).max() > 1e-3
+    for call in (plain.fit, plain.evaluate):
+        with pytest.raises(ValueError, match="sample_weight wants targets.*ids as y"):
+            call([rows, ids], sample_weight=weights, **options)
+    # Keras makes sample weights of class weights.
+    by_class = {0: 2.0, 1: 0.5, 2: 1.0, 3: 0.0}
+    model, targets = weighted(kind), ids.astype(np.int32)
+    options = {"class_weight": by_class, "batch_size": 12, "verbose": 0}
+    found = model.fit([rows, ids], targets, **options).history["loss"]
+    weights = np.array([by_class[one] for one in ids])
+    np.testing.assert_allclose(found, [np.mean(values * weights)], rtol=1e-5)
+
+
+@stacks.needs_keras_3
+def test_sample_weights_by_output_are_refused_with_what_to_do():
+    rows, ids = rows_and_ids()
+    features, numbers = keras.Input((6,)), keras.Input((), dtype="int64")
+    unit = circle_tf.UnitEmbedding(4)(features)
+    pairs = circle_tf.PairwiseCircle(as_model_loss=True, name="pairs")([unit, numbers])
+    model = circle_tf.EmbeddingModel([features, numbers], [unit, pairs])
+    model.compile("sgd", ["mse", None], jit_compile=False)
+    weights = [np.ones(12, np.float32)] * 2
+    with pytest.raises(ValueError, match="pairs: .*one array .B.; found a (list|tuple) of weights"):
+        model.fit([rows, ids], [np.zeros((12, 4)), ids], sample_weight=weights, verbose=0)
 
 
 def test_wide_ids_pass_a_functional_model_exactly():

@@ -198,7 +198,8 @@ def test_pair_layers_see_the_global_batch_and_are_named_where_xla_is_asked_for()
     results = []
     for strategy in (tf.distribute.get_strategy(), mirrored(2)):
         model = make(strategy)
-        dataset = tf.data.Dataset.from_tensor_slices(((rows, ids),)).batch(16)
+        weighted = ((rows, ids), ids, np.linspace(0, 2, 21, dtype=np.float32))
+        dataset = tf.data.Dataset.from_tensor_slices(weighted).batch(16)
         losses = model.fit(dataset, epochs=4, shuffle=False, verbose=0).history["loss"]
         results.append([*model.get_weights(), np.array(losses)])
     for ours, theirs in zip(*results, strict=True):
