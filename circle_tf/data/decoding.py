@@ -2,14 +2,22 @@
 
 import tensorflow as tf
 
+from circle_tf.data import image_bytes
+
 __all__ = ["as_channels", "as_pixels", "decode", "image_decoder"]
+
+# Of a file's beginning, in bytes: where cameras note an orientation.
+_HEAD = 8192
+_AS_STORED = [b"RI", b"\xff\x0a", b"\x00\x00"]  # WebP, JPEG XL, and JPEG XL in a container.
 
 
 def decode(content: tf.Tensor) -> tf.Tensor:
     """Decodes the formats of `circle_tf.utils.image_files.FORMATS`, told by content.
 
-    Of a GIF the first frame; WebP of one frame, JPEG XL in colour and without transparency only.
-    Elsewhere transparency is dropped, as is the orientation that cameras note in EXIF.
+    The image is what a viewer shows: of an animation the first frame; turned by the orientation
+    that a camera noted in EXIF (of JPEG, PNG and WebP; but for WebP in the first 8 KB); of 16 bits
+    a channel the upper 8. Transparency is dropped, what is beneath it is shown (in a GIF black).
+    Refused are an animated WebP and a BMP that is compressed or of 16 bits a pixel.
 
     Args:
         content: bytes of the file, a scalar string.
@@ -18,16 +26,17 @@ def decode(content: tf.Tensor) -> tf.Tensor:
         Image `[H, W, 3]` uint8; grey images have three equal channels.
 
     Raises:
-        tf.errors.InvalidArgumentError: these are not the bytes of a whole image.
+        tf.errors.InvalidArgumentError: these are not the bytes of a whole image, or of a kind that
+            is refused.
 
     Example:
         >>> decode(tf.io.encode_png(tf.zeros([2, 3, 1], tf.uint8))).shape.as_list()
         [2, 3, 3]
     """
     image = tf.cond(
-        tf.equal(tf.strings.substr(content, 0, 2), "BM"),
-        lambda: _decode_bmp(content),
-        lambda: tf.io.decode_image(content, channels=3, expand_animations=False),
+        tf.strings.regex_full_match(tf.strings.substr(content, 0, _HEAD), image_bytes.RARE),
+        lambda: _decode_rare(content),
+        lambda: _decode_colour(content),
     )
     return tf.ensure_shape(image, [None, None, 3])
 
@@ -110,8 +119,28 @@ def _check_channels(channels):
         )
 
 
-def _decode_bmp(content):
-    # The only format that TensorFlow decodes but does not convert to 3 channels.
-    image = tf.io.decode_bmp(content)
-    channels = tf.minimum([0, 1, 2], tf.shape(image)[-1] - 1)
-    return tf.gather(image, channels, axis=-1)
+# A call in the graph: its many operations would slow the others down, though they are not taken.
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.string)], experimental_attributes={"_noinline": True}
+)
+def _decode_rare(content):
+    start = tf.strings.substr(content, 0, 2)
+    image = tf.case(
+        [
+            (tf.equal(start, b"BM"), lambda: image_bytes.bmp_pixels(content)),
+            (tf.reduce_any(tf.equal(start, _AS_STORED)), lambda: _decode_as_stored(content)),
+        ],
+        default=lambda: _decode_colour(content),
+    )
+    return image_bytes.upright(tf.ensure_shape(image, [None, None, 3]), content)
+
+
+def _decode_colour(content):
+    return tf.io.decode_image(content, channels=3, expand_animations=False)
+
+
+def _decode_as_stored(content):
+    """TensorFlow gives the channels that the file has, 1 to 4, and converts none."""
+    content = image_bytes.checked_webp(content)
+    image = tf.io.decode_image(content, channels=0, expand_animations=False)
+    return tf.gather(image, tf.where(tf.shape(image)[-1] < 3, [0, 0, 0], [0, 1, 2]), axis=-1)

@@ -143,7 +143,7 @@ def _draw_picture(sheet, pen, image, *, left, top):
 
 def _opened(image):
     """A Pillow image; None without one, or of a format that Pillow does not know, as JPEG XL."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     if image is None:
         return None
@@ -151,7 +151,7 @@ def _opened(image):
         return Image.fromarray(pixels.as_rgb(image[..., None] if image.ndim == 2 else image))
     try:
         with Image.open(image) as opened:
-            return opened.convert("RGB")
+            return ImageOps.exif_transpose(opened).convert("RGB")
     except UnidentifiedImageError:
         return None
 

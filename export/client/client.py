@@ -13,6 +13,7 @@ import time
 import numpy as np
 import tqdm
 
+from circle_tf.utils import errors
 from export.cli import console
 from export.client import transports
 from export.client.transports import Answer, ServerError
@@ -209,8 +210,7 @@ class Client:
             try:
                 self.predict({name: _contents([path])}, signature=signature)
             except ServerError as error:
-                reason = error.message.strip().partition("\n")[0]
-                raise ServerError(error.code, f"{path}: {reason}") from error
+                raise ServerError(error.code, f"{path}: {errors.reason(error)}") from error
 
     def _retried(self, ask):
         """`ask(seconds left)`, again with pauses while the server is UNAVAILABLE."""

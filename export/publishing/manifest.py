@@ -58,7 +58,8 @@ def describe(path, *, run, version, verified, contents, model, variants=None):
             "pixels": "raw, 0..255; scaling is inside the model",
             "files": f"{', '.join(image_files.FORMATS)} (JPEG XL not before TensorFlow 2.21); the "
             "first frame of a GIF; grey is 0.299 R + 0.587 G + 0.114 B; "
-            "bilinear with antialias to the image shape, rounded; EXIF and alpha are ignored",
+            "turned as EXIF notes, transparency dropped; bilinear with antialias to the image "
+            "shape, rounded",
             "image_shape": list(run.image_shape or model.input_shape[1:]),
         },
         "embeddings": "rows of length 1: the dot product is the cosine",

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from circle_tf.evaluation import retrieval
 from circle_tf.serving import servable, weights
-from circle_tf.utils import quiet
+from circle_tf.utils import errors, quiet
 from export.cli import console
 from export.publishing import gallery_sources
 from export.saved_model import session
@@ -218,5 +218,6 @@ def _explained(name):
     except console.ExportError:
         raise
     except Exception as error:  # Converters raise what they like.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise console.ExportError(f"{name}: the model cannot be converted ({reason}).") from error
+        raise console.ExportError(
+            f"{name}: the model cannot be converted ({errors.reason(error)})."
+        ) from error

@@ -17,6 +17,7 @@ import tempfile
 import numpy as np
 import tensorflow as tf
 
+from circle_tf.utils import errors
 from export.saved_model import session, warmup
 
 __all__ = ["BATCH_SIZES", "PARITY", "checks", "run", "run_in_process"]
@@ -237,8 +238,9 @@ def _warm_up(opened):
         try:
             opened.run(request.inputs, signature=request.signature)
         except (KeyError, tf.errors.OpError) as error:
-            reason = str(error).splitlines()[0]
-            raise CheckFailed(f"request {number} ({request.signature}) fails: {reason}") from error
+            raise CheckFailed(
+                f"request {number} ({request.signature}) fails: {errors.reason(error)}"
+            ) from error
         count += 1
     if count > warmup.MOST:
         raise CheckFailed(f"{count} requests; TF Serving takes {warmup.MOST}")

@@ -13,7 +13,7 @@ import tqdm
 from absl import logging
 
 from circle_tf.data import decoding, pipeline
-from circle_tf.utils import files
+from circle_tf.utils import errors, files
 from trainers.datasets import base, images
 
 __all__ = ["Collection", "drop_unreadable", "inspect", "to_dataset"]
@@ -166,8 +166,10 @@ def inspect(collection: Collection, *, rows: np.ndarray) -> list[tuple[int, int]
     def look(row):
         try:
             image = load(pipeline.gather(examples, tf.constant([row], tf.int64))[0])
-        except (tf.errors.OpError, UnicodeDecodeError) as error:
-            return _first_line(error)
+        except tf.errors.OpError as error:
+            return errors.reason(error)
+        except UnicodeDecodeError:  # TensorFlow's message holds bytes of the file.
+            return "its bytes are not those of an image"
         return tuple(image.shape[:2])
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -175,11 +177,6 @@ def inspect(collection: Collection, *, rows: np.ndarray) -> list[tuple[int, int]
         # No bar where it would only flash by.
         hidden = True if len(rows) < 1000 else None
         return list(tqdm.tqdm(looks, total=len(rows), desc="checking images", disable=hidden))
-
-
-def _first_line(error):
-    text = getattr(error, "message", None) or "its bytes are not those of an image"
-    return text.splitlines()[0].split("} ")[-1].split(" [Op:")[0]
 
 
 def _hold_out(collection, *, fraction):

@@ -9,6 +9,7 @@ import tqdm
 
 from circle_tf.data import decoding
 from circle_tf.evaluation import verification
+from circle_tf.utils import errors
 from trainers.datasets import base
 from trainers.evaluation import metrics
 
@@ -74,7 +75,7 @@ def embed(model, pictures, *, title, check):
         except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
             name = _unreadable(decode, inputs, pictures.names, start=bar.n)
             raise base.DataError(
-                f"{name} cannot be read: {str(error).splitlines()[0]}. Look: {check}"
+                f"{name} cannot be read: {errors.reason(error)}. Look: {check}"
             ) from error
     return np.concatenate(found)
 

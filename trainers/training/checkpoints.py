@@ -15,6 +15,7 @@ import tensorflow as tf
 
 import circle_tf
 from circle_tf.distribute import sharded_variable
+from circle_tf.utils import errors
 from circle_tf.utils.files import disk_errors, replacing
 from trainers.cli import commands
 from trainers.training import finite
@@ -87,7 +88,7 @@ class Checkpoints:
                 values = _read_all(path)
             # TensorFlow tells damage in all these ways.
             except (tf.errors.OpError, IndexError, ValueError, RuntimeError, OSError) as error:
-                passed_over[path] = f"is damaged ({str(error).splitlines()[0]})"
+                passed_over[path] = f"is damaged ({errors.reason(error)})"
                 continue
             if _is_finite(values):
                 _warn_of(passed_over, used=path)

@@ -27,6 +27,8 @@ async function ask(path, body) {
 }
 
 function inWords(status, message) {
+  const [, refused] = message.match(/assertion failed: \[(.*(?:WebP|BMP).*?)\]/) || [];
+  if (refused) return refused;
   if (/Unknown image file format|decode_image|Invalid PNG|JPEG|GIF|BMP/i.test(message)) {
     return "That is not an image the model can read. It takes JPEG, PNG, GIF, BMP, WebP and JPEG XL.";
   }

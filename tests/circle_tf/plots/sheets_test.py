@@ -33,6 +33,18 @@ def test_pictures_stand_in_their_cells(tmp_path):
     assert _pictures(sheet) == [("red", "grey", "empty"), *second]
 
 
+def test_pictures_are_turned_as_their_camera_noted(tmp_path):
+    noted = Image.Exif()
+    noted[0x0112] = 6
+    Image.fromarray(RED[:4]).save(tmp_path / "wide.png")
+    Image.fromarray(RED[:4]).save(tmp_path / "high.png", exif=noted)
+    wide, high = (
+        sheets.draw([[(str(tmp_path / name), "", None)]]) for name in ("wide.png", "high.png")
+    )
+    red = [(sheet == (200, 10, 10)).all(axis=2) for sheet in (wide, high)]
+    assert [cell.any(axis=1).sum() > cell.any(axis=0).sum() for cell in red] == [False, True]
+
+
 def test_a_format_that_pillow_does_not_know_leaves_its_cell_empty(tmp_path):
     (tmp_path / "a.jxl").write_bytes(b"\xff\x0a")
     sheet = sheets.draw([[(RED, "query", None), (str(tmp_path / "a.jxl"), "0.9", None)]])

@@ -1,8 +1,11 @@
 """Every signature in a C++ session: right numbers, and INVALID_ARGUMENT for bad input."""
 
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from circle_tf.data import decoding
 from circle_tf.serving import gallery as galleries
@@ -11,6 +14,7 @@ from circle_tf.serving.weights import served_model
 from export.saved_model import session
 from export.verification import probes
 from tests import saved_models, stacks
+from tests.pictures import picture
 
 pytestmark = stacks.needs_keras_3
 
@@ -64,6 +68,14 @@ def opened(model, gallery, tmp_path_factory):
         yield opened
 
 
+def _held_upright(kind):
+    """A file that is to be turned before it is shown."""
+    noted, stream = Image.Exif(), io.BytesIO()
+    noted[0x0112] = 6
+    Image.fromarray(IMAGES[0, ..., 0].astype(np.uint8)).save(stream, kind, exif=noted)
+    return stream.getvalue()
+
+
 def _embed(model, images):
     return model(tf.constant(images, tf.float32), training=False).numpy()
 
@@ -80,7 +92,8 @@ def test_files_and_examples_embed_as_their_pixels(opened, model, size):
 
 def test_files_of_other_sizes_and_kinds_are_read_as_in_training(opened, model):
     big = np.random.default_rng(0).integers(0, 256, (3, 20, 13, 3)).astype(np.uint8)
-    contents = encoded(big, "jpeg")
+    contents = [*encoded(big, "jpeg"), *(_held_upright(kind) for kind in ("jpeg", "webp"))]
+    contents = np.array([*contents, picture("bmp", mode="P"), picture("webp", mode="RGBA")], object)
     decode = decoding.image_decoder(SHAPE)
     pixels = np.stack([decode(content).numpy() for content in contents])
     found = opened.run({"image_bytes": contents}, signature="serving_bytes")["embeddings"]
@@ -178,7 +191,7 @@ ROWS = np.ones([2, 6], np.float32)
         ("serving_bytes", {"image_bytes": np.array([], object)}, "batch is empty"),
         ("serving_bytes", {"image_bytes": np.array([b"no image"])}, "Unknown image file format"),
         ("serving_bytes", {"image_bytes": np.array([b""], object)}, "[Ii]mage|input"),
-        ("serving_bytes", {"image_bytes": np.array([b"BM"])}, "bmp"),
+        ("serving_bytes", {"image_bytes": np.array([b"BM"])}, "This BMP is cut off"),
         ("serving_bytes", {"image_bytes": encoded(IMAGES[:2])[:, None]}, "expected shape"),
         ("serving_bytes", {"image_bytes": IMAGES}, "expect string"),
         ("serving_examples", {"examples": np.array([b"\xff"])}, "Could not parse example"),

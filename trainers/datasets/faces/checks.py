@@ -5,6 +5,7 @@ import os
 import numpy as np
 
 from circle_tf.data import decoding
+from circle_tf.utils import errors
 from trainers.datasets import base
 from trainers.datasets.faces import face_bin, ijbc, lfw
 from trainers.datasets.faces.recordio import RecordIO
@@ -112,7 +113,7 @@ def _faults(contents):
         try:
             decoding.decode(tf.constant(content))
         except (tf.errors.InvalidArgumentError, ValueError) as error:
-            lines.append(f"unreadable: {name}: {str(error).splitlines()[0][:120]}")
+            lines.append(f"unreadable: {name}: {errors.reason(error)}")
     return lines[:10] + ([f"{len(lines) - 10} more unreadable."] if len(lines) > 10 else [])
 
 
