@@ -1,8 +1,20 @@
 """Image files: the formats that are read, and where they lie in a folder. Needs no TensorFlow."""
 
+import collections
 import os
 
-__all__ = ["FORMATS", "SUFFIXES", "files_below", "images_below", "is_hidden", "is_image", "suffix"]
+__all__ = [
+    "FORMATS",
+    "SUFFIXES",
+    "counted",
+    "files_below",
+    "images_below",
+    "is_hidden",
+    "is_image",
+    "is_utf8",
+    "printable",
+    "suffix",
+]
 
 # What `circle_tf.data.decoding.decode` reads with TensorFlow 2.21, and the suffixes of each. 2.20,
 # of which the newest tensorflow/serving is made, reads no JPEG XL; 2.15 no WebP either.
@@ -51,7 +63,9 @@ def is_hidden(name):
 
 
 def files_below(folder):
-    """The files in a folder and in those below it, but the hidden ones; links are followed.
+    """The files in a folder and in those below it, but the hidden ones.
+
+    Links are followed, but those that lead back to where one came from.
 
     Args:
         folder: its path.
@@ -59,10 +73,11 @@ def files_below(folder):
     Returns:
         list of paths, sorted; empty where there is none.
     """
+    start = os.path.realpath(folder)
     seen, found = set(), []
     for parent, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
-        if real in seen:  # A link that leads back.
+        if real in seen or (real != start and os.path.commonpath([real, start]) == real):
             folders.clear()
             continue
         seen.add(real)
@@ -81,3 +96,50 @@ def images_below(folder):
         list of paths, sorted; empty where there is none.
     """
     return [path for path in files_below(folder) if is_image(path)]
+
+
+def counted(files, *, limit=10):
+    """How many files there are of each suffix, to be told.
+
+    Args:
+        files: their names or paths.
+        limit: int, how many suffixes to tell of.
+
+    Returns:
+        str, the most frequent first.
+
+    Example:
+        >>> counted(["a.txt", "b.TXT", "c.heic", "README"])
+        '2 .txt, 1 .heic, 1 without suffix'
+    """
+    found = collections.Counter(suffix(file) for file in files).most_common()
+    told = ", ".join(f"{count} {name or 'without suffix'}" for name, count in found[:limit])
+    return told if len(found) <= limit else f"{told} and {len(found) - limit} more"
+
+
+def is_utf8(name):
+    """Whether a name can be written down, as JSON and TensorFlow's strings must be.
+
+    Args:
+        name: of a file or folder, as Python has it: bytes that are not UTF-8 are lone surrogates.
+
+    Returns:
+        bool.
+    """
+    return printable(name) == name
+
+
+def printable(name):
+    r"""A name as it can be printed: bytes that are not UTF-8 as their numbers.
+
+    Args:
+        name: of a file or folder, as Python has it.
+
+    Returns:
+        str.
+
+    Example:
+        >>> print(printable("caf\udce9.png"))
+        caf\xe9.png
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

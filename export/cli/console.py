@@ -32,6 +32,7 @@ def _main(main, argv):
         raise app.UsageError(f"Unexpected argument {argv[1]!r}: options are written --name=value.")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # TensorFlow tells how it saves, step by step.
+    sys.stdout.reconfigure(errors="backslashreplace")  # Names of files need not be UTF-8.
     try:
         main(argv)
     except KeyboardInterrupt:

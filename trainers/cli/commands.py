@@ -155,6 +155,7 @@ def _speak_plainly():
         plain = py_logging.Formatter("warning: %(message)s")
         logging.get_absl_handler().setFormatter(plain)
     warnings.showwarning = _show_warning
+    sys.stdout.reconfigure(errors="backslashreplace")  # Names of files need not be UTF-8.
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None):

@@ -1,6 +1,5 @@
 """People's own images: one sub-folder for each class."""
 
-import collections
 import os
 
 import numpy as np
@@ -45,7 +44,7 @@ def collect(path: str) -> Collection:
         The images, ordered by class and path.
 
     Raises:
-        DataError: no such folder, or no image in any sub-folder.
+        DataError: no such folder, no image in any sub-folder, or a class whose name is not UTF-8.
     """
     if not os.path.isdir(path):
         raise base.DataError(
@@ -53,11 +52,11 @@ def collect(path: str) -> Collection:
             f"{'no folder' if not os.path.exists(path) else 'a file'} at {path!r}. "
             "Give it as --config.dataset.path=FOLDER."
         )
-    found, others, empty, nested = {}, collections.Counter(_suffixes(path)), [], {}
-    for name in _sub_folders(path):
+    found, others, empty, nested = {}, _files_beside(path), [], {}
+    for name in _class_names(path):
         files = image_files.files_below(os.path.join(path, name))
         found[name] = [file for file in files if image_files.is_image(file)]
-        others.update(image_files.suffix(file) for file in files if not image_files.is_image(file))
+        others += [file for file in files if not image_files.is_image(file)]
         if not found[name]:
             empty.append(name)
             del found[name]
@@ -67,7 +66,7 @@ def collect(path: str) -> Collection:
         raise base.DataError(
             f"{path}: expected a sub-folder for each class with images in it "
             f"({', '.join(image_files.SUFFIXES)}), found {len(empty)} sub-folders without images"
-            + (f" and other files: {_counted(others)}." if others else ".")
+            + (f" and other files: {image_files.counted(others)}." if others else ".")
         )
     notes = []
     if empty:
@@ -77,7 +76,9 @@ def collect(path: str) -> Collection:
     if nested:
         notes.append(_nesting(path, nested))
     if others:
-        notes.append(f"{path}: left out files that are no images of a class: {_counted(others)}.")
+        notes.append(
+            f"{path}: left out files that are no images of a class: {image_files.counted(others)}."
+        )
     return _collection(path, found, notes)
 
 
@@ -141,20 +142,20 @@ def marks(files, *, root):
     return np.array(fingerprints, object), np.array(identities, object)
 
 
-def _sub_folders(path):
+def _class_names(path):
     with os.scandir(path) as entries:
         names = [entry.name for entry in entries if entry.is_dir()]
-    return sorted(name for name in names if not image_files.is_hidden(name))
+    names = sorted(name for name in names if not image_files.is_hidden(name))
+    if odd := [image_files.printable(name) for name in names if not image_files.is_utf8(name)]:
+        raise base.DataError(
+            f"{path}: names of classes must be UTF-8, found {len(odd)} sub-folders that are named "
+            f"otherwise: {base.sentence_list(odd)}. Rename them."
+        )
+    return names
 
 
-def _suffixes(path):
-    """Suffixes of the files that lie beside the classes."""
+def _files_beside(path):
+    """The files that lie beside the classes."""
     with os.scandir(path) as entries:
         files = [entry.name for entry in entries if entry.is_file()]
-    return [image_files.suffix(name) or name for name in files if not image_files.is_hidden(name)]
-
-
-def _counted(suffixes):
-    return base.sentence_list(
-        [f"{n} {suffix or 'without suffix'}" for suffix, n in suffixes.most_common()]
-    )
+    return [name for name in files if not image_files.is_hidden(name)]

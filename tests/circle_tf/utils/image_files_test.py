@@ -1,5 +1,6 @@
 """Which files of a folder are images; and what is written of that is the list itself."""
 
+import os
 import pathlib
 import re
 
@@ -24,6 +25,22 @@ def test_images_below_a_folder(tmp_path):
         f"{folder}/notes.txt"
     }
     assert image_files.files_below(str(tmp_path / "none")) == []
+
+
+def test_links_that_lead_above_the_folder_are_not_followed(tmp_path):
+    """Of a class's folder they would bring the other classes in."""
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    assert image_files.files_below(str(tmp_path / "a")) == [str(tmp_path / "a" / "1.png")]
+
+
+def test_names_that_are_not_utf8():
+    odd = os.fsdecode(b"caf\xe9.PNG")
+    assert image_files.is_image(odd) and not image_files.is_utf8(odd)
+    assert image_files.printable(odd) == r"caf\xe9.PNG"
+    assert image_files.is_utf8("名前 ä") and image_files.printable("名前 ä") == "名前 ä"
 
 
 def test_the_documents_name_the_formats():

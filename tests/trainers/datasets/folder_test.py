@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.pictures import picture
-from trainers import datasets
+from trainers import data, datasets
 from trainers.datasets import base, folder
 
 
@@ -204,6 +204,14 @@ def test_names_with_blanks_and_other_letters(tmp_path):
         (tmp_path / name / "ein bild ü.png").write_bytes(picture())
     dataset = _load(tmp_path)
     assert len(dataset.train.images()) + len(dataset.test.images()) == 4
+
+
+def test_names_that_are_not_utf8(root):
+    (root / "class0" / os.fsdecode(b"caf\xe9.png")).write_bytes(picture())
+    assert "20 images" in data.check(str(root))
+    (root / os.fsdecode(b"na\xefve")).mkdir()
+    with pytest.raises(base.DataError, match=r"must be UTF-8, found 1 .*: na\\xefve\. Rename"):
+        folder.collect(str(root))
 
 
 def test_no_such_folder(tmp_path):
