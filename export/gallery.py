@@ -23,6 +23,11 @@ def define_flags():
         "that the run kept.",
     )
     flags.DEFINE_string("output", None, "File to write, .npz.", required=True)
+    flags.DEFINE_bool(
+        "skip_unreadable",
+        False,
+        "Leave out files of a folder of images that cannot be read; without, refuse the folder.",
+    )
 
 
 def main(argv):
@@ -35,7 +40,13 @@ def main(argv):
 
     model = runs.load_model(options.workdir, best=options.best)
     shape = run.image_shape or model.input_shape[1:]
-    gallery = gallery_sources.load(options.images, run=run, model=model, image_shape=shape)
+    gallery = gallery_sources.load(
+        options.images,
+        run=run,
+        model=model,
+        image_shape=shape,
+        skip_unreadable=options.skip_unreadable,
+    )
     gallery.save(options.output)
     print(f"Wrote {len(gallery)} embeddings of {gallery.dim} numbers to {options.output}.")
     print(f"  model  {gallery.source}")

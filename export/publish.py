@@ -31,6 +31,11 @@ def define_flags():
         "What the searches search in: a file of export.gallery, a folder of images, or held_out, "
         "the run's held-out examples. Default: no searches.",
     )
+    flags.DEFINE_bool(
+        "skip_unreadable",
+        False,
+        "Leave out files of a --gallery of images that cannot be read; without, refuse the folder.",
+    )
     flags.DEFINE_integer("k", 10, "Neighbours that searches return.", lower_bound=1)
     flags.DEFINE_enum(
         "weights", "float32", ["float32", "float16", "bfloat16"], "How large weights are stored."
@@ -88,6 +93,7 @@ def _what(options, sizes):
     return publisher.Options(
         signatures=tuple(options.signatures) if options.signatures is not None else None,
         gallery=options.gallery,
+        skip_unreadable=options.skip_unreadable,
         k=options.k,
         weights=options.weights,
         xla=options.xla,

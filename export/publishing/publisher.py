@@ -44,6 +44,7 @@ class Options:
     Args:
         signatures: names, or None for all that the run and the gallery allow.
         gallery: see `export.publishing.gallery_sources.load`; None for no search.
+        skip_unreadable: see there.
         k: int, neighbours of searches.
         weights: how large weights are stored.
         xla: whether XLA compiles the model.
@@ -56,6 +57,7 @@ class Options:
 
     signatures: tuple[str, ...] | None = None
     gallery: str | None = None
+    skip_unreadable: bool = False
     k: int = 10
     weights: str = "float32"
     xla: bool = False
@@ -179,7 +181,13 @@ def _contents(run, model, options):
     shape = run.image_shape or model.input_shape[1:]
     gallery = None
     if options.gallery:
-        gallery = gallery_sources.load(options.gallery, run=run, model=model, image_shape=shape)
+        gallery = gallery_sources.load(
+            options.gallery,
+            run=run,
+            model=model,
+            image_shape=shape,
+            skip_unreadable=options.skip_unreadable,
+        )
     class_weights, class_names = run.class_weights(), run.class_names()
     names = options.signatures
     if names is None:
