@@ -60,6 +60,11 @@ class RunFiles:
         """Whether the run is complete."""
         return os.path.exists(self.run)
 
+    @property
+    def suggested_base_path(self):
+        """Where to publish the run's model: `models/` and the run's name."""
+        return os.path.join("models", os.path.basename(os.path.abspath(self.path)))
+
 
 def read_best(files):
     """What is known of the best model of a run.

@@ -8,7 +8,8 @@ The file names the model that made it: publishing it with another one is refused
 
 from absl import flags
 
-from circle_tf.utils import quiet
+from circle_tf import run_files
+from circle_tf.utils import command_lines, quiet
 from export.cli import console, runs
 
 
@@ -50,10 +51,10 @@ def main(argv):
     gallery.save(options.output)
     print(f"Wrote {len(gallery)} embeddings of {gallery.dim} numbers to {options.output}.")
     print(f"  model  {gallery.source}")
-    print(
-        f"Next: python -m export.publish --workdir={options.workdir} --gallery={options.output}"
-        + (" --best" if options.best else "")
-    )
+    base_path = run_files.RunFiles(options.workdir).suggested_base_path
+    words = [f"--workdir={options.workdir}", f"--base_path={base_path}"]
+    words += [f"--gallery={options.output}", *(["--best"] if options.best else [])]
+    print(f"Next: {command_lines.python_module('export.publish', *words)}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import shlex
 
 from absl import flags
 
-from circle_tf.utils import quiet
+from circle_tf.utils import command_lines, quiet
 from export.cli import console, rollout_flags, runs
 
 IMAGE_TAG = "2.20.0"
@@ -135,14 +135,16 @@ def report(published):
 
 def next_steps(published, options, *, config):
     """The commands that come next, in lines that a shell takes as they are."""
-    best = ["--best"] if options.best else []
-    verify = _module("verify", model=published.path, workdir=options.workdir)
-    lines = ["Next:", "  check it again", _shown(verify + best)]
+    lines = ["Next:", "  check it again"]
+    words = [f"--model={published.path}", f"--workdir={options.workdir}"]
+    words += ["--best"] if options.best else []
+    lines.append(f"    {command_lines.python_module('export.verify', *words)}")
     if published.labels:
         lines.append("  serve it here (gRPC 8500, REST 8501)")
         # Labels are given before any version is available, of this server as of TF Serving.
-        flag = "--allow_version_labels_for_unavailable_models"
-        lines.append(_shown(_module("serve", models_config=config), [flag]))
+        words = f"--models_config={config}", "--model_config_file_poll_wait_seconds=1"
+        lines.append(f"    {command_lines.python_module('export.serve', *words)} \\")
+        lines.append("      --allow_version_labels_for_unavailable_models")
         if not any(_is(published, version) for version in published.labels.values()):
             lines.append(
                 "  label it canary, once it is loaded by the servers (all of them, by gRPC)"
@@ -154,23 +156,13 @@ def next_steps(published, options, *, config):
             lines.append(f"    {rollout_flags.command('promote', options)}")
     base_path = os.path.abspath(options.base_path)
     name = os.path.basename(base_path)
-    docker = ["docker", "run", "--rm", "-p", "8500:8500", "-p", "8501:8501"]
-    mount = ["-v", f"{base_path}:/models/{name}", f"tensorflow/serving:{IMAGE_TAG}"]
-    lines += ["  serve it with TF Serving", _shown([*docker, "-e", f"MODEL_NAME={name}"], mount)]
-    return "\n".join(lines)
-
-
-def _module(name, **options):
-    return [
-        "python",
-        "-m",
-        f"export.{name}",
-        *(f"--{key}={value}" for key, value in options.items()),
+    mount = ["-e", f"MODEL_NAME={name}", "-v", f"{base_path}:/models/{name}"]
+    lines += [
+        "  serve it with TF Serving",
+        "    docker run --rm -p 8500:8500 -p 8501:8501 \\",
+        f"      {shlex.join(mount)} tensorflow/serving:{IMAGE_TAG}",
     ]
-
-
-def _shown(*words):
-    return "    " + " \\\n      ".join(map(shlex.join, words))
+    return "\n".join(lines)
 
 
 def _is(published, version):

@@ -9,8 +9,11 @@ r"""Asks a server for the nearest neighbours of images.
 `python -m export.serve`.
 """
 
+import os
+
 from absl import flags
 
+from circle_tf.utils import command_lines
 from export.cli import console
 
 
@@ -88,8 +91,10 @@ def build(served, options):
     line = f"Wrote {len(made)} embeddings of {made.embeddings.shape[1]} numbers to {options.index}."
     if options.image or options.held_out:
         return [line]
-    ask_next = f"--target={options.target} --model={options.model} --index={options.index}"
-    return [line, f"Next: python -m export.query {ask_next} --image=FILE"]
+    words = {name: getattr(options, name) for name in ("target", "model", "version", "label")}
+    words |= {"index": options.index, "image": os.path.join(made.folder, str(made.ids[0]))}
+    given = [f"--{name}={value}" for name, value in words.items() if value is not None]
+    return [line, f"Next: {command_lines.python_module('export.query', *given)}"]
 
 
 def ask(served, options):

@@ -11,6 +11,7 @@ Ctrl-C or SIGTERM ends it once the requests under way are answered.
 import os
 import signal
 import threading
+import urllib.parse
 
 from absl import flags
 
@@ -170,7 +171,7 @@ def ready(server, options):
         list of str.
     """
     rest = f"http://{options.host}:{server.rest_port}"
-    name = next(iter(server.models()))
+    name = urllib.parse.quote(next(iter(server.models())), safe="")
     lines = [f"gRPC  {options.host}:{server.grpc_port}", f"REST  {rest}/v1/models/{name}"]
     if options.ui:
         lines.append(f"Page  {rest}/")

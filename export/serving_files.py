@@ -11,6 +11,7 @@ start.
 import os
 import pathlib
 import re
+import shlex
 import string
 import textwrap
 
@@ -34,6 +35,11 @@ _BATCHING = {
     "pad_variable_length_inputs",
     "thread_pool_name",
     "value",
+}
+_FLAGS = {  # Of tensorflow_model_server, and the file that each takes.
+    "--batching_parameters_file": "batching.config",
+    "--platform_config_file": "platform.config",
+    "--monitoring_config_file": "monitoring.config",
 }
 _ADAPTER = "tensorflow.serving.SavedModelBundleSourceAdapterConfig"
 # Braces and what is between them, nested three deep: a session_config, whose hundreds of fields are
@@ -85,10 +91,12 @@ def main(argv):
         with files.replacing(path) as partial, open(partial, "w", encoding="utf-8") as stream:
             stream.write(text)
         print(f"Wrote {path}")
-    print("For tensorflow_model_server, either")
-    print("  --enable_batching --batching_parameters_file=.../batching.config")
-    print("or, with threads and warm-up in one file, --platform_config_file=.../platform.config;")
-    print("and --monitoring_config_file=.../monitoring.config")
+    batching, platform, monitoring = (
+        shlex.quote(f"{flag}={os.path.abspath(os.path.join(options.output, name))}")
+        for flag, name in _FLAGS.items()
+    )
+    print(f"For tensorflow_model_server, either\n  --enable_batching {batching}")
+    print(f"or, with threads and warm-up in one file,\n  {platform}\nand\n  {monitoring}")
 
 
 def fill(*, batch_sizes, timeout_micros, threads, queue):

@@ -11,11 +11,11 @@ __all__ = ["dies_writing", "printed", "run", "started"]
 _ROOT = pathlib.Path(__file__).absolute().parents[1]
 
 
-def run(*words, **environment):
+def run(*words, cwd=_ROOT, **environment):
     """What has become of `python WORDS`: its `returncode`, `stdout` and `stderr`, as text."""
     return subprocess.run(
         [sys.executable, *map(str, words)],
-        cwd=_ROOT,
+        cwd=cwd,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -23,19 +23,19 @@ def run(*words, **environment):
     )
 
 
-def printed(*words):
+def printed(*words, cwd=_ROOT, **environment):
     """What `python WORDS` has printed; it must go well and have no complaints."""
-    done = run(*words)
+    done = run(*words, cwd=cwd, **environment)
     assert (done.returncode, done.stderr) == (0, ""), f"{done.stderr[-2000:]}{done.stdout[-2000:]}"
     return done.stdout
 
 
 @contextlib.contextmanager
-def started(*words, **environment):
+def started(*words, cwd=_ROOT, **environment):
     """`python WORDS` while it runs, with `stdout` and `stderr` as text; killed in the end."""
     with subprocess.Popen(
         [sys.executable, *map(str, words)],
-        cwd=_ROOT,
+        cwd=cwd,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -4,6 +4,7 @@ import importlib.util
 import pathlib
 import re
 import runpy
+import shlex
 
 import pytest
 
@@ -88,6 +89,33 @@ def test_named_paths_exist(path):
 def test_named_modules_exist(path):
     names = set(_MODULE.findall(path.read_text()))
     assert {name for name in names if importlib.util.find_spec(name) is None} == set()
+
+
+def _flags_of(module):
+    """The flags that a command defines, and those that it must be given."""
+    sources = [ROOT / f"{module.replace('.', '/')}.py"]
+    if "rollout_flags.define" in sources[0].read_text():
+        sources.append(ROOT / "export" / "cli" / "rollout_flags.py")
+    text = "".join(source.read_text() for source in sources)
+    defined = re.findall(r'DEFINE_(\w+)\(\s*"(\w+)"([^)]*)', text)
+    marked = "".join(re.findall(r"mark_flags_as_required\(([^)]*)\)", text))
+    needed = {name for _, name, rest in defined if "required=True" in rest or f'"{name}"' in marked}
+    switches = {f"no{name}" for kind, name, _ in defined if kind == "bool"}
+    return {name for _, name, _ in defined} | switches, needed
+
+
+@documents
+def test_named_commands_have_the_flags_that_they_take_and_need(path):
+    blocks = [body for language, body in _FENCE.findall(path.read_text()) if language == "bash"]
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    for words in (shlex.split(line, comments=True) for line in lines if " -m " in line):
+        module = words[words.index("-m") + 1]
+        if module.partition(".")[0] not in ("export", "trainers") or module == "trainers.launch":
+            continue
+        given = {word[2:].partition("=")[0].partition(".")[0] for word in words if word[:2] == "--"}
+        defined, needed = _flags_of(module)
+        assert given <= defined, f"{module} has no {given - defined}"
+        assert needed <= given, f"{module} needs {needed - given}"
 
 
 @documents

@@ -18,7 +18,7 @@ import sys
 
 from absl import flags
 
-from circle_tf.utils import quiet
+from circle_tf.utils import command_lines, quiet
 from trainers.cli import commands
 
 _PATH = flags.DEFINE_string("path", "", "Folder with a sub-folder per class; check: or TFRecord.")
@@ -246,11 +246,11 @@ def _main(verb):
     )
     parts = _DATASET.value and _DATASET.value != "recordio"
     shards = os.path.join(_OUTPUT.value, "train") if parts else _OUTPUT.value
-    print(
-        f"Next: python -m trainers.data check --path={shards}\n"
-        "      python -m trainers.train --config=configs/tfrecord.py "
-        f"--config.dataset.path={shards} --workdir=runs/tfrecord"
-    )
+    check_them = command_lines.python_module("trainers.data", "check", f"--path={shards}")
+    print(f"Next: {check_them}")
+    options = f"--config.dataset.path={shards}", "--workdir=runs/tfrecord"
+    train = command_lines.python_module("trainers.train", "--config=configs/tfrecord.py", *options)
+    print(f"      {train}")
 
 
 def _verb():

@@ -12,7 +12,7 @@ Prints a table, and writes it to evaluation.json beside a sheet of queries with 
 
 from absl import flags
 
-from circle_tf.utils import quiet
+from circle_tf.utils import command_lines, quiet
 from trainers.cli import commands
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
@@ -44,10 +44,9 @@ def main(argv):
         _WORKDIR.value, protocols=protocols, rerank=_RERANK.value, best=_BEST.value
     )
     print(f"Written to {run.evaluation} and {run.plots}.")
-    print(
-        f"Next: python -m export.publish --workdir={_WORKDIR.value} "
-        f"--base_path={run.suggested_base_path}{' --best' if _BEST.value else ''}"
-    )
+    options = [f"--workdir={_WORKDIR.value}", f"--base_path={run.suggested_base_path}"]
+    options += ["--best"] if _BEST.value else []
+    print(f"Next: {command_lines.python_module('export.publish', *options)}")
 
 
 if __name__ == "__main__":

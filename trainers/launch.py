@@ -14,7 +14,6 @@ machine's own index. The workdir must be on a disk that all share. See docs/dist
 """
 
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -24,6 +23,7 @@ import time
 
 from absl import app, flags
 
+from circle_tf.utils import command_lines
 from trainers.distributed import cluster, preemption
 
 __all__ = ["Worker", "free_ports", "launch"]
@@ -46,8 +46,8 @@ def main(argv):
     command = [sys.executable, "-m", "trainers.train", *arguments]
     status = launch(command, workers=_WORKERS.value)
     if status == preemption.STATUS:
-        again = ["python", "-m", "trainers.launch", *sys.argv[1:]]
-        print(f"Go on: {shlex.join(again)}", file=sys.stderr)
+        again = command_lines.python_module("trainers.launch", *sys.argv[1:])
+        print(f"Go on: {again}", file=sys.stderr)
     sys.exit(status)
 
 

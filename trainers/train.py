@@ -10,14 +10,13 @@ SIGTERM and Ctrl-C save a checkpoint and end the command with status 75; a secon
 once.
 """
 
-import shlex
 import sys
 
 from absl import flags
 from ml_collections import config_flags
 
 from circle_tf import run_files
-from circle_tf.utils import quiet
+from circle_tf.utils import command_lines, quiet
 from trainers.cli import commands
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -28,7 +27,6 @@ _ALLOW_CHANGED_DATA = flags.DEFINE_bool(
     "allow_changed_data", False, "Go on with a run over other data than it began with."
 )
 flags.mark_flags_as_required(["config", "workdir"])
-_COMMAND = ["python", "-m", "trainers.train"]
 
 
 def main(argv):
@@ -49,7 +47,8 @@ def main(argv):
     except preemption.Preempted as stop:
         print(stop, file=sys.stderr)
         if config.strategy != "multi_worker":  # Else trainers.launch tells its own command.
-            print(f"Go on: {shlex.join(_COMMAND + sys.argv[1:])}", file=sys.stderr)
+            same = command_lines.python_module("trainers.train", *sys.argv[1:])
+            print(f"Go on: {same}", file=sys.stderr)
         raise
     print(f"The embedding model is {run.model}.")
     if run.has_best:
@@ -58,7 +57,8 @@ def main(argv):
             f"The best in training ({best['judge']['metric']} {best['value']:.3f} after step "
             f"{best['step']}) is {run.best}: --best takes it."
         )
-    print(f"Next: python -m trainers.evaluate --workdir={_WORKDIR.value}")
+    evaluate = command_lines.python_module("trainers.evaluate", f"--workdir={_WORKDIR.value}")
+    print(f"Next: {evaluate}")
 
 
 if __name__ == "__main__":

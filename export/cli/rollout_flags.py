@@ -1,8 +1,8 @@
 """The flags of the commands that move labels."""
 
-import shlex
-
 from absl import flags
+
+from circle_tf.utils import command_lines
 
 __all__ = ["command", "define", "define_servers", "followed"]
 
@@ -38,12 +38,12 @@ def command(module, options, *, server=None):
     Returns:
         str.
     """
-    words = ["python", "-m", f"export.{module}", f"--base_path={options.base_path}"]
+    words = [f"--base_path={options.base_path}"]
     if options.models_config:
         words.append(f"--models_config={options.models_config}")
     if server or options.server:
         words.append(f"--server={server or ','.join(options.server)}")
-    return shlex.join(words)
+    return command_lines.python_module(f"export.{module}", *words)
 
 
 def followed(options):

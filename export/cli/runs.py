@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 
 from circle_tf import run_files
+from circle_tf.utils import command_lines
 from export.cli import console
 
 __all__ = ["HeldOut", "Run", "load_model", "read"]
@@ -132,9 +133,12 @@ def read(workdir, *, best=False):
         )
     files = run_files.RunFiles(workdir)
     if not files.is_finished:
+        train = command_lines.python_module(
+            "trainers.train", "--config=CONFIG", f"--workdir={workdir}"
+        )
         raise console.ExportError(
-            f"The run in {workdir!r} has not finished (no run.json). Run python -m trainers.train "
-            f"--workdir={workdir} with its --config: it continues from the last checkpoint."
+            f"The run in {workdir!r} has not finished (no run.json). Run {train} with its own "
+            "recipe as CONFIG: it continues from the last checkpoint."
         )
     record = _read_json(files.run)
     if best:

@@ -10,7 +10,10 @@ from export.cli import console
 __all__ = ["Answer", "Grpc", "Rest", "ServerError", "call"]
 
 _UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-_START = "Is the server running? Start one here: python -m export.serve."
+_START = (
+    "Is the server running? Start one here: python -m export.serve --models_config=FILE "
+    "--allow_version_labels_for_unavailable_models"
+)
 # TF Serving's way back from HTTP: what it answers for each status.
 _CODES = {
     400: "INVALID_ARGUMENT",

@@ -9,7 +9,7 @@ import tqdm
 
 from circle_tf.data import decoding
 from circle_tf.serving.gallery import Gallery, embedder_fingerprint
-from circle_tf.utils import errors
+from circle_tf.utils import command_lines, errors
 from export.cli import console, image_files
 
 __all__ = ["embed", "from_folder", "from_held_out", "load"]
@@ -49,10 +49,12 @@ def load(source, *, run, model, image_shape, skip_unreadable=False):
         ) from error
     own = embedder_fingerprint(model)
     if gallery.source != own:
+        options = f"--workdir={run.workdir}", "--images=FOLDER", f"--output={source}"
+        again = command_lines.python_module("export.gallery", *options)
         raise console.ExportError(
             f"The gallery {source} was embedded by another model (fingerprint "
             f"{gallery.source or 'unknown'}; this run's model has {own}): distances to it mean "
-            f"nothing. Embed it again: python -m export.gallery --workdir={run.workdir}"
+            f"nothing. Embed it again: {again}"
         )
     return gallery
 

@@ -10,6 +10,7 @@ import copy
 import os
 import shutil
 
+from circle_tf.utils import command_lines
 from export.cli import console
 from export.client import transports
 from export.rollout import models_config, versions
@@ -335,7 +336,9 @@ def _list(content, base_path, *, labels, versions):
 def _without_canary(base_path, waiting):
     if waiting is None:
         return "Publish a version first."
-    return f"Version {waiting} waits until servers have loaded it: python -m export.labels."
+    options = f"--base_path={base_path}", "--server=HOST:PORT"
+    labels = command_lines.python_module("export.labels", *options)
+    return f"Version {waiting} waits until servers have loaded it: {labels}"
 
 
 def _check_same(entry, base_path, config):

@@ -6,7 +6,7 @@ import os
 import numpy as np
 
 from circle_tf.evaluation import identification, templates, verification
-from circle_tf.utils import image_files
+from circle_tf.utils import command_lines, image_files
 from trainers.cli import commands
 from trainers.datasets import base, folder
 from trainers.datasets.faces import face_bin, ijbc, lfw
@@ -83,7 +83,7 @@ def verify_pairs(model, path):
         model,
         pictures,
         title=os.path.basename(os.path.normpath(path)),
-        check=f"python -m trainers.data check --dataset={kind} --path={path}",
+        check=_check_command(path, f"--dataset={kind}"),
     )
     similarities = verification.pair_similarities(*(embeddings[rows] for rows in places))
     return verification.verification_report(similarities, same, folds=_FOLDS)
@@ -134,7 +134,7 @@ def verify_templates(model, path):
         model,
         face_images.Pictures(files, points=protocol.points),
         title="IJB-C",
-        check=f"python -m trainers.data check --dataset=ijbc --path={path}",
+        check=_check_command(path, "--dataset=ijbc"),
     )
     ids, found = templates.template_embeddings(rows, protocol.templates, protocol.media)
     pairs = (protocol.first, protocol.second, protocol.same)
@@ -175,7 +175,7 @@ def identify(model, probes, distractors):
             model,
             face_images.Pictures(files),
             title=title,
-            check=f"python -m trainers.data check --path={path}",
+            check=_check_command(path),
         )
         for files, title, path in (
             (list(people.examples), "probes", probes),
@@ -186,3 +186,7 @@ def identify(model, probes, distractors):
         rows, people.labels, strangers, ks=(1, 10), fars=(1e-6,)
     )
     return {**report, "distractors": len(others)}
+
+
+def _check_command(path, *options):
+    return command_lines.python_module("trainers.data", "check", *options, f"--path={path}")

@@ -11,6 +11,7 @@ import warnings
 import ml_collections
 
 from circle_tf import run_files
+from circle_tf.utils import command_lines
 from circle_tf.utils.files import replacing
 from trainers.cli import commands
 
@@ -159,16 +160,12 @@ class Workdir(run_files.RunFiles):
             commands.ConfigError: there is no run.
         """
         if not os.path.exists(self.config):
+            options = "--config=configs/glyphs.py", f"--workdir={self.path}"
             raise commands.ConfigError(
                 f"There is no run in {self.path!r}: config.json is missing. Train one with "
-                f"python -m trainers.train --config=configs/glyphs.py --workdir={self.path}"
+                f"{command_lines.python_module('trainers.train', *options)}"
             )
         return ml_collections.ConfigDict(read_json(self.config)).lock()
-
-    @property
-    def suggested_base_path(self):
-        """Where to publish the run's model: `models/` and the run's name."""
-        return os.path.join("models", os.path.basename(os.path.normpath(self.path)))
 
 
 class MetricsLog:

@@ -10,6 +10,7 @@ import os
 
 import numpy as np
 
+from circle_tf.utils import command_lines
 from trainers.datasets import base, folder, images
 from trainers.datasets.collection import Collection, drop_unreadable, inspect
 
@@ -184,9 +185,10 @@ def collection_of(layout, name):
     """
     part = layout.parts[name]
     if not part.files:
+        options = f"--dataset={layout.name}", f"--path={layout.root}"
         raise base.DataError(
             f"{layout.name}: the part {name} is empty. "
-            f"Look: python -m trainers.data check --dataset={layout.name} --path={layout.root}"
+            f"Look: {command_lines.python_module('trainers.data', 'check', *options)}"
         )
     files = np.array([os.path.join(layout.root, file) for file in part.files], object)
     names, labels = np.unique(part.classes, return_inverse=True)
