@@ -53,6 +53,12 @@ def define_flags():
     )
     flags.DEFINE_float("grace_seconds", 10, "Time for requests under way at the end.", 0)
     flags.DEFINE_integer("max_request_bytes", 256 << 20, "Largest request.", 1)
+    flags.DEFINE_integer(
+        "max_tensor_elements",
+        1 << 25,
+        "Most elements of a tensor of a request, filled or not: 222 images of 224 x 224 in colour.",
+        1,
+    )
     flags.DEFINE_integer("max_concurrent_requests", 256, "Requests under way, per port.", 1)
     flags.DEFINE_integer("rest_api_timeout_in_ms", 30000, "Time for a REST request.", 1)
 
@@ -127,6 +133,7 @@ def start(options):
         monitoring_path=options.monitoring_path,
         limits=server.Limits(
             max_bytes=options.max_request_bytes,
+            max_elements=options.max_tensor_elements,
             max_requests=options.max_concurrent_requests,
             seconds=options.rest_api_timeout_in_ms / 1000,
         ),

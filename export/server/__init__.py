@@ -11,6 +11,7 @@ As a command: `python -m export.serve`. What it is not stands in the docstring o
 
 from export.server.config import for_model
 from export.server.errors import ServingError
-from export.server.server import Limits, Server
+from export.server.limits import Limits
+from export.server.server import Server
 
 __all__ = ["Limits", "Server", "ServingError", "for_model"]

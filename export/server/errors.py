@@ -4,7 +4,7 @@ import grpc
 import tensorflow as tf
 from absl import logging
 
-__all__ = ["ServingError", "from_exception", "http_status"]
+__all__ = ["ServingError", "TooLarge", "from_exception", "http_status"]
 
 _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 _HTTP = {
@@ -45,6 +45,17 @@ class ServingError(Exception):
     def message(self):
         """The message without the code."""
         return self.args[0]
+
+
+class TooLarge(ServingError):
+    """More than is allowed: HTTP's 413 says that to try again will not help, as its 429 would.
+
+    Args:
+        message: str for the client.
+    """
+
+    def __init__(self, message):
+        super().__init__(message, code=grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
 def from_exception(error):

@@ -12,12 +12,13 @@ CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
 
 
-def classify(opened, request):
+def classify(opened, request, *, limits):
     """Answers a ClassificationRequest, but for the version in its model_spec.
 
     Args:
         opened: session.SavedModelSession.
         request: `ClassificationRequest`.
+        limits: limits.Limits.
 
     Returns:
         `ClassificationResponse`.
@@ -27,7 +28,7 @@ def classify(opened, request):
         tf.errors.OpError: what the session answers.
     """
     tensor, outputs = _classify_signature(_definition(opened, request.model_spec))
-    inputs = _serialized(request.input)
+    inputs = _serialized(request.input, limits)
     arrays = _run(opened, tensor, inputs, outputs)
     response = classification_pb2.ClassificationResponse()
     _fill_spec(response.model_spec, request.model_spec)
@@ -35,12 +36,13 @@ def classify(opened, request):
     return response
 
 
-def regress(opened, request):
+def regress(opened, request, *, limits):
     """Answers a RegressionRequest, but for the version in its model_spec.
 
     Args:
         opened: session.SavedModelSession.
         request: `RegressionRequest`.
+        limits: limits.Limits.
 
     Returns:
         `RegressionResponse`.
@@ -50,7 +52,7 @@ def regress(opened, request):
         tf.errors.OpError: what the session answers.
     """
     tensor, outputs = _regress_signature(_definition(opened, request.model_spec))
-    inputs = _serialized(request.input)
+    inputs = _serialized(request.input, limits)
     arrays = _run(opened, tensor, inputs, outputs)
     response = regression_pb2.RegressionResponse()
     _fill_spec(response.model_spec, request.model_spec)
@@ -58,12 +60,13 @@ def regress(opened, request):
     return response
 
 
-def multi_inference(opened, request):
+def multi_inference(opened, request, *, limits):
     """Answers a MultiInferenceRequest: several signatures, one input, one run.
 
     Args:
         opened: session.SavedModelSession.
         request: `MultiInferenceRequest`.
+        limits: limits.Limits.
 
     Returns:
         `MultiInferenceResponse`.
@@ -74,7 +77,7 @@ def multi_inference(opened, request):
     """
     tasks = [_task(opened, task) for task in request.tasks]
     _check_tasks(request.tasks, tasks)
-    inputs = _serialized(request.input)
+    inputs = _serialized(request.input, limits)
     wanted = {
         (index, alias): name
         for index, (_, outputs) in enumerate(tasks)
@@ -184,7 +187,7 @@ def _input(definition, kind):
     return definition.inputs["inputs"].name
 
 
-def _serialized(examples):
+def _serialized(examples, limits):
     """The examples of an Input as strings, each with the context, if there is one, before it."""
     kind = examples.WhichOneof("kind")
     found = getattr(examples, kind).examples if kind else ()
@@ -193,6 +196,8 @@ def _serialized(examples):
     context = b""
     if kind == "example_list_with_context":
         context = examples.example_list_with_context.context.SerializeToString()
+    size = examples.ByteSize() + len(context) * len(found)
+    limits.check("A list of tf.Examples", elements=len(found), size=size)
     array = np.empty(len(found), object)
     array[:] = [context + example.SerializeToString() for example in found]
     return array

@@ -17,7 +17,7 @@ __all__ = ["serve"]
 _MAX_DETAILS = 1000  # They travel in a header; clients refuse headers beyond some kilobytes.
 
 
-def serve(manager, metrics, *, host, port, threads, max_requests, max_bytes):
+def serve(manager, metrics, *, host, port, limits):
     """Starts the gRPC server.
 
     Args:
@@ -25,10 +25,7 @@ def serve(manager, metrics, *, host, port, threads, max_requests, max_bytes):
         metrics: metrics.Metrics.
         host: address to listen at.
         port: int; 0 for a free one.
-        threads: int, requests that are worked on at once.
-        max_requests: int, requests under way; one more is answered RESOURCE_EXHAUSTED.
-        max_bytes: int, the largest request, and the largest tensor that one may stand for; a
-            larger one is answered RESOURCE_EXHAUSTED.
+        limits: limits.Limits; what is beyond is answered RESOURCE_EXHAUSTED.
 
     Returns:
         `grpc.Server`, started, and its port.
@@ -37,14 +34,14 @@ def serve(manager, metrics, *, host, port, threads, max_requests, max_bytes):
         OSError: the port is taken.
     """
     options = [
-        ("grpc.max_receive_message_length", max_bytes),
+        ("grpc.max_receive_message_length", limits.max_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),  # Two servers on one port would share its requests.
     ]
-    pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc")
-    server = grpc.server(pool, options=options, maximum_concurrent_rpcs=max_requests)
+    pool = concurrent.futures.ThreadPoolExecutor(limits.threads, thread_name_prefix="grpc")
+    server = grpc.server(pool, options=options, maximum_concurrent_rpcs=limits.max_requests)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        _Prediction(manager, metrics, max_bytes), server
+        _Prediction(manager, metrics, limits), server
     )
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Models(manager), server)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -59,33 +56,33 @@ def serve(manager, metrics, *, host, port, threads, max_requests, max_bytes):
 class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
     """The five RPCs of PredictionService."""
 
-    def __init__(self, manager, metrics, max_bytes):
+    def __init__(self, manager, metrics, limits):
         self._manager = manager
         self._metrics = metrics
-        self._max_bytes = max_bytes
+        self._limits = limits
 
     def Predict(self, request, context):
         with self._serving(request, context, api="Predict") as version:
-            response = inference.predict(version.opened, request, max_bytes=self._max_bytes)
+            response = inference.predict(version.opened, request, limits=self._limits)
             response.model_spec.version.value = version.number
             return response
 
     def Classify(self, request, context):
         with self._serving(request, context, api="Classify") as version:
-            response = examples.classify(version.opened, request)
+            response = examples.classify(version.opened, request, limits=self._limits)
             response.model_spec.version.value = version.number
             return response
 
     def Regress(self, request, context):
         with self._serving(request, context, api="Regress") as version:
-            response = examples.regress(version.opened, request)
+            response = examples.regress(version.opened, request, limits=self._limits)
             response.model_spec.version.value = version.number
             return response
 
     def MultiInference(self, request, context):
         first = request.tasks[0] if request.tasks else request.tasks.add(model_spec={})
         with self._serving(first, context, api="MultiInference") as version:
-            response = examples.multi_inference(version.opened, request)
+            response = examples.multi_inference(version.opened, request, limits=self._limits)
             for result in response.results:
                 result.model_spec.version.value = version.number
             return response

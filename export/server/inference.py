@@ -22,6 +22,8 @@ __all__ = [
 ]
 
 DEFAULT_SIGNATURE = "serving_default"
+_MAX_RANK = 64  # NumPy has no more dimensions.
+_STRING_BYTES = 24  # In TensorFlow, of each string beside its characters.
 _METADATA_FIELD = "signature_def"
 _FIELDS = {  # The types of tensors that are taken and sent, and the field for their values.
     tf.float32: "float_val",
@@ -39,13 +41,13 @@ _FIELDS = {  # The types of tensors that are taken and sent, and the field for t
 }
 
 
-def predict(opened, request, *, max_bytes):
+def predict(opened, request, *, limits):
     """Answers a PredictRequest, but for the version in its model_spec, which the caller knows.
 
     Args:
         opened: session.SavedModelSession.
         request: `PredictRequest`.
-        max_bytes: int, the largest tensor to take.
+        limits: limits.Limits.
 
     Returns:
         `PredictResponse`.
@@ -55,10 +57,11 @@ def predict(opened, request, *, max_bytes):
         tf.errors.OpError: what the session answers.
     """
     definition = signature(opened, request.model_spec)
+    _check_aliases(definition, request.inputs)  # First: each of them may ask for a large tensor.
     inputs = {}
     for alias, proto in sorted(request.inputs.items()):
         try:
-            inputs[alias] = from_proto(proto, max_bytes=max_bytes)
+            inputs[alias] = from_proto(proto, limits=limits)
         except (ValueError, OverflowError) as error:
             raise errors.ServingError(f"tensor parsing error: {alias}: {error}") from error
     outputs = run(opened, definition, inputs, output_filter=request.output_filter)
@@ -108,17 +111,8 @@ def run(opened, definition, inputs, *, output_filter=()):
         errors.ServingError: as TF Serving answers.
         tf.errors.OpError: what the session answers.
     """
-    if len(inputs) != len(definition.inputs):
-        raise errors.ServingError(_wrong_count(set(inputs), set(definition.inputs)))
-    feeds = {}
-    for alias, info in sorted(definition.inputs.items()):
-        if alias not in inputs:
-            raise errors.ServingError(
-                f"Signature input alias: {alias}(feed name: {info.name}) not found in request and "
-                "no default value provided. Inputs expected to be in the request "
-                f"{{{','.join(sorted(inputs))}}}, or default input alias set: "
-            )
-        feeds[info.name] = inputs[alias]
+    _check_aliases(definition, inputs)
+    feeds = {info.name: inputs[alias] for alias, info in definition.inputs.items()}
     fetches = _fetches(definition, output_filter)
     return dict(zip(fetches, opened.run_tensors(feeds, fetches=fetches.values()), strict=True))
 
@@ -160,7 +154,7 @@ def metadata(version):
     return response
 
 
-def from_proto(proto, *, max_bytes):
+def from_proto(proto, *, limits):
     """The array in a TensorProto; numbers share the memory of `tensor_content`.
 
     Fewer values than elements are filled up with the last one, as TensorFlow does it: a small
@@ -168,14 +162,14 @@ def from_proto(proto, *, max_bytes):
 
     Args:
         proto: `TensorProto`.
-        max_bytes: int, the largest array to make.
+        limits: limits.Limits.
 
     Returns:
         array; strings as bytes objects.
 
     Raises:
         ValueError, OverflowError: the message is not a tensor.
-        errors.ServingError: RESOURCE_EXHAUSTED, the array would be larger than allowed.
+        errors.TooLarge: the array would be larger than allowed.
     """
     try:
         dtype = tf.as_dtype(proto.dtype)
@@ -183,23 +177,50 @@ def from_proto(proto, *, max_bytes):
         dtype = None
     if dtype not in _FIELDS:
         raise ValueError(f"no tensor can be read of dtype {proto.dtype}")
-    shape = [dim.size for dim in proto.tensor_shape.dim]
-    count = math.prod(shape)
-    if min(shape, default=0) < 0 or count >= 2**63:
-        raise ValueError(f"no tensor has shape {shape}")
+    shape = _shape(proto.tensor_shape)
+    values, count = getattr(proto, _FIELDS[dtype]), math.prod(shape)
     size = count * np.dtype(dtype.as_numpy_dtype).itemsize
-    if size > max_bytes:
-        raise errors.ServingError(
-            f"A tensor of {size} bytes is larger than the {max_bytes} allowed.",
-            code=grpc.StatusCode.RESOURCE_EXHAUSTED,
-        )
+    if dtype == tf.string and values:
+        size = sum(map(len, values)) + len(values[-1]) * max(0, count - len(values))
+        size += _STRING_BYTES * count
+    limits.check("A tensor", elements=count, size=size)
     content = proto.tensor_content  # A copy, each time; tf.make_ndarray makes three.
-    if content and dtype != tf.string:
+    if content and dtype == tf.string:
+        raise ValueError("strings must be in string_val; found tensor_content")
+    if content:
         return np.frombuffer(content, dtype.as_numpy_dtype).reshape(shape)
-    values = len(getattr(proto, _FIELDS[dtype])) // (2 if dtype.is_complex else 1)
-    if values > count:
-        raise ValueError(f"{values} values for the {count} elements of shape {shape}")
-    return tf.make_ndarray(proto)
+    number = len(values) // (2 if dtype.is_complex else 1)
+    if number > count:
+        raise ValueError(f"{number} values for the {count} elements of shape {shape}")
+    return _filled(proto, dtype, values)
+
+
+def _shape(proto):
+    if len(proto.dim) > _MAX_RANK:
+        raise ValueError(f"no tensor has {len(proto.dim)} dimensions; {_MAX_RANK} is the most")
+    shape = [dim.size for dim in proto.dim]
+    if min(shape, default=0) < 0 or math.prod(filter(None, shape)) >= 2**63:
+        raise ValueError(f"no tensor has shape {shape}")
+    return shape
+
+
+def _filled(proto, dtype, values):
+    """The array of a TensorProto's values; TensorFlow reads them ten times as fast as Python."""
+    stored = np.dtype(dtype.as_numpy_dtype)
+    if _FIELDS[dtype] not in ("int_val", "half_val") or dtype == tf.int32:
+        return tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy()
+    # Of what is sent in more bits than it has, TensorFlow would drop some.
+    whole = tensor_pb2.TensorProto(
+        dtype=tf.int32.as_datatype_enum, tensor_shape=proto.tensor_shape, int_val=values
+    )
+    numbers = tf.io.parse_tensor(whole.SerializeToString(), tf.int32).numpy()
+    bits = stored if dtype.is_integer else np.dtype(np.uint16)
+    if (
+        numbers.size
+        and not np.iinfo(bits).min <= numbers.min() <= numbers.max() <= np.iinfo(bits).max
+    ):
+        raise OverflowError(f"values are out of bounds for {dtype.name}")
+    return numbers.astype(bits).view(stored)
 
 
 def to_proto(array):
@@ -227,6 +248,18 @@ def to_proto(array):
     proto = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum, tensor_shape=shape)
     getattr(proto, _FIELDS[dtype]).extend(values.tolist())
     return proto
+
+
+def _check_aliases(definition, inputs):
+    if len(inputs) != len(definition.inputs):
+        raise errors.ServingError(_wrong_count(set(inputs), set(definition.inputs)))
+    for alias, info in sorted(definition.inputs.items()):
+        if alias not in inputs:
+            raise errors.ServingError(
+                f"Signature input alias: {alias}(feed name: {info.name}) not found in request and "
+                "no default value provided. Inputs expected to be in the request "
+                f"{{{','.join(sorted(inputs))}}}, or default input alias set: "
+            )
 
 
 def _wrong_count(sent, wanted):

@@ -36,18 +36,20 @@ _TYPES = {  # What the elements of a tensor of the type may be; bool is no numbe
 }
 
 
-def parse(body):
+def parse(body, limits):
     """The JSON object in a body, and the signature that it names.
 
     Args:
         body: bytes.
+        limits: limits.Limits. Each value takes some 60 bytes once it is read, of two in the body.
 
     Returns:
         dict, and str; empty if no signature is named.
 
     Raises:
-        errors.ServingError: it is no JSON, or no object.
+        errors.ServingError: it is no JSON, no object, or has more values than elements are allowed.
     """
+    limits.check("A body", elements=sum(map(body.count, (b",", b"[", b"{"))))
     try:
         document = json.loads(body.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

@@ -13,12 +13,12 @@ from export.server import errors, examples, inference
 __all__ = ["open_version", "replay_warmup"]
 
 
-def open_version(path, *, max_bytes):
+def open_version(path, *, limits):
     """Opens a SavedModel and runs its warm-up requests.
 
     Args:
         path: directory of the version.
-        max_bytes: int, the largest tensor that a request may make.
+        limits: limits.Limits.
 
     Returns:
         session.SavedModelSession.
@@ -31,7 +31,7 @@ def open_version(path, *, max_bytes):
     opened = session.SavedModelSession(path)
     try:
         _refuse_compiled(opened)
-        replay_warmup(opened, path, max_bytes=max_bytes)
+        replay_warmup(opened, path, limits=limits)
     except BaseException:
         opened.close()
         raise
@@ -54,13 +54,13 @@ def _refuse_compiled(opened):
                 )
 
 
-def replay_warmup(opened, path, *, max_bytes):
+def replay_warmup(opened, path, *, limits):
     """Runs the warm-up requests of a version; one that fails keeps it from being served.
 
     Args:
         opened: session.SavedModelSession.
         path: directory of the version.
-        max_bytes: int, the largest tensor that a request may make.
+        limits: limits.Limits.
 
     Returns:
         int, how many there were.
@@ -79,24 +79,24 @@ def replay_warmup(opened, path, *, max_bytes):
             raise errors.ServingError(
                 f"Number of warmup records exceeds the maximum ({warmup.MOST})"
             )
-        _replay(opened, record, max_bytes=max_bytes)
+        _replay(opened, record, limits=limits)
     return count
 
 
-def _replay(opened, record, *, max_bytes):
+def _replay(opened, record, *, limits):
     try:
         log = prediction_log_pb2.PredictionLog.FromString(record)
     except Exception as error:  # DecodeError, whose place differs between protobuf's versions.
         raise errors.ServingError("Failed to parse warmup record") from error
     kind = log.WhichOneof("log_type")
     if kind == "predict_log":
-        inference.predict(opened, log.predict_log.request, max_bytes=max_bytes)
+        inference.predict(opened, log.predict_log.request, limits=limits)
     elif kind == "classify_log":
-        examples.classify(opened, log.classify_log.request)
+        examples.classify(opened, log.classify_log.request, limits=limits)
     elif kind == "regress_log":
-        examples.regress(opened, log.regress_log.request)
+        examples.regress(opened, log.regress_log.request, limits=limits)
     elif kind == "multi_inference_log":
-        examples.multi_inference(opened, log.multi_inference_log.request)
+        examples.multi_inference(opened, log.multi_inference_log.request, limits=limits)
     else:
         raise errors.ServingError(
             f"Unsupported log_type for warmup: {kind or 'none'}",

@@ -121,15 +121,16 @@ class _Rest:
     async def _body(self, request):
         """The body, unless it is too large or comes too slowly."""
         largest = self._limits.max_bytes
+        error = errors.TooLarge(f"The request body is larger than {largest} bytes.")
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > largest:
-            raise _TooLarge(largest)
+            raise error
         chunks, size = [], 0
         async with asyncio.timeout(self._limits.seconds):
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > largest:
-                    raise _TooLarge(largest)
+                    raise error
                 chunks.append(chunk)
         return b"".join(chunks)
 
@@ -146,7 +147,7 @@ class _Rest:
             api = found["method"].capitalize()
             answers = {"Predict": self._predict, "Classify": self._classify}
             with self._metrics.request(spec.name, api=api, entrypoint="REST"):
-                document, spec.signature_name = json_bodies.parse(body)
+                document, spec.signature_name = json_bodies.parse(body, self._limits)
                 return answers.get(api, self._regress)(spec, document)
         except Exception as exception:  # Whatever a request brings about must not end the server.
             raise errors.from_exception(exception) from None
@@ -171,13 +172,15 @@ class _Rest:
         found = json_bodies.examples(document)
         request = classification_pb2.ClassificationRequest(model_spec=spec, input=found)
         with self._serving(spec, api="Classify") as version:
-            return json_bodies.classifications(examples.classify(version.opened, request))
+            answer = examples.classify(version.opened, request, limits=self._limits)
+        return json_bodies.classifications(answer)
 
     def _regress(self, spec, document):
         found = json_bodies.examples(document)
         request = regression_pb2.RegressionRequest(model_spec=spec, input=found)
         with self._serving(spec, api="Regress") as version:
-            return json_bodies.regressions(examples.regress(version.opened, request))
+            answer = examples.regress(version.opened, request, limits=self._limits)
+        return json_bodies.regressions(answer)
 
     @contextlib.contextmanager
     def _serving(self, spec, *, api):
@@ -186,18 +189,8 @@ class _Rest:
             yield version
 
 
-class _TooLarge(errors.ServingError):
-    """A body beyond the limit: 413 says that trying again later will not help, as 429 would."""
-
-    def __init__(self, largest):
-        super().__init__(
-            f"The request body is larger than {largest} bytes.",
-            code=grpc.StatusCode.RESOURCE_EXHAUSTED,
-        )
-
-
 def _error(error):
-    status = 413 if isinstance(error, _TooLarge) else errors.http_status(error.code)
+    status = 413 if isinstance(error, errors.TooLarge) else errors.http_status(error.code)
     text = json.dumps({"error": error.message})
     return responses.Response(text, status_code=status, media_type="application/json")
 

@@ -1,7 +1,6 @@
 """`Server`: everything put together, in this process."""
 
 import contextlib
-import dataclasses
 import os
 
 import grpc
@@ -18,29 +17,11 @@ from export.server import (
     rest_api,
 )
 from export.server import ui as pages_of
+from export.server.limits import Limits
 
-__all__ = ["Limits", "Server"]
+__all__ = ["Server"]
 
 MONITORING_PATH = "/monitoring/prometheus/metrics"  # TF Serving's default.
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """What one client may ask of the server.
-
-    Args:
-        max_bytes: largest request, and largest tensor that one may stand for.
-        max_requests: requests under way, for gRPC and REST each; one more is refused.
-        max_connections: HTTP connections.
-        threads: requests worked on at once, for gRPC and REST each.
-        seconds: how long an HTTP request may take to arrive, and again to be answered.
-    """
-
-    max_bytes: int = 256 << 20
-    max_requests: int = 256
-    max_connections: int = 1024
-    threads: int = max(4, 2 * (os.cpu_count() or 1))
-    seconds: float = 30.0
 
 
 class Server:
@@ -165,7 +146,7 @@ class Server:
         model = "/".join(path.split(os.sep)[-2:])
         succeeded = False
         try:
-            opened = opening.open_version(path, max_bytes=self._limits.max_bytes)
+            opened = opening.open_version(path, limits=self._limits)
             succeeded = True
             return opened
         finally:
@@ -208,9 +189,7 @@ class Server:
             self._metrics,
             host=host,
             port=port,
-            threads=self._limits.threads,
-            max_requests=self._limits.max_requests,
-            max_bytes=self._limits.max_bytes,
+            limits=self._limits,
         )
         started.callback(lambda: server.stop(self._grace).wait())
         return bound

@@ -7,17 +7,17 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-from export.server import errors, inference
+from export.server import Limits, errors, inference
 from tests import tensor_protos
 
-LIMIT = 1 << 20
+LIMITS = Limits(max_bytes=1 << 20)
 TYPES = [np.float32, np.float64, np.int32, np.int16, np.int8, np.uint16, np.uint8, np.int64]
 TYPES += [np.bool_, np.uint32, np.uint64, np.float16, ml_dtypes.bfloat16, np.complex64]
 TYPES += [np.complex128]
 
 
 def _read(proto):
-    return inference.from_proto(proto, max_bytes=LIMIT)
+    return inference.from_proto(proto, limits=LIMITS)
 
 
 def _proto(*shape, dtype=types_pb2.DT_FLOAT, **fields):
@@ -51,10 +51,36 @@ def test_content_is_not_copied():
 @pytest.mark.parametrize("fields", [{"float_val": [1.0]}, {"tensor_content": b"\0" * 4}, {}])
 @pytest.mark.parametrize("shape", [(2**40,), (65536, 32, 32, 1)])
 def test_a_small_message_cannot_ask_for_a_large_array(monkeypatch, shape, fields):
-    monkeypatch.delattr(tf, "make_ndarray")  # It would allocate.
-    with pytest.raises(errors.ServingError, match="larger than the 1048576 allowed") as caught:
+    monkeypatch.delattr(tf.io, "parse_tensor")  # It would allocate.
+    with pytest.raises(
+        errors.TooLarge, match="larger than the (1048576|33554432) allowed"
+    ) as caught:
         _read(_proto(*shape, **fields))
     assert caught.value.code.name == "RESOURCE_EXHAUSTED"
+
+
+@pytest.mark.parametrize(
+    ("shape", "string", "message"),
+    [
+        ((2**16,), b"", "1572864 bytes"),  # What TensorFlow needs for an empty one, each.
+        ((2**10,), b"a" * 2**10, "1073152 bytes"),
+        ((2**26,), b"", "67108864 elements"),
+    ],
+)
+def test_one_string_cannot_ask_for_many(monkeypatch, shape, string, message):
+    monkeypatch.delattr(tf.io, "parse_tensor")
+    with pytest.raises(errors.TooLarge, match=f"A tensor of {message} is larger than"):
+        _read(_proto(*shape, dtype=types_pb2.DT_STRING, string_val=[string]))
+
+
+def test_values_are_read_about_as_fast_as_bytes(monkeypatch):
+    def slow(proto):
+        raise AssertionError("It takes 60 ns or more a value, TensorFlow 10.")
+
+    monkeypatch.setattr(tf, "make_ndarray", slow)
+    for dtype in TYPES:
+        array = np.ones([2, 3], dtype)
+        np.testing.assert_array_equal(_read(inference.to_proto(array)), array)
 
 
 @pytest.mark.parametrize(
@@ -67,12 +93,19 @@ def test_a_small_message_cannot_ask_for_a_large_array(monkeypatch, shape, fields
         (_proto(2, dtype=types_pb2.DT_FLOAT_REF, float_val=[1.0]), "of dtype 101"),
         (_proto(-1, 2, float_val=[1.0]), r"no tensor has shape \[-1, 2\]"),
         (_proto(2**32, 2**32, float_val=[1.0]), "no tensor has shape"),
-        (_proto(*[1] * 200, float_val=[1.0]), "maximum supported dimension"),  # NumPy's 64.
+        (_proto(*[1] * 200, float_val=[1.0]), "no tensor has 200 dimensions; 64 is the most"),
+        (_proto(*[2**62] * 100_000, float_val=[1.0]), "no tensor has 100000 dimensions"),
+        (_proto(0, 2**32, 2**32), "no tensor has shape"),
         (_proto(2, float_val=[1.0, 2.0, 3.0]), "3 values for the 2 elements"),
         (_proto(2, tensor_content=b"\0" * 4), "cannot reshape"),
         (_proto(2, tensor_content=b"\0" * 9), "buffer size must be a multiple"),
-        (_proto(2, dtype=types_pb2.DT_INT8, int_val=[300]), "out of bounds"),
-        (_proto(1, dtype=types_pb2.DT_STRING, tensor_content=b"\1a"), "OBJECT array"),
+        (_proto(2, dtype=types_pb2.DT_INT8, int_val=[300]), "out of bounds for int8"),
+        (_proto(2, dtype=types_pb2.DT_UINT16, int_val=[-1]), "out of bounds for uint16"),
+        (_proto(2, dtype=types_pb2.DT_HALF, half_val=[1 << 16]), "out of bounds for float16"),
+        (
+            _proto(1, dtype=types_pb2.DT_STRING, tensor_content=b"\1a"),
+            "strings must be in string_val",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

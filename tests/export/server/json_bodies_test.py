@@ -8,7 +8,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import classification_pb2, regression_pb2
 
-from export.server import errors, json_bodies
+from export.server import Limits, errors, json_bodies
+
+LIMITS = Limits()
 
 
 def _definition(**types):
@@ -41,18 +43,26 @@ def _refused(function, *args, **kwargs):
     ids=range(10),
 )
 def test_bodies_that_are_no_documents(body, message):
-    assert _refused(json_bodies.parse, body).message.startswith(message)
+    assert _refused(json_bodies.parse, body, LIMITS).message.startswith(message)
 
 
 def test_long_values_are_cut_in_messages():
-    error = _refused(json_bodies.parse, b"[" + b"1," * 10_000 + b"1]")
+    error = _refused(json_bodies.parse, b"[" + b"1," * 10_000 + b"1]", LIMITS)
     assert len(error.message) < 600
 
 
+@pytest.mark.parametrize("value", [b"1", b"[]", b"{}", b'"a"', b"[[1]]"])
+def test_values_are_counted_before_they_are_read(monkeypatch, value):
+    body = b'{"a": [' + b",".join([value] * 1000) + b"]}"
+    monkeypatch.delattr(json, "loads")
+    error = _refused(json_bodies.parse, body, Limits(max_elements=1000))
+    assert "larger than the 1000 allowed" in error.message and isinstance(error, errors.TooLarge)
+
+
 def test_documents():
-    document, signature = json_bodies.parse(b'\xef\xbb\xbf{"a": [NaN, Infinity], "b": 1}')
+    document, signature = json_bodies.parse(b'\xef\xbb\xbf{"a": [NaN, Infinity], "b": 1}', LIMITS)
     assert document["a"][1] == float("inf") and document["b"] == 1 and signature == ""
-    assert json_bodies.parse(b'{"signature_name": "s"}')[1] == "s"
+    assert json_bodies.parse(b'{"signature_name": "s"}', LIMITS)[1] == "s"
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,32 @@
 
 import contextlib
 import http.client
+import io
 import socket
+import subprocess
+import sys
 
 import grpc
 import numpy as np
 import pytest
 import requests
 import tensorflow as tf
+from PIL import Image
+from tensorflow.core.framework import tensor_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    inference_pb2,
+    input_pb2,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+    regression_pb2,
+)
 
+from circle_tf.serving import servable
 from export import server
 from export.saved_model import session
+from export.verification import probes
+from tests import saved_models
 from tests import serving_calls as calls
 from tests.serving_calls import TIMEOUT
 
@@ -19,7 +35,9 @@ from tests.serving_calls import TIMEOUT
 @pytest.fixture(scope="module")
 def small(models_folder):
     """A server with low limits."""
-    limits = server.Limits(max_bytes=1 << 16, max_requests=3, seconds=1.5, max_connections=12)
+    limits = server.Limits(
+        max_bytes=1 << 16, max_elements=10_000, max_requests=3, seconds=1.5, max_connections=12
+    )
     config = server.for_model("tiny", f"{models_folder}/tiny")
     with server.Server(config, limits=limits) as started:
         started.wait_until_available("tiny")
@@ -48,6 +66,57 @@ def test_a_small_message_cannot_ask_for_a_large_tensor(small):
     with calls.stub(small) as stub, pytest.raises(grpc.RpcError) as caught:
         stub.Predict(request, timeout=TIMEOUT)
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_each_input_cannot_ask_for_a_large_tensor(small, monkeypatch):
+    request = calls.request()
+    for number in range(100):
+        request.inputs[str(number)].CopyFrom(request.inputs["images"])
+    monkeypatch.delattr("export.server.inference.from_proto")
+    with calls.stub(small) as stub, pytest.raises(grpc.RpcError) as caught:
+        stub.Predict(request, timeout=TIMEOUT)
+    assert "input size does not match signature: 101!=1" in caught.value.details()
+
+
+@pytest.mark.parametrize("method", ["Classify", "Regress", "MultiInference"])
+def test_a_context_is_counted_for_each_example(small, method):
+    examples = input_pb2.ExampleListWithContext(examples=[{}] * 1000)
+    examples.context.features.feature["a"].bytes_list.value.append(b"x" * 1000)
+    spec = {"name": "tiny", "signature_name": method.lower()}
+    given = {"model_spec": spec}
+    request = {
+        "Classify": lambda: classification_pb2.ClassificationRequest(**given),
+        "Regress": lambda: regression_pb2.RegressionRequest(**given),
+        "MultiInference": lambda: inference_pb2.MultiInferenceRequest(
+            tasks=[
+                {
+                    "model_spec": spec | {"signature_name": "classify"},
+                    "method_name": "tensorflow/serving/classify",
+                }
+            ]
+        ),
+    }[method]()
+    request.input.example_list_with_context.CopyFrom(examples)
+    with calls.stub(small) as stub, pytest.raises(grpc.RpcError) as caught:
+        getattr(stub, method)(request, timeout=TIMEOUT)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "A list of tf.Examples of 10" in caught.value.details()
+
+
+def test_json_cannot_ask_for_more(small):
+    body = {"examples": [{}] * 1000, "context": {"a": "x" * 1000}, "signature_name": "classify"}
+    response = requests.post(
+        calls.url(small, "/v1/models/tiny:classify"), json=body, timeout=TIMEOUT
+    )
+    assert response.status_code == 413 and "A list of tf.Examples of" in response.json()["error"]
+    body = {"instances": [[]] * 6000}
+    response = requests.post(
+        calls.url(small, "/v1/models/tiny:predict"), json=body, timeout=TIMEOUT
+    )
+    assert response.status_code == 413
+    assert response.json() == {
+        "error": "A body of 12001 elements is larger than the 10000 allowed."
+    }
 
 
 def test_too_many_requests_at_once(small, gate):
@@ -155,3 +224,64 @@ def test_grpc_names_are_names(small):
                 stub.Predict(calls.request(name=name), timeout=TIMEOUT)
             assert caught.value.code() == grpc.StatusCode.NOT_FOUND
     assert calls.is_alive(small)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """A server of a published model in a process of its own, `(process, gRPC address)`."""
+    base_path = tmp_path_factory.mktemp("models") / "tiny"
+    names = ["serving_bytes", "serving_examples"]
+    servable.save_servable(saved_models.embedding_model(), base_path / "1", signatures=names)
+    command = [sys.executable, "-m", "export.serve", "--model_name=tiny", "--grpc_port=0"]
+    command += [f"--model_base_path={base_path}", "--rest_port=0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            lines = iter(process.stdout.readline, "")
+            found = next(line.split()[1] for line in lines if line.startswith("gRPC"))
+            yield process, found
+        finally:
+            process.terminate()
+
+
+def _bombs():
+    """Small requests that took gigabytes, or ended the process."""
+    shape = tf.TensorShape([65536, 32, 32, 1]).as_proto()
+    yield "", "images", tensor_pb2.TensorProto(dtype=1, tensor_shape=shape, float_val=[0])
+    shape = tf.TensorShape([1 << 18, *saved_models.SHAPE]).as_proto()
+    yield "", "images", tensor_pb2.TensorProto(dtype=1, tensor_shape=shape, float_val=[0])
+    shape = tf.TensorShape([1 << 20]).as_proto()
+    long = tensor_pb2.TensorProto(dtype=7, tensor_shape=shape, string_val=[b"a" * (1 << 20)])
+    yield "serving_bytes", "image_bytes", long
+    for kind in ("JPEG", "PNG", "GIF"):
+        stream = io.BytesIO()
+        Image.new("1", (9000, 9000)).save(stream, kind)
+        yield "serving_bytes", "image_bytes", tf.make_tensor_proto([stream.getvalue()])
+        examples = probes.as_examples([stream.getvalue()])
+        yield "serving_examples", "examples", tf.make_tensor_proto(examples)
+
+
+def _most_memory(process):
+    """The most that a process has held, in bytes."""
+    with open(f"/proc/{process.pid}/status", encoding="utf-8") as lines:
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+
+
+# Starts a process that imports TensorFlow: 10 seconds.
+@pytest.mark.slow
+def test_small_requests_neither_end_the_process_nor_fill_memory(address):
+    process, target = address
+    with grpc.insecure_channel(target) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        stub.Predict(calls.request(), timeout=TIMEOUT)
+        before = _most_memory(process)
+        for signature, alias, proto in _bombs():
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name, request.model_spec.signature_name = "tiny", signature
+            request.inputs[alias].CopyFrom(proto)
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Predict(request, timeout=TIMEOUT)
+            assert caught.value.code().name in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")
+            assert any(w in caught.value.details() for w in ("allowed", "at most"))
+        assert _most_memory(process) - before < 300 << 20
+        stub.Predict(calls.request(), timeout=TIMEOUT)
+    assert process.poll() is None

@@ -178,7 +178,7 @@ def test_warm_up_is_replayed(base_path):
     _write_warmup(base_path / "1", *[_predict_log(calls.request())] * 3)
     with session.SavedModelSession(str(base_path / "1")) as opened:
         path = str(base_path / "1")
-        assert opening.replay_warmup(opened, path, max_bytes=1 << 20) == 3
+        assert opening.replay_warmup(opened, path, limits=server.Limits()) == 3
 
 
 @pytest.mark.parametrize(
