@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 
 import grpc
+from absl import logging
 from tensorflow_serving.apis import (
     model_management_pb2,
     model_service_pb2_grpc,
@@ -39,7 +40,12 @@ def serve(manager, metrics, *, host, port, limits):
         ("grpc.so_reuseport", 0),  # Two servers on one port would share its requests.
     ]
     pool = concurrent.futures.ThreadPoolExecutor(limits.threads, thread_name_prefix="grpc")
-    server = grpc.server(pool, options=options, maximum_concurrent_rpcs=limits.max_requests)
+    server = grpc.server(
+        pool,
+        options=options,
+        interceptors=[_Unparsed()],
+        maximum_concurrent_rpcs=limits.max_requests,
+    )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         _Prediction(manager, metrics, limits), server
     )
@@ -51,6 +57,33 @@ def serve(manager, metrics, *, host, port, limits):
         raise OSError(f"gRPC cannot listen at {address}: is the port taken?") from error
     server.start()
     return server, bound
+
+
+class _Unparsed(grpc.ServerInterceptor):
+    """Answers INTERNAL to what is no message of the method, as gRPC does, but in one line of log.
+
+    gRPC itself writes a traceback for each.
+    """
+
+    def intercept_service(self, continuation, handler_call_details):
+        handler = continuation(handler_call_details)
+        if handler is None:  # There is no such method.
+            return None
+
+        def parse(data):
+            try:
+                return handler.request_deserializer(data)
+            except Exception as error:  # DecodeError, whose place differs between versions.
+                return error
+
+        def answer(request, context):
+            if not isinstance(request, Exception):
+                return handler.unary_unary(request, context)
+            message = f"The request cannot be parsed as {handler_call_details.method} takes it."
+            logging.warning("%s", message)
+            return context.abort(grpc.StatusCode.INTERNAL, message)
+
+        return grpc.unary_unary_rpc_method_handler(answer, parse, handler.response_serializer)
 
 
 class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):

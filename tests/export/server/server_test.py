@@ -206,6 +206,20 @@ def plain(models_folder):
         yield started
 
 
+def test_what_is_no_message_is_one_line_of_log(plain, caplog):
+    method = "/tensorflow.serving.PredictionService/Predict"
+    with grpc.insecure_channel(f"127.0.0.1:{plain.grpc_port}") as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(method)(b"no message", timeout=TIMEOUT)
+        assert caught.value.code() == grpc.StatusCode.INTERNAL
+        with pytest.raises(grpc.RpcError) as unknown:
+            channel.unary_unary(method + "s")(b"", timeout=TIMEOUT)
+        assert unknown.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    message = f"The request cannot be parsed as {method} takes it."
+    assert caught.value.details() == message
+    assert [(record.message, record.exc_info) for record in caplog.records] == [(message, None)]
+
+
 def test_metrics_have_the_names_of_tf_serving_and_no_paths(plain, models_folder):
     assert calls.is_alive(plain)
     with calls.stub(plain) as stub, contextlib.suppress(grpc.RpcError):
