@@ -34,6 +34,12 @@ def define_flags():
     flags.DEFINE_integer("grpc_port", 8500, "Port for gRPC; 0 for a free one.", 0, 65535)
     flags.DEFINE_integer("rest_port", 8501, "Port for REST; 0 for a free one.", 0, 65535)
     flags.DEFINE_bool("ui", False, "Also serve a page to try a model with, at / of the REST port.")
+    flags.DEFINE_list(
+        "ui_hosts",
+        [],
+        "With --ui: names to call the server by in a browser, beside localhost, --host and all "
+        "addresses. Other names are refused: a page from elsewhere may have its own lead here.",
+    )
     flags.DEFINE_float(
         "file_system_poll_wait_seconds", 1, "Time between two looks for versions.", 0.01
     )
@@ -127,6 +133,7 @@ def start(options):
         grpc_port=options.grpc_port,
         rest_port=options.rest_port,
         ui=options.ui,
+        ui_hosts=options.ui_hosts,
         poll_seconds=options.file_system_poll_wait_seconds,
         config_poll_seconds=options.model_config_file_poll_wait_seconds,
         labels_for_unavailable=options.allow_version_labels_for_unavailable_models,

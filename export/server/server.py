@@ -18,6 +18,7 @@ from export.server import (
 )
 from export.server import ui as pages_of
 from export.server.limits import Limits
+from export.server.ui import hosts
 
 __all__ = ["Server"]
 
@@ -43,6 +44,8 @@ class Server:
         grpc_port: int; 0 for a free one.
         rest_port: int; 0 for a free one.
         ui: whether to serve the page of `export.server.ui` at `/`.
+        ui_hosts: host names that a browser may call the server by, beside `localhost`, `host` and
+            all addresses; with `ui` REST answers to no others.
         poll_seconds: float, time between two looks at the base paths.
         config_poll_seconds: float, time between two looks at models.config; 0 for none.
         labels_for_unavailable: whether a label may name a version that is not available yet, as
@@ -74,6 +77,7 @@ class Server:
         grpc_port=0,
         rest_port=0,
         ui=False,
+        ui_hosts=(),
         poll_seconds=1.0,
         config_poll_seconds=0,
         labels_for_unavailable=False,
@@ -96,8 +100,9 @@ class Server:
                 watch = configs.Watch(config, reload=self._manager.reload, tell=tell)
                 started.callback(watch.stop)
                 watch.start(config_poll_seconds)
+            names = (host, *ui_hosts) if ui else None
             self.rest_port = self._start_http(
-                started, host, rest_port, monitoring_path=monitoring_path, ui=ui
+                started, host, rest_port, monitoring_path=monitoring_path, names=names
             )
             self.grpc_port = self._start_grpc(started, host, grpc_port)
             self._stop = started.pop_all().close
@@ -164,8 +169,9 @@ class Server:
             raise console.ExportError(f"{error.message}.{hint}") from error
         started.callback(self._manager.stop)
 
-    def _start_http(self, started, host, port, *, monitoring_path, ui):
-        pages = pages_of.routes(models=self._manager.models) if ui else ()
+    def _start_http(self, started, host, port, *, monitoring_path, names):
+        """With the page if there are names to show it by."""
+        pages = pages_of.routes(models=self._manager.models) if names else ()
         application = rest_api.application(
             self._manager,
             self._metrics,
@@ -173,6 +179,8 @@ class Server:
             monitoring_path=monitoring_path,
             pages=pages,
         )
+        if names:
+            application = hosts.KnownHosts(application, names=names)
         server = http.HTTPServer(
             application,
             host=host,

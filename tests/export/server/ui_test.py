@@ -236,3 +236,40 @@ def test_the_page_forbids_itself_other_hosts(started):
         assert policy.startswith("default-src 'none'") and "http" not in policy
     assert calls.get(started, "/ui/models").json() == ["glyphs", "named", "named-both", "plain"]
     assert calls.get(started, "/ui/../server.py").status_code == 404
+
+
+@pytest.fixture(scope="module")
+def named(models_folder):
+    config = configs.for_model("tiny", f"{models_folder}/tiny")
+    with server.Server(config, ui=True, ui_hosts=["Box.example"]) as opened:
+        opened.wait_until_available("tiny")
+        yield opened
+
+
+PATHS = ["/", "/ui/models", "/v1/models/tiny", "/monitoring/prometheus/metrics", "/none"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example:1", "localhost.", "", "["]
+)
+def test_foreign_names_are_refused(named, path, host):
+    response = requests.get(calls.url(named, path), headers={"Host": host}, timeout=calls.TIMEOUT)
+    assert response.status_code == 400
+    assert f"does not go by the name {host!r}: start it with --ui_hosts" in response.json()["error"]
+
+
+@pytest.mark.parametrize("path", PATHS[:4])
+@pytest.mark.parametrize(
+    "host", ["localhost:1", "LOCALHOST", "127.0.0.1:80", "192.168.0.7", "[::1]:8501", "box.example"]
+)
+def test_own_names_and_addresses_are_answered(named, path, host):
+    response = requests.get(calls.url(named, path), headers={"Host": host}, timeout=calls.TIMEOUT)
+    assert response.ok
+
+
+def test_without_the_page_the_name_does_not_matter(models_folder):
+    with server.Server(configs.for_model("tiny", f"{models_folder}/tiny")) as opened:
+        opened.wait_until_available("tiny")
+        url = calls.url(opened, "/v1/models/tiny")
+        assert requests.get(url, headers={"Host": "any.example"}, timeout=calls.TIMEOUT).ok
