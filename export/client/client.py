@@ -15,6 +15,7 @@ import tqdm
 
 from circle_tf.utils import errors
 from export.cli import console
+from export.client import images as images_of
 from export.client import transports
 from export.client.transports import Answer, ServerError
 
@@ -112,7 +113,7 @@ class Client:
         Raises:
             ServerError: it was refused, or there was no answer in time.
         """
-        arrays = {name: np.asarray(value) for name, value in inputs.items()}
+        arrays = {name: _as_array(value) for name, value in inputs.items()}
         return self._retried(lambda left: self._transport.predict(arrays, signature, timeout=left))
 
     def signatures(self):
@@ -130,8 +131,9 @@ class Client:
         """Embeds images, in batches.
 
         Args:
-            images: sequence of paths of image files, which are sent as they are and decoded by
-                the server; or pixels `[N, H, W, C]`, 0..255.
+            images: paths of image files, which are sent as they are and decoded by the server, or
+                the bytes of such files, or PIL images, in a list or another iterable; one of these
+                alone is a batch of one. Or pixels `[N, H, W, C]`, 0..255.
             batch_size: int, images a call.
             progress: whether to show a progress bar on a terminal.
 
@@ -140,7 +142,7 @@ class Client:
 
         Raises:
             ServerError: an image was refused, and which; or there was no answer in time.
-            console.ExportError: there are no images.
+            console.ExportError: there are no images, or what is given is none.
             OSError: a file cannot be read.
         """
         return self.map(images, "embeddings", batch_size=batch_size, progress=progress)[0]
@@ -183,34 +185,35 @@ class Client:
 
     def map(self, images, *outputs, batch_size, progress=False):
         """Outputs of all images, by the signature that has the first; see `embed`, `search`."""
-        if len(images) == 0:
-            raise console.ExportError("There are no images to ask about.")
+        images = images_of.as_images(images)
         name, chosen = signature(images, outputs[0])
         starts = range(0, len(images), batch_size)
         bar = tqdm.tqdm(total=len(images), unit=" images", disable=None if progress else True)
         found = []
         with bar:
-            for batch in (images[start : start + batch_size] for start in starts):
-                found.append(self._ask(batch, name, chosen, outputs))
+            for start in starts:
+                batch = images[start : start + batch_size]
+                found.append(self._ask(batch, start, name, chosen, outputs))
                 bar.update(len(batch))
         return [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
 
-    def _ask(self, batch, name, signature, outputs):
+    def _ask(self, batch, start, name, signature, outputs):
         try:
-            answer = self.predict({name: _contents(batch)}, signature=signature)
+            answer = self.predict({name: images_of.as_batch(batch)}, signature=signature)
         except ServerError as error:
             if error.code == "INVALID_ARGUMENT" and not isinstance(batch, np.ndarray):
-                self._find_culprit(batch, name, signature)
+                self._find_culprit(batch, start, name, signature)
             raise
         return [answer.outputs[output] for output in outputs]
 
-    def _find_culprit(self, batch, name, signature):
+    def _find_culprit(self, batch, start, name, signature):
         """Asks for each file alone: of a batch the server does not say which one is bad."""
-        for path in batch:
+        for number, image in enumerate(batch, start):
             try:
-                self.predict({name: _contents([path])}, signature=signature)
+                self.predict({name: images_of.as_batch([image])}, signature=signature)
             except ServerError as error:
-                raise ServerError(error.code, f"{path}: {errors.reason(error)}") from error
+                message = f"{images_of.name(image, number)}: {errors.reason(error)}"
+                raise ServerError(error.code, message) from error
 
     def _retried(self, ask):
         """`ask(seconds left)`, again with pauses while the server is UNAVAILABLE."""
@@ -231,7 +234,7 @@ def signature(images, output):
     """Which signature to ask for images.
 
     Args:
-        images: paths, or pixels.
+        images: list of files, or pixels.
         output: `embeddings`, `ids` of the model's gallery, or `classes`.
 
     Returns:
@@ -250,11 +253,8 @@ def _texts(values):
     return np.char.decode(values.astype(bytes), "utf-8") if values.dtype == object else values
 
 
-def _contents(batch):
-    if isinstance(batch, np.ndarray):
-        return batch.astype(np.float32)
-    contents = np.empty(len(batch), object)
-    for row, path in enumerate(batch):
-        with open(path, "rb") as stream:
-            contents[row] = stream.read()
-    return contents
+def _as_array(value):
+    array = np.asarray(value)
+    if array.dtype.kind == "S" and not isinstance(value, np.ndarray):
+        return np.array(value, object)  # NumPy's own strings lose zeros at their ends.
+    return array

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import http.server
+import pathlib
 import random
 import threading
 import time
@@ -10,6 +11,7 @@ import time
 import grpc
 import numpy as np
 import pytest
+from PIL import Image
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from export import client
@@ -90,9 +92,71 @@ def test_what_is_not_there_is_said(address):
             served.embed(IMAGES)
 
 
-def test_nothing_to_ask_about(served):
+@pytest.mark.parametrize("given", [[], (), iter([]), np.zeros([0, 8, 8, 1]), np.array([], str)])
+def test_nothing_to_ask_about(served, given):
     with pytest.raises(console.ExportError, match="There are no images to ask about"):
-        served.embed([])
+        served.embed(given)
+
+
+def _pil(path):
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def test_images_are_given_in_many_ways(served, files):
+    expected = served_models.embedded(IMAGES[:5], shift=2)
+    contents = [pathlib.Path(path).read_bytes() for path in files]
+    for given in (
+        tuple(files),
+        iter(files),
+        np.array(files),
+        np.array(files, object),
+        [pathlib.Path(path) for path in files],
+        contents,
+        [_pil(path) for path in files],
+        [files[0], pathlib.Path(files[1]), contents[2], bytearray(contents[3]), _pil(files[4])],
+        IMAGES[:5].astype(np.uint8),
+        IMAGES[:5].astype(np.float64),
+        list(IMAGES[:5]),
+        IMAGES[:5].tolist(),
+    ):
+        np.testing.assert_allclose(served.embed(given, batch_size=3), expected, atol=1e-5)
+    for given in (files[0], pathlib.Path(files[0]), contents[0], _pil(files[0])):
+        np.testing.assert_allclose(served.embed(given), expected[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "Images must be given as a list, each a path, .*; found NoneType"),
+        (7, "given as a list, each a path, .*; found int"),
+        (np.array("a.png"), "given as a list, each a path, .*; found ndarray"),
+        ([None], "Images must be a path, the bytes of a file, .*; found object"),
+        (["a.png", None], "Files and pixels cannot be mixed; found NoneType beside files"),
+        (IMAGES[0], r"\[N, H, W, C\]; found shape \[8, 8, 1\]. One image alone is image\[None\]"),
+        ([IMAGES[0, ..., 0]], r"\[N, H, W, C\]; found shape \[1, 8, 8\]. One"),
+        ([IMAGES[0], IMAGES[0, 1:]], r"of one size; found \[7, 8, 1\], \[8, 8, 1\]. Send files"),
+        (IMAGES > 9, "Images must be .* 0..255; found bool"),
+        (IMAGES + 1j, "Images must be .* 0..255; found complex64"),
+    ],
+)
+def test_what_is_no_image_is_told_before_it_is_sent(given, message):
+    with client.connect("http://127.0.0.1:1", model="m") as served:
+        with pytest.raises(console.ExportError, match=message) as caught:
+            served.search(given)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_bad_image_of_a_batch_is_counted(served, files):
+    with pytest.raises(client.ServerError, match=r"^INVALID_ARGUMENT: image 3: .*nknown image"):
+        served.embed([*files[:3], b"no image", *files[3:]], batch_size=2)
+
+
+def test_zeros_at_the_end_of_bytes_are_kept(served):
+    inputs = {"numbers": np.int64([1]), "names": [b"a\0"], "flags": [True]}
+    found = served.predict(inputs, signature="types").outputs["names_bytes"]
+    assert found.tolist() == [b"a\0"]
 
 
 @pytest.mark.parametrize(
@@ -176,13 +240,13 @@ def over(request):
     return request.param
 
 
-ROW = np.array([[1.0, 2.0]], np.float32)
+ROW = np.array([[[[1.0, 2.0]]]], np.float32)
 
 
 def test_unavailable_is_tried_again(over):
     failing = _Failing(grpc.StatusCode.UNAVAILABLE, times=2)
     with over(failing) as address, client.connect(address, model="m") as served:
-        np.testing.assert_array_equal(served.embed(ROW), ROW)
+        np.testing.assert_array_equal(served.embed(ROW).ravel(), ROW.ravel())
     assert failing.calls == 3
 
 
