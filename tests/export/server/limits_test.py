@@ -285,3 +285,34 @@ def test_small_requests_neither_end_the_process_nor_fill_memory(address):
         assert _most_memory(process) - before < 300 << 20
         stub.Predict(calls.request(), timeout=TIMEOUT)
     assert process.poll() is None
+
+
+def _damaged(random):
+    """Image files of all formats with some bytes changed, most of them in their headers."""
+    for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP") * 100:
+        stream = io.BytesIO()
+        Image.new("RGB", (40, 30), (9, 8, 7)).save(stream, kind)
+        content = bytearray(stream.getvalue())
+        for _ in range(random.integers(1, 6)):
+            content[random.integers(min(len(content), 60))] = random.choice([0, 1, 127, 255])
+        yield bytes(content)
+
+
+# It needs the process above.
+@pytest.mark.slow
+def test_damaged_images_are_answered_within_bounds(address):
+    process, target = address
+    codes = set()
+    with grpc.insecure_channel(target) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        for content in _damaged(np.random.default_rng(0)):
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name, request.model_spec.signature_name = "tiny", "serving_bytes"
+            request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([content]))
+            try:
+                stub.Predict(request, timeout=TIMEOUT)
+                codes.add("OK")
+            except grpc.RpcError as error:
+                codes.add(error.code().name)
+    assert codes == {"OK", "INVALID_ARGUMENT"} and process.poll() is None
+    assert _most_memory(process) < 4 << 30
