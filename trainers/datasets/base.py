@@ -82,7 +82,8 @@ class Split:
         found = tf.data.Dataset.from_tensor_slices(rows).batch(64)
         found = found.map(lambda rows: pipeline.gather(examples, rows)).unbatch()
         decode = pipeline.decoder(examples, decode=self.decode)
-        images = found.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        images = found.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+        images = pipeline.on_own_threads(images)
         decoded = list(images.as_numpy_iterator())
         empty = np.zeros([0, *(side or 0 for side in images.element_spec.shape)], np.uint8)
         return np.stack(decoded) if decoded else empty

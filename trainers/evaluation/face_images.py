@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from circle_tf.data import decoding
+from circle_tf.data import decoding, pipeline
 from circle_tf.evaluation import verification
 from circle_tf.utils import errors
 from trainers.datasets import base
@@ -63,7 +63,8 @@ def embed(model, pictures, *, title, check):
     shape = model.input_shape[1:]
     decode, inputs = _decoder(pictures, shape)
     batches = tf.data.Dataset.from_tensor_slices(inputs)
-    batches = batches.map(decode, tf.data.AUTOTUNE, deterministic=True).batch(_BATCH).prefetch(2)
+    batches = batches.map(decode, tf.data.AUTOTUNE).batch(_BATCH).prefetch(2)
+    batches = pipeline.on_own_threads(batches)
     call = metrics.Embedder(model)
     found = [np.zeros([0, model.output_shape[-1]], np.float32)]
     count = len(pictures.names)

@@ -100,3 +100,62 @@ assert private.CollectiveAllReduceExtended._initialize_local_devices is before
     environment = {"TF_CONFIG": cluster.tf_config(workers, index=0), "CUDA_VISIBLE_DEVICES": "-1"}
     done = processes.run("-c", code, **environment)
     assert done.stdout == f"3 ('localhost:{port}',)\n", done.stderr
+
+
+# Sums of the values that other operations read at the same time: which of these ends first is
+# chance, and AddN begins with a value that nobody reads any more.
+_SUMS = """
+import trainers
+from circle_tf.utils import quiet
+quiet.import_tensorflow(log_level=3)
+import numpy as np
+import tensorflow as tf
+from configs import digits
+from trainers.distributed import runtime
+
+runtime.set_up(digits.get_config())
+draws = np.random.default_rng(0)
+a, b, c, d = (tf.constant(draws.normal(size=[300, 300]) / 17, tf.float32) for _ in range(4))
+
+@tf.function
+def sums():
+    values = [tf.sin(a), tf.cos(b), tf.tanh(c), d @ d]
+    read = [tf.reduce_sum(value @ value) for value in values[:2]]
+    return tf.add_n(values), read
+
+print(len({sums()[0].numpy().tobytes() for _ in range(200)}))
+"""
+
+
+def test_sums_of_gradients_are_the_same_each_time():
+    assert processes.printed("-c", _SUMS) == "1\n"
+
+
+_TRAINED_TWICE = """
+import trainers
+from circle_tf.utils import quiet
+quiet.import_tensorflow(log_level=3)
+import numpy as np
+from configs import digits
+from trainers.distributed import runtime
+from trainers.training import run_models
+
+config = digits.get_config()
+config.model.backbone = {net!r}
+images = np.random.default_rng(0).integers(0, 256, [16, 32, 32, 3]).astype("uint8")
+seen = set()
+for _ in range(2):
+    runtime.set_up(config)
+    models = run_models.build(config, image_shape=(32, 32, 3), num_classes=8, steps=4)
+    for _ in range(4):
+        models.training.train_on_batch(images, np.repeat(np.arange(8), 2))
+    seen.add(b"".join(value.tobytes() for value in models.training.get_weights()))
+print(len(seen))
+"""
+
+
+# Slow: each builds and trains a large net, twice.
+@pytest.mark.slow
+@pytest.mark.parametrize("net", ["resnet18_v2", "MobileNetV2"])
+def test_nets_with_branches_train_to_the_same_weights(net):
+    assert processes.printed("-c", _TRAINED_TWICE.format(net=net)) == "1\n"
