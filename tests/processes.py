@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import sys
 
-__all__ = ["dies_writing", "printed", "run", "started"]
+__all__ = ["dies_writing", "printed", "run", "started", "unread"]
 
 _ROOT = pathlib.Path(__file__).absolute().parents[1]
 
@@ -28,6 +28,23 @@ def printed(*words, cwd=_ROOT, **environment):
     done = run(*words, cwd=cwd, **environment)
     assert (done.returncode, done.stderr) == (0, ""), f"{done.stderr[-2000:]}{done.stdout[-2000:]}"
     return done.stdout
+
+
+def unread(*words, **environment):
+    """Exit status of `python WORDS` and its stderr, where nobody reads its output."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=_ROOT,
+        env={**os.environ, **environment},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=300,
+    )
+    os.close(writer)
+    return done.returncode, done.stderr
 
 
 @contextlib.contextmanager

@@ -1,12 +1,14 @@
-"""Importing TensorFlow without its start-up messages."""
+"""What commands keep to themselves: TensorFlow's start-up messages, readers that went away."""
 
 import contextlib
 import importlib
 import os
+import select
+import signal
 import sys
 import tempfile
 
-__all__ = ["import_tensorflow", "stderr_kept_back"]
+__all__ = ["import_tensorflow", "stderr_kept_back", "unread_output"]
 
 
 def import_tensorflow(*, log_level=2):
@@ -47,3 +49,29 @@ def stderr_kept_back():
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+@contextlib.contextmanager
+def unread_output():
+    """Ends the process without a word when nobody reads what it prints any more (`| head`).
+
+    Its status is then 141, as of programs that the system ends for that.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if _is_read(sys.stdout):  # It was another pipe, or a connection.
+            raise
+        # What is still to be printed goes nowhere; at its exit Python would complain of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _is_read(stream):
+    """Whether somebody still holds the other end of the pipe."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)  # Errors are told unasked.
+    return not poll.poll(0)

@@ -19,12 +19,16 @@ def run(main):
     """Runs a command: parses the flags, calls `main(argv)`, prints errors for people in one line.
 
     ExportError and OSError (no such file, disk full, permission) end the command with status 1.
-    Every other error keeps its traceback.
+    Every other error keeps its traceback. When nobody reads the output any more, the command ends
+    without a word.
 
     Args:
         main: `fn(argv)`, which does the work.
     """
-    app.run(lambda argv: _main(main, argv))
+    from circle_tf.utils import quiet
+
+    with quiet.unread_output():
+        app.run(lambda argv: _main(main, argv))
 
 
 def _main(main, argv):
@@ -38,6 +42,8 @@ def _main(main, argv):
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # For `run`: most likely nobody reads the output.
+        raise
     except (ExportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -11,7 +11,7 @@ import warnings
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from circle_tf.utils import errors
+from circle_tf.utils import errors, quiet
 
 __all__ = ["ConfigError", "config_errors", "recipe", "run"]
 
@@ -87,12 +87,13 @@ def run(main):
 
     A misspelt flag or config field ends the command with status 2 and a suggestion; a `UserError`,
     a package that is not installed and what the disk refuses with status 1. Every other error
-    keeps its traceback.
+    keeps its traceback. When nobody reads the output any more, it ends without a word.
 
     Args:
         main: `fn(argv)`, which does the work.
     """
-    app.run(lambda argv: _main(main, argv), flags_parser=_parse_flags)
+    with quiet.unread_output():
+        app.run(lambda argv: _main(main, argv), flags_parser=_parse_flags)
 
 
 def _main(main, argv):
@@ -103,6 +104,8 @@ def _main(main, argv):
         main(argv)
     except KeyboardInterrupt:
         _stop("Interrupted.", status=130)
+    except BrokenPipeError:  # For `run`: most likely nobody reads the output.
+        raise
     except (errors.UserError, ImportError, OSError) as error:
         _stop(str(error), status=1)
 
@@ -116,6 +119,8 @@ def _parse_flags(args):
         _stop(f"{error}{hint}", status=2)
     except flags.Error as error:
         _stop(str(error), status=2)
+    except BrokenPipeError:  # Of --help.
+        raise
     except OSError:  # Options within a recipe that cannot be opened.
         _stop(_NO_RECIPE.format(_recipe_path(args)), status=1)
     except (AttributeError, KeyError) as error:

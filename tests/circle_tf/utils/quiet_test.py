@@ -36,3 +36,20 @@ def test_errors_and_quiet_come_without_tensorflow_which_then_says_nothing():
     )
     done = processes.run("-c", code)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+UNREAD = """
+from circle_tf.utils import quiet
+with quiet.unread_output():
+    print("text")
+"""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_nobody_reads_what_is_printed(unbuffered):
+    assert processes.unread("-c", UNREAD, PYTHONUNBUFFERED=unbuffered) == (141, "")
+
+
+def test_pipes_of_others_break_loudly():
+    with pytest.raises(BrokenPipeError, match="of another"), quiet.unread_output():
+        raise BrokenPipeError("of another")

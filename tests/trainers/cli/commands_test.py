@@ -164,3 +164,14 @@ def test_values_of_another_kind_of_loss_are_told_of():
         "The recipe's margin 0.4 and gamma 80 are for the loss circle; class_circle takes its own "
         "defaults, or what --config.loss.margin and --config.loss.gamma say."
     )
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_help_that_nobody_reads(unbuffered):
+    _, printed = processes.unread("-m", "trainers.train", "--help", PYTHONUNBUFFERED=unbuffered)
+    assert printed == ""
+
+
+def test_output_that_nobody_reads():
+    code = "from trainers.cli import commands; commands.run(lambda argv: print('text'))"
+    assert processes.unread("-c", code) == (141, "")
