@@ -1,14 +1,15 @@
 """What a data set is to the commands: splits of uint8 images with whole-number labels."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from circle_tf.data import pipeline
-from circle_tf.utils import errors
+from circle_tf.utils import errors, image_files
 
 __all__ = ["DataError", "Dataset", "Split", "findings", "relabel", "sentence_list"]
 
@@ -74,6 +75,9 @@ class Split:
 
         Returns:
             Images `[n, H, W, C]` uint8.
+
+        Raises:
+            DataError: one cannot be decoded; it is named.
         """
         rows = np.arange(len(self)) if indices is None else np.asarray(indices, np.int64)
         if self.decode is None:
@@ -84,9 +88,45 @@ class Split:
         decode = pipeline.decoder(examples, decode=self.decode)
         images = found.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
         images = pipeline.on_own_threads(images)
-        decoded = list(images.as_numpy_iterator())
+        with self.naming_unreadable():
+            decoded = list(images.as_numpy_iterator())
         empty = np.zeros([0, *(side or 0 for side in images.element_spec.shape)], np.uint8)
         return np.stack(decoded) if decoded else empty
+
+    @contextlib.contextmanager
+    def naming_unreadable(self) -> Iterator[None]:
+        """Where examples are decoded: of an error that one of them causes, tells which one it is.
+
+        Raises:
+            DataError: an example cannot be decoded.
+        """
+        try:
+            yield
+        except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
+            row = None if self.decode is None else self._first_unreadable()
+            if row is None:  # The error is of something else.
+                raise
+            paths = isinstance(self.examples, Sequence | np.ndarray)
+            name = image_files.printable(str(self.examples[row])) if paths else f"Record {row}"
+            raise DataError(
+                f"{name} cannot be read: {errors.reason(error)} Remove or repair it; with "
+                "--config.dataset.verify=True all such files are left out."
+            ) from error
+
+    def _first_unreadable(self):
+        """The row of the first example that cannot be decoded; None if all can be."""
+        examples = pipeline.as_examples(self.examples, decode=self.decode)
+        decode = pipeline.decoder(examples, decode=self.decode)
+
+        def height(row):
+            return row, tf.shape(decode(pipeline.gather(examples, row[None])[0]))[0]
+
+        rows = tf.data.Dataset.range(len(self)).map(height, tf.data.AUTOTUNE, deterministic=True)
+        count = 0
+        for count, (row, _) in enumerate(rows.ignore_errors().as_numpy_iterator(), 1):
+            if row != count - 1:
+                return count - 1
+        return count if count < len(self) else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

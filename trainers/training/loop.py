@@ -193,7 +193,9 @@ def _fit(run):
     advice = []
     diagnostics, reports = _diagnostics(run, tell=advice.append), _reports(run, step=step)
     _announce(config, models=models, step=step, steps=steps)
-    with watch.installed(), finite.explained(config, checkpoints=saved, advice=advice):
+    unreadable = run.dataset.train.naming_unreadable()
+    diverged = finite.explained(config, checkpoints=saved, advice=advice)
+    with watch.installed(), unreadable, diverged:
         while step < steps:
             span = _next_span(step, steps=steps, epoch_steps=config.eval_every)
             places = {"step": step, "steps": steps}

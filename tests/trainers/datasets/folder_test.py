@@ -2,6 +2,7 @@ import os
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.pictures import picture
 from trainers import data, datasets
@@ -96,6 +97,23 @@ def test_all_unreadable_is_an_error(tmp_path):
 def test_verification_can_be_left_out(root):
     (root / "class1" / "text.png").write_text("not an image")
     assert "unreadable" not in _load(root, verify=False).report
+
+
+@pytest.mark.parametrize("bad", ["a text", None])
+def test_an_unreadable_image_that_was_not_verified_is_named(root, bad):
+    path = root / "class1" / "text.png"
+    path.write_text(bad) if bad else path.symlink_to(root / "none")
+    (root / "class4" / "deeper" / "text.png").write_text("another")
+    for part in ("train", "test"):
+        split = getattr(_load(root, verify=False), part)
+        first = next(str(file) for file in split.examples if file.endswith("text.png"))
+        with pytest.raises(base.DataError, match=f"^{first} cannot be read: .*verify=True"):
+            split.images()
+
+
+def test_errors_that_no_image_causes_are_left_alone(root):
+    with pytest.raises(tf.errors.InvalidArgumentError), _load(root).train.naming_unreadable():
+        tf.reshape(tf.zeros([3]), [2])
 
 
 def _count_looks(monkeypatch):

@@ -17,6 +17,7 @@ from configs import digits
 from tests import disks, processes
 from tests.pictures import picture
 from trainers.cli import commands
+from trainers.datasets import base
 from trainers.distributed import preemption
 from trainers.evaluation import metrics
 from trainers.outputs import report
@@ -58,6 +59,20 @@ def watched(tmp_path_factory):
 def finished(watched):
     """A finished run."""
     return watched[0]
+
+
+def test_an_unreadable_file_is_named(tmp_path):
+    for label in range(4):
+        (tmp_path / "photos" / str(label)).mkdir(parents=True)
+        (tmp_path / "photos" / str(label) / "0.png").write_bytes(picture(seed=label))
+    bad = tmp_path / "photos" / "1" / "bad.png"
+    bad.write_text("a text")
+    config = recipe(steps=2)
+    config.dataset = {"name": "folder", "path": str(tmp_path / "photos"), "image_size": 28}
+    config.dataset.update({"channels": 1, "verify": False, "test_path": config.dataset.path})
+    config.batch = {"classes_per_batch": 4, "examples_per_class": 2}
+    with pytest.raises(base.DataError, match=f"^{bad} cannot be read: Unknown image file format"):
+        loop.train(config, workdir=str(tmp_path / "run"))
 
 
 def weights(files):
