@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -26,6 +29,36 @@ def recipe(**changes):
 def test_precision(precision):
     runtime.set_up(recipe(precision=precision))
     assert keras.config.dtype_policy().name == precision
+
+
+_GRADIENTS = """
+import numpy as np
+import tensorflow as tf
+from circle_tf.backbones import by_name
+from configs import digits
+from trainers.distributed import runtime
+
+runtime.set_up(digits.get_config())
+net = by_name.build("resnet18_v2", (128, 128, 3))
+pixels = tf.random.stateless_normal([32, 128, 128, 3], [1, 2])
+
+@tf.function(autograph=False)
+def gradients():
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(net(pixels, training=True) ** 2)
+    return tape.gradient(loss, [v.value for v in net.trainable_variables])
+
+first = gradients()
+for _ in range(7):
+    assert all(np.array_equal(one, other) for one, other in zip(first, gradients()))
+"""
+
+
+# Slow: a net and pictures that are large enough for the graph optimiser to save memory. In a
+# process of its own, for determinism cannot be taken back.
+@pytest.mark.slow
+def test_deterministic_gradients_of_a_residual_net_are_the_same_to_the_bit():
+    subprocess.run([sys.executable, "-c", _GRADIENTS], check=True, timeout=300)
 
 
 def test_seed_makes_weights_the_same():
