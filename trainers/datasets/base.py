@@ -118,10 +118,11 @@ class Split:
         examples = pipeline.as_examples(self.examples, decode=self.decode)
         decode = pipeline.decoder(examples, decode=self.decode)
 
-        def height(row):
-            return row, tf.shape(decode(pipeline.gather(examples, row[None])[0]))[0]
+        # Of the pixels, not of the shape, which is known without decoding.
+        def brightest(row):
+            return row, tf.reduce_max(decode(pipeline.gather(examples, row[None])[0]))
 
-        rows = tf.data.Dataset.range(len(self)).map(height, tf.data.AUTOTUNE, deterministic=True)
+        rows = tf.data.Dataset.range(len(self)).map(brightest, tf.data.AUTOTUNE, deterministic=True)
         count = 0
         for count, (row, _) in enumerate(rows.ignore_errors().as_numpy_iterator(), 1):
             if row != count - 1:

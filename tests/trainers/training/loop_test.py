@@ -68,9 +68,9 @@ def test_an_unreadable_file_is_named(tmp_path):
     bad = tmp_path / "photos" / "1" / "bad.png"
     bad.write_text("a text")
     config = recipe(steps=2)
-    config.dataset = {"name": "folder", "path": str(tmp_path / "photos"), "image_size": 28}
-    config.dataset.update({"channels": 1, "verify": False, "test_path": config.dataset.path})
-    config.batch = {"classes_per_batch": 4, "examples_per_class": 2}
+    photos = str(tmp_path / "photos")
+    config.dataset.update(name="folder", path=photos, test_path=photos, image_size=28, verify=False)
+    config.batch.update(classes_per_batch=4, examples_per_class=2)
     with pytest.raises(base.DataError, match=f"^{bad} cannot be read: Unknown image file format"):
         loop.train(config, workdir=str(tmp_path / "run"))
 
