@@ -37,8 +37,9 @@ def set_up(config):
     keras.config.set_dtype_policy(config.precision)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-        # The graph optimiser turns sums of gradients in residual nets, where they need much memory,
-        # into sums in place that race: other gradients at each step, and it has no switch alone.
+    if not tf.config.list_physical_devices("GPU"):
+        # On CPUs it turns sums of gradients in residual nets, where they need much memory, into
+        # sums in place that race: wrong gradients at some steps. That pass has no switch alone.
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     keras.utils.set_random_seed(config.seed)
     return strategy
