@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-import zipfile
 
 __all__ = ["RunFiles", "load_model", "read_best"]
 
@@ -100,26 +98,10 @@ def load_model(path):
         ValueError: there is no such file, or it cannot be loaded.
     """
     # Here, so that the names of files need no TensorFlow.
-    import keras
-
     import circle_tf.layers  # noqa: F401  Which Keras looks up by name.
     from circle_tf import backbones
 
     if not os.path.isfile(path):
         folder, name = os.path.split(path)
         raise ValueError(f"There is no {name} in {folder!r}: train it again.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            has_keras_cv = b"keras_cv" in archive.read("config.json")
-        if has_keras_cv:  # Keras knows its layers only once it is imported, which takes seconds.
-            backbones.import_keras_cv()
-        return keras.models.load_model(path, compile=False)
-    except (ImportError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be loaded: {_reason(error)}") from error
-
-
-def _reason(error):
-    """The sentence of Keras' long messages that tells most."""
-    text = str(error).strip() or type(error).__name__
-    found = re.search(r"Could not locate .*?\.", text)
-    return found[0] if found else text.splitlines()[0]
+    return backbones.load_model(path)

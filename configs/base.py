@@ -31,7 +31,7 @@ def get_config():
             "model": {
                 "backbone": "conv4",  # a name of circle_tf.backbones
                 "pooling": placeholder(str),  # average, max, flatten
-                "weights": placeholder(str),  # file of backbone weights to start from
+                "weights": placeholder(str),  # of the backbone: a run's model.keras, or a file
                 "embedding_dim": 128,
             },
             "loss": {

@@ -7,7 +7,15 @@ import os
 import keras
 
 from circle_tf import compat
-from circle_tf.backbones import bn_inception, conv4, iresnet, keras_cv, mgn
+from circle_tf.backbones import (
+    bn_inception,
+    conv4,
+    iresnet,
+    keras_cv,
+    mgn,
+    pretrained,
+    weight_files,
+)
 
 __all__ = ["build", "names"]
 
@@ -60,14 +68,16 @@ def build(name, input_shape, *, pooling=None, weights=None):
         input_shape: `(H, W, C)` of the images, pixels.
         pooling: how feature maps become features: `average`, `max` or `flatten`. Default:
             `flatten` for `conv4` and `iresnet`, `average` for the others; `mgn` has its own.
-        weights: path of a file with the backbone's weights (`.weights.h5`; for keras.applications
-            also the `_notop.h5` files; for `mgn` those of ResNet50), or None.
+        weights: path of a `.keras` file with the same net in it, for images of any size (the
+            model.keras of a run, to fine-tune), or of a file with the backbone's weights
+            (`.weights.h5`; for keras.applications also the `_notop.h5` files; for `mgn` those of
+            ResNet50), or None.
 
     Returns:
         keras.Model from pixels `[B, H, W, C]` in 0..255 to features `[B, F]`.
 
     Raises:
-        ValueError: unknown name or pooling, unsuitable input shape.
+        ValueError: unknown name or pooling, unsuitable input shape, weights of another net.
         FileNotFoundError: no file at `weights`.
         ImportError: a keras-cv backbone is asked for and keras-cv is not installed.
 
@@ -77,21 +87,11 @@ def build(name, input_shape, *, pooling=None, weights=None):
     """
     compat.require_keras_3("backbones.build")
     _check(name, input_shape, pooling, weights)
-    inputs = keras.Input(tuple(input_shape), name="pixels")
-    if name == "mgn":
-        features = mgn.multi_granularity(inputs, weights=weights)
-        return keras.Model(inputs, features, name=name)
-    if name in _OWN:
-        maps = _OWN[name](inputs)
-        if weights is not None:
-            keras.Model(inputs, maps).load_weights(weights)
-    elif name in _applications():
-        maps = _application(inputs, name, weights=weights)
-    else:
-        maps = keras_cv.feature_maps(inputs, name, weights=weights)
-    flat = name == "conv4" or name in iresnet.BLOCKS
-    pooling = pooling or ("flatten" if flat else "average")
-    return keras.Model(inputs, _POOLING[pooling](name="features")(maps), name=name)
+    is_model = weights is not None and os.fspath(weights).endswith(".keras")
+    backbone = _built(name, input_shape, pooling, None if is_model else weights)
+    if is_model:
+        pretrained.copy_weights(weights, backbone)
+    return backbone
 
 
 def names():
@@ -102,6 +102,23 @@ def names():
         True
     """
     return sorted(["mgn", *_OWN, *keras_cv.NAMES, *_applications()])
+
+
+def _built(name, input_shape, pooling, weights):
+    inputs = keras.Input(tuple(input_shape), name="pixels")
+    if name == "mgn":
+        features = mgn.multi_granularity(inputs, weights=weights)
+        return keras.Model(inputs, features, name=name)
+    if name in _OWN:
+        maps = _OWN[name](inputs)
+        weight_files.load(keras.Model(inputs, maps), weights, name=name)
+    elif name in _applications():
+        maps = _application(inputs, name, weights=weights)
+    else:
+        maps = keras_cv.feature_maps(inputs, name, weights=weights)
+    flat = name == "conv4" or name in iresnet.BLOCKS
+    pooling = pooling or ("flatten" if flat else "average")
+    return keras.Model(inputs, _POOLING[pooling](name="features")(maps), name=name)
 
 
 def _check(name, input_shape, pooling, weights):
@@ -142,6 +159,7 @@ def _application(inputs, name, *, weights):
             f"{tuple(inputs.shape[1:])}. Set the data set's channels to 3."
         )
     net = getattr(keras.applications, name)(
-        include_top=False, weights=weights, input_shape=tuple(inputs.shape[1:])
+        include_top=False, weights=None, input_shape=tuple(inputs.shape[1:])
     )
+    weight_files.load(net, weights, name=name)
     return net(module.preprocess_input(inputs))

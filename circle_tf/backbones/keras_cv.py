@@ -8,6 +8,8 @@ import importlib
 
 import keras
 
+from circle_tf.backbones import weight_files
+
 __all__ = ["NAMES", "feature_maps", "import_keras_cv"]
 
 # name: (blocks of each stack, kind of block); the arguments of keras-cv's presets of these names.
@@ -104,8 +106,7 @@ def feature_maps(inputs, name, *, weights=None):
         (None, 2, 1, 512)
     """
     backbone = _backbone(name, inputs.shape[1:])
-    if weights is not None:
-        backbone.load_weights(weights)
+    weight_files.load(backbone, weights, name=name)
     if name not in _MOBILENETS:
         # As a plain keras.Model of the same layers, ResNets load without keras-cv. MobileNets
         # hold a layer that does not save its arguments: only their own class rebuilds it.

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from circle_tf.backbones import weight_files
 from circle_tf.utils import checks
 
 __all__ = ["StripePooling", "multi_granularity"]
@@ -89,8 +90,9 @@ def multi_granularity(inputs, *, weights=None):
     if inputs.shape[-1] != 3:
         raise ValueError(f"The net wants colour images [H, W, 3]; found {tuple(inputs.shape[1:])}.")
     net = keras.applications.ResNet50(
-        include_top=False, weights=weights, input_shape=tuple(inputs.shape[1:])
+        include_top=False, weights=None, input_shape=tuple(inputs.shape[1:])
     )
+    weight_files.load(net, weights, name="ResNet50")
     shared = keras.Model(net.input, net.get_layer(_SHARED).output, name="shared")
     maps = shared(keras.applications.resnet.preprocess_input(inputs))
     return keras.layers.Concatenate(name="features")(

@@ -177,3 +177,19 @@ def cached(size):
 def test_bad_values(config, message):
     with pytest.raises(commands.ConfigError, match=message):
         build(config)
+
+
+def test_a_run_begins_with_the_net_of_another(tmp_path):
+    path = str(tmp_path / "model.keras")
+    first = build(recipe(name="class_circle"))
+    fit(first, epochs=1)
+    first.embedding.save(path)
+    config = recipe(name="circle")
+    config.model.weights = path
+    again = build(config)
+    pairs = zip(first.embedding.weights, again.embedding.weights, strict=True)
+    differ = {one.path for one, other in pairs if not np.array_equal(one, other)}
+    assert "embedding/kernel" in differ and all(name.startswith("embedding/") for name in differ)
+    config.model.backbone = "iresnet18"
+    with pytest.raises(commands.ConfigError, match="holds another net than iresnet18"):
+        build(config)
