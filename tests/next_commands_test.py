@@ -81,7 +81,7 @@ def test_after_publishing_where_no_server_can_be_asked():
     verified = checks.Verification(())
     published = publisher.Published(f"b/{NAME}/2", {}, verified, {"stable": 1})
     options = types.SimpleNamespace(
-        workdir=f"runs/{NAME}", base_path=f"b/{NAME}", models_config=None, server=[]
+        workdir=f"runs/{NAME}", base_path=f"b/{NAME}", models_config=None, server=[], best=False
     )
     verify, serve, labels = next_commands(publish.next_steps(published, options, config="b/c d"))
     assert verify == [*("-m", "export.verify", f"--model=b/{NAME}/2", f"--workdir=runs/{NAME}")]

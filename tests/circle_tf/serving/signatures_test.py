@@ -225,6 +225,7 @@ def limited(model, gallery, tmp_path_factory):
         signatures=signatures.NAMES,
         gallery=gallery,
         class_weights=np.eye(6),
+        class_names=list("abcdef"),
         max_batch_size=3,
         max_pixels=SHAPE[0] * SHAPE[1],
     )
