@@ -7,7 +7,9 @@ import pytest
 
 import circle_tf
 from circle_tf import baselines
-from tests import strategies
+from tests import stacks, strategies
+
+pytestmark = stacks.needs_keras_3
 
 PAIR = [circle_tf.CircleLoss, baselines.TripletLoss, baselines.UnifiedLoss]
 CLASS = [circle_tf.ClassCircleLoss, baselines.ArcFaceLoss, baselines.ProxyAnchorLoss]
