@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from circle_tf.losses import circle
 from circle_tf.ops import numerics, pairs
-from circle_tf.utils import checks
+from circle_tf.utils import checks, shares
 
 __all__ = ["DiagnosticsCallback"]
 
@@ -175,9 +175,10 @@ class DiagnosticsCallback(keras.callbacks.Callback):
         if np.any(valid) and np.max(losses[valid]) < _NOTHING_LEFT:
             weights = circle.anchor_weights(similarities, margin=self.margin)
             idle = np.mean(weights[1].numpy()[negatives.numpy()] == 0)
+            share = shares.as_text(idle, ".0%")
             self._say(
                 "saturated weights",
-                f"Every anchor's loss is below {_NOTHING_LEFT:g} (and {idle:.0%} of the negatives "
+                f"Every anchor's loss is below {_NOTHING_LEFT:g} (and {share} of the negatives "
                 "have weight 0): all pairs are inside the circle, nothing is left to learn from "
                 "this batch. Train on harder or more classes, or lower the margin.",
             )

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from circle_tf.plots import pair_sampling, sheets
-from circle_tf.utils import files
+from circle_tf.utils import files, shares
 
 __all__ = [
     "figure_to_image",
@@ -75,9 +75,8 @@ def similarity_scatter(
         _draw_boundary(panel, margin, limits)
         panel.set(xlim=limits, ylim=limits, aspect="equal")
         panel.set_xlabel("$s_n$, similarity to a negative (cosine)")
-        panel.set_title(
-            f"{title + ': ' if title else ''}$s_p > s_n$ for {np.mean(s_p > s_n):.0%}", fontsize=11
-        )
+        share = shares.as_text(np.mean(s_p > s_n), ".0%")
+        panel.set_title(f"{title + ': ' if title else ''}$s_p > s_n$ for {share}", fontsize=11)
     panels[0].set_ylabel("$s_p$, similarity to a positive (cosine)")
     _legend_below(figure, panels, columns=3 if len(panels) > 1 else 2)
     return figure

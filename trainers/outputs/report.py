@@ -3,6 +3,7 @@
 import os
 
 from circle_tf import run_files
+from circle_tf.utils import shares
 from circle_tf.utils.files import disk_errors
 from trainers.cli import commands
 from trainers.evaluation import metrics
@@ -115,6 +116,6 @@ def _rows(results, columns):
     lines = ["".join([f"{'':<18}", *(f"{name:>13}" for name in columns)])] if results else []
     for protocol, report in results.items():
         cells = [report[key] for key in columns.values()]
-        shown = [f"{cell:>13,}" if isinstance(cell, int) else f"{cell:>13.3f}" for cell in cells]
-        lines.append(f"{protocol.replace('_', '-'):<18}" + "".join(shown))
+        shown = [f"{x:,}" if isinstance(x, int) else shares.as_text(x, ".3f") for x in cells]
+        lines.append(f"{protocol.replace('_', '-'):<18}" + "".join(f"{x:>13}" for x in shown))
     return lines

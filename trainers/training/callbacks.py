@@ -6,6 +6,7 @@ import time
 import keras
 import tensorflow as tf
 
+from circle_tf.utils import shares
 from trainers.distributed import preemption
 from trainers.training import finite
 
@@ -208,7 +209,9 @@ class Progress(StepCallback):
 
 def _in_words(logs):
     shown = {_SHOWN[name]: logs[name] for name in _SHOWN if name in logs}
-    return "  ".join(f"{name} {float(value):.3f}" for name, value in shown.items())
+    return "  ".join(
+        f"{name} {shares.as_text(float(value), '.3f')}" for name, value in shown.items()
+    )
 
 
 def _bar(*, target, start, stream):

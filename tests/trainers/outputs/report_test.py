@@ -41,6 +41,12 @@ def test_table_ends_in_what_could_not_be_measured():
     assert lines[-1] == "re-identification: not measured. No query has a match: why."
 
 
+def test_what_is_not_all_is_not_shown_as_all():
+    nearly = {"one_shot": RESULTS["one_shot"] | {"recall_at_1": 0.99983, "r_precision": 1.0}}
+    line = report.table(nearly).splitlines()[1]
+    assert line.split()[1:3] == ["0.9998", "1.000"]
+
+
 def test_evaluation_is_printed_and_written(tmp_path, capsys):
     files = finished_run(tmp_path / "run")
     report.evaluate_run(files.path)
