@@ -5,6 +5,7 @@ import operator
 import keras
 
 from circle_tf.evaluation import neighbours, retrieval
+from circle_tf.utils import checks
 
 __all__ = ["RetrievalCallback"]
 
@@ -28,7 +29,7 @@ class RetrievalCallback(keras.callbacks.Callback):
         gallery: `[N, ...]` array to look up in; None for leave-one-out.
         gallery_labels: `[N]` or `[N, 1]` integer ids, with `gallery`.
         every: int, epochs from one evaluation to the next.
-        ks: ints, the k of each `recall_at_k`.
+        ks: ints, or one, the k of each `recall_at_k`.
         batch_size: int, images embedded at a time.
         prefix: str, put before each name.
         model: keras.Model that gives the embeddings `[B, D]`, where the model that trains gives
@@ -67,7 +68,7 @@ class RetrievalCallback(keras.callbacks.Callback):
             raise ValueError(f"every must be at least 1 epoch; found {every}.")
         self._images, self._labels = images, labels
         self._gallery, self._gallery_labels = gallery, gallery_labels
-        self._every, self._ks = operator.index(every), tuple(ks)
+        self._every, self._ks = operator.index(every), tuple(checks.several(ks))
         self._batch_size, self._prefix = batch_size, prefix
         self._embedding_model = model
         self._results = None

@@ -4,6 +4,7 @@ import numpy as np
 
 from circle_tf.evaluation import exact_search
 from circle_tf.evaluation.neighbours import as_rows, check_labels
+from circle_tf.utils import checks
 
 __all__ = ["normalized_mutual_information"]
 
@@ -39,6 +40,7 @@ def normalized_mutual_information(embeddings, labels, *, clusters=None, seed=0, 
     rows = as_rows(embeddings, name="embeddings")
     ids = check_labels(rows, labels)[0]
     count = len(np.unique(ids)) if clusters is None else clusters
+    checks.single(count, "clusters", instead="one call for each")
     if not 1 <= count <= len(rows):
         raise ValueError(
             f"clusters must be from 1 to {len(rows)}, the number of rows; found {count}."

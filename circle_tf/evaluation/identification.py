@@ -24,9 +24,10 @@ def distractor_identification(
         probes: `[Q, D]` embeddings of any real dtype and scale.
         probe_ids: `[Q]` integer identities.
         distractors: `[N, D]` embeddings of other identities.
-        ks: ints of 1 or more.
-        fars: floats 0 to 1, for MegaFace's verification: its impostors are all pairs of a probe
-            and a distractor. So many of the highest scores are held as the largest rate lets pass.
+        ks: ints of 1 or more, or one.
+        fars: floats 0 to 1, or one, for MegaFace's verification: its impostors are all pairs of a
+            probe and a distractor. So many of the highest scores are held as the largest rate lets
+            pass.
         chunk_size: int, probes at a time; None chooses by memory (about 256 MB).
 
     Returns:
@@ -49,7 +50,7 @@ def distractor_identification(
     """
     rows, others = as_rows(probes, name="probes"), as_rows(distractors, name="distractors")
     ids = pairs.ids_of_rows(probe_ids, rows, name="probe_ids")
-    ks = [checks.whole_number(k, "ks", least=1) for k in ks]
+    ks = [checks.whole_number(k, "ks", least=1) for k in checks.several(ks)]
     check_dimensions(rows, others, names=("probes", "distractors"))
     rows = exact_search.on_grid(rows, name="probes")
     others = exact_search.on_grid(others, name="distractors")
@@ -87,7 +88,7 @@ def detection_and_identification_rate(
         probe_ids: `[Q]` integer identities.
         gallery: `[N, D]` embeddings; distractors are rows whose identity no probe has.
         gallery_ids: `[N]` integer identities.
-        fars: floats 0 to 1.
+        fars: floats 0 to 1, or one.
         k: int of 1 or more.
         chunk_size: int, probes at a time; None chooses by memory (about 256 MB).
 
@@ -142,10 +143,11 @@ def detection_and_identification_rate(
 
 
 def _check_fars(fars):
+    fars = checks.several(fars)
     for far in fars:
         if not 0 <= far <= 1:
             raise ValueError(f"fars must be 0 to 1; found {far}.")
-    return list(fars)
+    return fars
 
 
 def _accepts(far, count):

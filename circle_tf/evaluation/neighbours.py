@@ -178,12 +178,20 @@ def check_k(k, *, queries, gallery):
         2
     """
     most = len(queries) - 1 if gallery is None else len(gallery)
-    if not 1 <= operator.index(k) <= most:
+    if not _is_within(k, most):
         besides = " besides the query itself" if gallery is None else ""
         raise ValueError(
-            f"k must be from 1 to {most}, the number of gallery rows{besides}; found {k}."
+            f"k must be a whole number from 1 to {most}, the number of gallery rows{besides}; "
+            f"found {k}."
         )
     return operator.index(k)
+
+
+def _is_within(k, most):
+    try:
+        return 1 <= operator.index(k) <= most
+    except TypeError:  # No whole number.
+        return False
 
 
 def check_dimensions(first, second, *, names):

@@ -44,7 +44,7 @@ def reidentification_report(
         gallery_ids: `[N]` integer identities; -1 is junk.
         query_cameras: `[Q]` integers; None, with `gallery_cameras`, to leave nothing out by camera.
         gallery_cameras: `[N]` integers.
-        ks: ints of 1 or more, the k of each `cmc_at_k` wanted.
+        ks: ints of 1 or more, or one, the k of each `cmc_at_k` wanted.
         distances: `[Q, N]`, rank by these and not by cosine: see `circle_tf.evaluation.reranking`.
         chunk_size: int, queries at a time; None chooses by memory (about 256 MB).
 
@@ -68,7 +68,7 @@ def reidentification_report(
         >>> report["cmc_at_1"], report["cmc_at_2"], report["map_rectangular"]
         (0.0, 1.0, 0.5)
     """
-    ks = [checks.whole_number(k, "k", least=1) for k in ks]
+    ks = [checks.whole_number(k, "k", least=1) for k in checks.several(ks)]
     matches = ranks_of_matches(
         queries, query_ids, gallery, gallery_ids, query_cameras=query_cameras,
         gallery_cameras=gallery_cameras, distances=distances, chunk_size=chunk_size,
@@ -156,6 +156,7 @@ def cmc(
         >>> cmc([[1.0, 0.0]], [7], gallery, ids), cmc([[1.0, 0.0]], [7], gallery, ids, 2)
         (0.0, 1.0)
     """
+    checks.single(k, "k", instead="reidentification_report(..., ks=...)")
     report = reidentification_report(
         queries, query_ids, gallery, gallery_ids, query_cameras=query_cameras, ks=(k,),
         gallery_cameras=gallery_cameras, distances=distances, chunk_size=chunk_size,

@@ -20,6 +20,7 @@ from circle_tf.evaluation.neighbours import (
     iterate_neighbours,
     nearest_neighbours,
 )
+from circle_tf.utils import checks
 
 __all__ = [
     "mean_average_precision_at_r",
@@ -55,6 +56,7 @@ def recall_at_k(embeddings, labels, k=1, *, gallery=None, gallery_labels=None, c
         >>> recall_at_k([[9, 0], [8, 1], [0, 9], [7, 2]], [7, 7, 8, 8], 3)
         1.0
     """
+    checks.single(k, "k", instead="retrieval_report(..., ks=...)")
     task = _prepare(embeddings, labels, gallery, gallery_labels)
     k = check_k(k, queries=task.queries, gallery=task.gallery)
     chunks = task.relevance(np.full(len(task.rows), k), chunk_size)
@@ -180,7 +182,7 @@ def retrieval_report(
         labels: `[Q]` or `[Q, 1]` integer ids of any width.
         gallery: `[N, D]` rows to look up in; None for leave-one-out.
         gallery_labels: `[N]` or `[N, 1]` integer ids, with `gallery`.
-        ks: ints, the k of each `recall_at_k` wanted.
+        ks: ints, or one, the k of each `recall_at_k` wanted.
         chunk_size: int, queries at a time; None chooses by memory (about 256 MB).
 
     Returns:
@@ -197,7 +199,7 @@ def retrieval_report(
         (0.75, 1.0, 4)
     """
     task = _prepare(embeddings, labels, gallery, gallery_labels)
-    ks = [check_k(k, queries=task.queries, gallery=task.gallery) for k in ks]
+    ks = [check_k(k, queries=task.queries, gallery=task.gallery) for k in checks.several(ks)]
     depths = np.maximum(task.references[task.rows], max(ks, default=1))
     scores = [
         _scores(relevant, task.references[rows])

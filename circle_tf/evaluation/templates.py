@@ -6,6 +6,7 @@ from circle_tf.evaluation import exact_search
 from circle_tf.evaluation.neighbours import as_rows
 from circle_tf.evaluation.verification import pair_similarities, tar_at_far
 from circle_tf.ops import pairs
+from circle_tf.utils import checks
 
 __all__ = ["template_embeddings", "template_report"]
 
@@ -61,7 +62,7 @@ def template_report(ids, rows, first, second, same, *, fars=(1e-5, 1e-4, 1e-3), 
         first: `[P]` ids of templates.
         second: `[P]` ids of templates.
         same: `[P]` bool, whether a pair is of one identity.
-        fars: floats 0 to 1.
+        fars: floats 0 to 1, or one.
         rule: see `circle_tf.evaluation.verification.tar_at_far`.
 
     Returns:
@@ -83,7 +84,8 @@ def template_report(ids, rows, first, second, same, *, fars=(1e-5, 1e-4, 1e-3), 
             for start in range(0, len(sides[0]), _CHUNK)
         ]
     )
-    return {f"tar_at_far_{far:g}": tar_at_far(scores, same, far, rule=rule) for far in fars}
+    rates = checks.several(fars)
+    return {f"tar_at_far_{far:g}": tar_at_far(scores, same, far, rule=rule) for far in rates}
 
 
 def _places(ids, wanted, name):

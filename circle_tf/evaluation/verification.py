@@ -111,6 +111,7 @@ def tar_at_far(similarities, same, far, *, rule="at_most"):
         >>> tar_at_far(scores, same, 0.1), tar_at_far(scores, same, 0.5)
         (0.5, 1.0)
     """
+    checks.single(far, "far", instead="verification_report(..., fars=...)")
     scores, same = _check_pairs(similarities, same)
     if not 0 <= far <= 1:
         raise ValueError(f"far must be 0 to 1; found {far}.")
@@ -137,7 +138,7 @@ def verification_report(similarities, same, *, folds=10, fars=(1e-3,)):
         similarities: `[P]` of pairs, higher for more alike.
         same: `[P]` bool, whether a pair is of one identity.
         folds: int of 2 or more that divides P.
-        fars: floats 0 to 1.
+        fars: floats 0 to 1, or one.
 
     Returns:
         dict of floats 0 to 1: `accuracy`, `accuracy_std` (over folds), `tar_at_far_{far}` for each
@@ -152,10 +153,11 @@ def verification_report(similarities, same, *, folds=10, fars=(1e-3,)):
         (1.0, 1.0)
     """
     accuracies = k_fold_accuracy(similarities, same, folds=folds)
+    rates = checks.several(fars)
     return {
         "accuracy": float(np.mean(accuracies)),
         "accuracy_std": float(np.std(accuracies)),
-        **{f"tar_at_far_{far:g}": tar_at_far(similarities, same, far) for far in fars},
+        **{f"tar_at_far_{far:g}": tar_at_far(similarities, same, far) for far in rates},
         "genuine": int(np.sum(np.asarray(same, bool))),
         "impostors": int(np.sum(~np.asarray(same, bool))),
     }

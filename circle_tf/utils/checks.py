@@ -2,9 +2,10 @@
 
 import numbers
 
+import numpy as np
 import tensorflow as tf
 
-__all__ = ["passing", "whole_number"]
+__all__ = ["passing", "several", "single", "whole_number"]
 
 _SHOWN = 16
 
@@ -65,3 +66,39 @@ def whole_number(value, name, *, least):
     if not is_number or value != value // 1 or value < least:
         raise ValueError(f"{name} must be a whole number of {least} or more; found {value!r}.")
     return int(value)
+
+
+def several(values):
+    """A list of values, also of one that stands alone.
+
+    Args:
+        values: a number, or a sequence of them.
+
+    Returns:
+        list.
+
+    Example:
+        >>> several((1, 5)), several(5)
+        ([1, 5], [5])
+    """
+    return list(values) if np.ndim(values) else [values]
+
+
+def single(value, name, *, instead):
+    """Refuses a sequence where one value is wanted.
+
+    Args:
+        value: what was given.
+        name: str, whose value it is.
+        instead: str, what takes several.
+
+    Raises:
+        ValueError: it is a sequence.
+
+    Example:
+        >>> single([1, 5], "k", instead="retrieval_report(..., ks=...)")
+        Traceback (most recent call last):
+        ValueError: k must be one number; found [1, 5]. For several: retrieval_report(..., ks=...).
+    """
+    if np.ndim(value):
+        raise ValueError(f"{name} must be one number; found {value!r}. For several: {instead}.")

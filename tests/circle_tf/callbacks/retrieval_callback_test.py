@@ -164,7 +164,7 @@ def test_the_weights_end_as_without_the_callback():
         (HELD_OUT_IDS[:4], {}, "15 rows, 4 ids"),
         (np.arange(15), {}, "No query has a match"),
         (HELD_OUT_IDS, {"gallery": HELD_OUT}, "must be given together"),
-        (HELD_OUT_IDS, {"ks": (1, 15)}, "k must be from 1 to 14"),
+        (HELD_OUT_IDS, {"ks": (1, 15)}, "k must be a whole number from 1 to 14"),
         (HELD_OUT_IDS, {"every": 0}, "every must be at least 1 epoch; found 0"),
     ],
 )

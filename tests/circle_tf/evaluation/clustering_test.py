@@ -55,3 +55,8 @@ def test_bad_numbers_of_clusters(clusters):
     rows, labels = _rows(0.1)
     with pytest.raises(ValueError, match=f"from 1 to 60, the number of rows; found {clusters}"):
         clustering.normalized_mutual_information(rows, labels, clusters=clusters)
+
+
+def test_several_numbers_of_clusters():
+    with pytest.raises(ValueError, match=r"clusters must be one number; found \[2, 3\]"):
+        clustering.normalized_mutual_information(np.eye(4), [1, 1, 2, 2], clusters=[2, 3])

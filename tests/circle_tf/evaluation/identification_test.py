@@ -112,3 +112,10 @@ def test_a_rate_that_is_met_exactly_is_allowed():
         probes, ids, [[1.0, 0.05]], [1], fars=(0.1, 0.3)
     )
     assert found["dir_at_far_0.1"] == found["dir_at_far_0.3"] == 1.0
+
+
+def test_one_rank_and_one_rate_need_no_list():
+    faces = np.eye(3)[[0, 0, 1]], [1, 1, 2], np.eye(3)[[2]]
+    assert distractor_identification(*faces, ks=2, fars=0.5) == distractor_identification(
+        *faces, ks=[2], fars=[0.5]
+    )

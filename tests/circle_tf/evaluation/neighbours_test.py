@@ -184,9 +184,17 @@ def test_the_bad_row_is_named(value):
 @pytest.mark.parametrize(
     ("k", "gallery", "message"),
     [
-        (0, None, "k must be from 1 to 3, the number of gallery rows besides .*; found 0"),
-        (4, None, "k must be from 1 to 3, the number of gallery rows besides .*; found 4"),
-        (3, np.eye(2), "k must be from 1 to 2, the number of gallery rows; found 3"),
+        (
+            0,
+            None,
+            "k must be a whole number from 1 to 3, the number of gallery rows besides .*; found 0",
+        ),
+        (
+            4,
+            None,
+            "k must be a whole number from 1 to 3, the number of gallery rows besides .*; found 4",
+        ),
+        (3, np.eye(2), "k must be a whole number from 1 to 2, the number of gallery rows; found 3"),
     ],
 )
 def test_k_out_of_range(k, gallery, message):

@@ -137,3 +137,10 @@ def test_bad_ranks():
     for function in (average_precision, reidentification.inverse_negative_penalty):
         with pytest.raises(ValueError, match="ranks is empty"):
             function([])
+
+
+def test_one_k_needs_no_list_and_cmc_takes_one():
+    task = _task(0)
+    assert reidentification_report(**task, ks=5) == reidentification_report(**task, ks=[5])
+    with pytest.raises(ValueError, match=r"k must be one number; found \[1, 5\]. For several: rei"):
+        reidentification.cmc(**task, k=[1, 5])

@@ -222,10 +222,21 @@ class TestBadInput:
             metric(np.eye(2), ["a", "a"])
 
 
-@pytest.mark.parametrize("k", [0, 3])
+@pytest.mark.parametrize("k", [0, 3, 1.5, "1"])
 def test_k_out_of_range(k):
-    message = f"k must be from 1 to 2, .*; found {k}"
+    message = f"k must be a whole number from 1 to 2, .*; found {k}"
     with pytest.raises(ValueError, match=message):
         retrieval.recall_at_k(np.eye(3), [1, 1, 1], k)
     with pytest.raises(ValueError, match=message):
         retrieval.retrieval_report(np.eye(3), [1, 1, 1], ks=(1, k))
+
+
+def test_several_k_are_for_the_report():
+    embeddings, labels = np.eye(3), [1, 1, 1]
+    message = r"k must be one number; found \[1, 2\]. For several: retrieval_report"
+    with pytest.raises(ValueError, match=message):
+        retrieval.recall_at_k(embeddings, labels, [1, 2])
+    one = retrieval.retrieval_report(embeddings, labels, ks=2)
+    assert one == retrieval.retrieval_report(embeddings, labels, ks=[2])
+    with pytest.raises(ValueError, match=r"k must be a whole number .*; found \[1, 2\]"):
+        retrieval.retrieval_report(embeddings, labels, ks=[[1, 2]])

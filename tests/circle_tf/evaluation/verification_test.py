@@ -92,6 +92,7 @@ SAME = [True, False, True, False]
         (lambda: tar_at_far([1, 2], [3, 0], 0.1), "same must be bool"),
         (lambda: tar_at_far([1, np.nan, 1, 1], SAME, 0.1), "must not be NaN; pair 1"),
         (lambda: tar_at_far([1, 2, 3, 4], SAME, 2), "far must be 0 to 1; found 2"),
+        (lambda: tar_at_far([1, 2, 3, 4], SAME, [0, 1]), r"far must be one number; found \[0, 1\]"),
         (lambda: tar_at_far([1, 2, 3, 4], SAME, 0, rule="x"), "'at_most' or 'nearest'; found 'x'"),
         (lambda: k_fold_accuracy([1, 2, 3, 4], SAME, folds=3), "found 3 folds, 4 pairs"),
         (lambda: k_fold_accuracy([1, 2, 3, 4], SAME, folds=1), "folds must be a whole number of 2"),
@@ -102,3 +103,9 @@ SAME = [True, False, True, False]
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_one_rate_needs_no_list():
+    pairs = [0.9, 0.1, 0.8, 0.3], [True, False] * 2
+    one = verification.verification_report(*pairs, folds=2, fars=0.5)
+    assert one == verification.verification_report(*pairs, folds=2, fars=[0.5])
