@@ -201,7 +201,10 @@ def _class_problems(counts, names):
     if usable < 2:
         problems.append(f"{usable} classes are not enough to train on: there must be two or more.")
     elif usable < 4:
-        problems.append(f"{usable} classes are too few to hold any out: give test_path to train.")
+        problems.append(
+            f"{usable} classes are too few to hold any out: give trainers.train others to test on, "
+            "--config.dataset.test_path=PATH."
+        )
     return problems
 
 

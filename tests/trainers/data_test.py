@@ -122,7 +122,9 @@ def test_check_tells_of_folders_of_folders(root, tmp_path):
     assert "found folders of folders in 4 of them: a, b, c, d. All images of a count" in told[-1]
 
 
-@pytest.mark.parametrize("kept, message", [(1, "not enough to train"), (3, "give test_path")])
+@pytest.mark.parametrize(
+    "kept, message", [(1, "not enough to train"), (3, "--config.dataset.test_path=PATH")]
+)
 def test_check_tells_of_too_few_classes(root, kept, message):
     for label in range(kept, 4):
         (root / f"class{label}").rename(root.parent / f"class{label}")

@@ -187,8 +187,8 @@ def _hold_out(collection, *, fraction):
         raise base.DataError(
             f"{collection.root}: expected enough classes to train on two or more and to hold two "
             f"or more out for testing, found {count} classes and test_fraction {fraction}. Give "
-            "test_path, a folder of classes to test on (the same path tests on the classes "
-            "trained on)." + "".join(f" {note}" for note in collection.notes)
+            "classes to test on as --config.dataset.test_path=PATH (the same path tests on the "
+            "classes trained on)." + "".join(f" {note}" for note in collection.notes)
         )
     hashes = [_hash(name) for name in collection.class_names]
     return _divide(collection, tested=np.argsort(hashes, kind="stable")[:held_out])

@@ -270,5 +270,7 @@ def test_one_class(tmp_path):
 def test_too_few_classes_to_hold_any_out(root, count, changes):
     for label in range(count, 6):
         (root / f"class{label}").rename(root.parent / f"class{label}")
-    with pytest.raises(base.DataError, match=f"found {count} classes.*Give test_path"):
+    with pytest.raises(
+        base.DataError, match=f"found {count} classes.*--config.dataset.test_path=PATH"
+    ):
         _load(root, **changes)
