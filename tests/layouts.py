@@ -136,13 +136,13 @@ def lfw(root):
     _write(root, "pairs.txt", "\n".join(lines) + "\n")
 
 
-def face_bin(path, *, pairs=4, arrays=False, protocol=2):
-    """Pairs as a pickle, the images as bytes or as arrays of bytes."""
+def face_bin(path, *, pairs=4, arrays=False, protocol=2, of_same=list):
+    """Pairs as a pickle: images as bytes or arrays of bytes, bools as `of_same` makes them."""
     images = [picture("jpeg", size=(12, 12), seed=number // 3) for number in range(2 * pairs)]
     if arrays:
         images = [np.frombuffer(image, np.uint8) for image in images]
     same = [number % 2 == 0 for number in range(pairs)]
-    path.write_bytes(pickle.dumps((images, same), protocol=protocol))
+    path.write_bytes(pickle.dumps((images, of_same(same)), protocol=protocol))
 
 
 def ijbc(root):

@@ -1,8 +1,8 @@
 """Face verification sets as `.bin` files: lfw, cfp_fp, agedb_30 and their like.
 
 Such a file is a pickle of (list of encoded images, list of bool), and a pickle can run any program
-when it is read. Only what these files are made of is let through: lists, bytes, bools, and the
-arrays of NumPy that some of them hold the images in.
+when it is read. Only what these files are made of is let through: lists, bytes, bools, and NumPy's
+arrays and bools, as either version of NumPy pickles them under any protocol.
 """
 
 import io
@@ -14,12 +14,30 @@ from trainers.datasets import base
 
 __all__ = ["read"]
 
+_CORES = ("numpy.core", "numpy._core")  # Of NumPy 1 and 2.
 _ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
+    *((f"{core}.multiarray", "_reconstruct") for core in _CORES),
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
     ("_codecs", "encode"),
+}
+
+
+def _scalar(dtype, content):
+    """A bool or number of NumPy's; its own function would also take objects."""
+    if dtype.kind not in "biuf":
+        raise pickle.UnpicklingError(f"it wants to load a scalar of {dtype}")
+    return np.frombuffer(content, dtype)[0]
+
+
+def _array(content, dtype, shape, order):
+    """An array of NumPy's by the newest protocol."""
+    return np.frombuffer(content, dtype).reshape(shape, order=order)
+
+
+_INSTEAD = {  # Harmless functions of our own for NumPy's.
+    **{(f"{core}.multiarray", "scalar"): _scalar for core in _CORES},
+    **{(f"{core}.numeric", "_frombuffer"): _array for core in _CORES},
 }
 
 
@@ -27,6 +45,8 @@ class _Restricted(pickle.Unpickler):
     """Loads the harmless only."""
 
     def find_class(self, module, name):
+        if (module, name) in _INSTEAD:
+            return _INSTEAD[module, name]
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it wants to load {module}.{name}")
         return super().find_class(module, name)
