@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 
+from circle_tf.utils import image_files
 from trainers.datasets import base
 from trainers.datasets.published import layouts
 
@@ -28,12 +29,9 @@ def read(path: str) -> layouts.Layout:
     """
     root = layouts.find_root(path, [], holds="lfw", name=_NAME)
     part, problems = layouts.Part([], []), []
-    for person in sorted(os.listdir(os.path.join(root, "lfw"))):
-        folder = os.path.join(root, "lfw", person)
-        if os.path.isdir(folder):
-            files = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-            part.files.extend(os.path.join("lfw", person, name) for name in files)
-            part.classes.extend([person] * len(files))
+    for file in sorted(_files(root).values()):
+        part.files.append(file)
+        part.classes.append(os.path.basename(os.path.dirname(file)))
     try:
         first, second, _ = read_pairs(root)
         if len(first) != _PAIRS:
@@ -53,7 +51,7 @@ def read_pairs(root: str) -> tuple[list[str], list[str], np.ndarray]:
     """The pairs of the protocol, in the order of their ten folds.
 
     Args:
-        root: folder with `pairs.txt`.
+        root: folder with `pairs.txt`, and with the images in `lfw`, in any format.
 
     Returns:
         `(first, second, same)`: files within the root, and `[P]` bool.
@@ -62,7 +60,7 @@ def read_pairs(root: str) -> tuple[list[str], list[str], np.ndarray]:
         base.DataError: there is no such file, or a line of it is no pair.
     """
     lines = layouts.read_lines(root, "pairs.txt", name=_NAME)[1:]
-    pairs = []
+    there, pairs = _files(root), []
     for number, line in enumerate(lines, 2):
         fields = line.split()
         if len(fields) == 3 and fields[1].isdecimal() and fields[2].isdecimal():
@@ -72,10 +70,20 @@ def read_pairs(root: str) -> tuple[list[str], list[str], np.ndarray]:
                 f"{_NAME}: line {number} of pairs.txt is neither `name i j` nor `name i name j`: "
                 f"{line!r}."
             )
-        pairs.append([*_file(*fields[:2]), *_file(*fields[2:]), fields[0] == fields[2]])
+        stems = [_stem(*fields[:2]), _stem(*fields[2:])]
+        # What is not there has the name of the original.
+        files = [there.get(stem, f"{stem}.jpg") for stem in stems]
+        pairs.append([*files, fields[0] == fields[2]])
     first, second, same = zip(*pairs, strict=True) if pairs else ([], [], [])
     return list(first), list(second), np.array(same, bool)
 
 
-def _file(name, number):
-    return [os.path.join("lfw", name, f"{name}_{int(number):04d}.jpg")]
+def _files(root):
+    """The images within the root, by their paths without suffix: aligned ones may be PNG."""
+    found = image_files.images_below(os.path.join(root, "lfw"))
+    paths = [os.path.relpath(path, root) for path in found]
+    return {os.path.splitext(path)[0]: path for path in paths}
+
+
+def _stem(name, number):
+    return os.path.join("lfw", name, f"{name}_{int(number):04d}")

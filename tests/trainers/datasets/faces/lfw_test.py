@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from PIL import Image
 
 from tests import layouts as fixtures
 from trainers.datasets import DataError
@@ -27,3 +28,18 @@ def test_lfw_pairs_and_check(tmp_path):
     (tmp_path / "pairs.txt").write_text("10 300\nAnn_Li 1\n")
     with pytest.raises(DataError, match="line 2 of pairs.txt is neither"):
         lfw.read_pairs(str(tmp_path))
+
+
+def test_aligned_images_may_be_png(tmp_path):
+    fixtures.lfw(tmp_path)
+    for path in sorted((tmp_path / "lfw").rglob("*.jpg")):
+        Image.open(path).save(path.with_suffix(".png"))
+        path.unlink()
+    found = lfw.read(str(tmp_path))
+    assert sorted({*found.parts["images"].files}) == [
+        *("lfw/Ann_Li/Ann_Li_0001.png", "lfw/Ann_Li/Ann_Li_0002.png", "lfw/Bo/Bo_0001.png"),
+        *("lfw/Bo/Bo_0002.png", "lfw/Cy_O'Neil/Cy_O'Neil_0001.png"),
+    ]
+    assert not any("not there" in problem for problem in found.problems)
+    first, second, _ = lfw.read_pairs(str(tmp_path))
+    assert {*first, *second} == {*found.parts["images"].files}
