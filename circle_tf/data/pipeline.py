@@ -164,12 +164,13 @@ def as_examples(examples, *, decode=None):
         An array `[N, ...]` or `RecordFiles`.
 
     Raises:
-        ValueError: paths or records without `decode`, or images with it.
+        ValueError: paths or records without `decode`, or images with it; what has no rows to draw
+            from, images of different sizes.
     """
     if isinstance(examples, RecordFiles):
         strings = True
     else:
-        examples = np.asarray(examples)
+        examples = _as_array(examples)
         strings = examples.dtype.kind in "USO"
         if strings:
             examples = np.array([os.fsencode(path) for path in examples], object)
@@ -181,6 +182,31 @@ def as_examples(examples, *, decode=None):
             f"{decode}. To change images use augment."
         )
     return examples
+
+
+def _as_array(examples):
+    if isinstance(examples, (str, bytes, os.PathLike)):
+        raise ValueError(
+            f"Expected a list of paths, one for each example, found the one path {examples!r}. For "
+            "a file of records give circle_tf.records.RecordFiles([path])."
+        )
+    has_rows = hasattr(examples, "__len__") and hasattr(examples, "__getitem__")
+    if not has_rows or isinstance(examples, (dict, tf.data.Dataset)):
+        raise ValueError(
+            f"Expected one array of images, or a list of paths, to draw rows from; found "
+            f"{type(examples).__name__}. Make a list of what it yields, images and labels apart."
+        )
+    if isinstance(examples, (list, tuple)) or (
+        isinstance(examples, np.ndarray) and examples.dtype.kind == "O"
+    ):
+        sizes = {np.shape(example) for example in examples}
+        if len(sizes) > 1:
+            found = " and ".join(str(list(size)) for size in sorted(sizes)[:2])
+            raise ValueError(
+                f"Expected images of one size, found {found}. Resize them, or give paths and a "
+                "decode=fn(bytes of a file) that does."
+            )
+    return np.asarray(examples)
 
 
 def gather(examples, rows: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,8 @@ import warnings
 
 import numpy as np
 
+from circle_tf.utils import checks
+
 __all__ = ["PKSampler", "checked_labels", "raw_bits"]
 
 # What a stream of random bits is for: streams of different purposes are independent.
@@ -147,7 +149,7 @@ def checked_labels(labels) -> np.ndarray:
         >>> checked_labels([[3], [5]]).tolist()
         [3, 5]
     """
-    labels = np.asarray(labels)
+    labels = checks.without_objects(np.asarray(labels))
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or not len(labels):

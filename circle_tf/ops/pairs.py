@@ -44,6 +44,11 @@ def to_ids(labels, *, one_hot=False):
     labels = _as_tensor(labels)
     if one_hot:
         return _one_hot_ids(labels)
+    if labels.shape.rank is None:
+        raise ValueError(
+            "Labels must be integer ids of shape [B] or [B, 1]; found labels of unknown shape. "
+            "Tell TensorFlow their shape where they are made: tf.ensure_shape(labels, [None])."
+        )
     if labels.shape.rank == 2 and labels.shape[1] == 1:
         labels = tf.squeeze(labels, axis=1)
     if labels.shape.rank != 1:
@@ -198,6 +203,8 @@ def _as_tensor(labels):
     # tf.convert_to_tensor makes int32 of Python integers and then refuses ids above 2^31.
     if isinstance(labels, (list, tuple)):
         labels = np.asarray(labels)
+    if isinstance(labels, np.ndarray):
+        labels = checks.without_objects(labels)
     labels = tf.convert_to_tensor(labels)
     if labels.dtype == tf.string:
         raise TypeError(

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import os
 
 import keras
 import tensorflow as tf
@@ -127,6 +128,16 @@ class EmbeddingModel(keras.Model):
         """As `keras.Model.evaluate`; weights without targets, which Keras drops, are an error."""
         _check_weights_kept(y, kwargs)
         return super().evaluate(x, y, *args, **kwargs)
+
+    def save(self, filepath, *args, **kwargs):
+        """As `keras.Model.save`, to a `.keras` file; HDF5, which would not load, is an error."""
+        if os.fspath(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                f"An EmbeddingModel is saved as a .keras file; found {os.fspath(filepath)!r}. "
+                "Keras' old HDF5 format does not keep what loading it needs. Weights alone: "
+                "save_weights('name.weights.h5')."
+            )
+        super().save(filepath, *args, **kwargs)
 
     @property
     def accumulator(self):

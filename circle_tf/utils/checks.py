@@ -5,7 +5,7 @@ import numbers
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["passing", "several", "single", "whole_number"]
+__all__ = ["passing", "several", "single", "whole_number", "without_objects"]
 
 _SHOWN = 16
 
@@ -102,3 +102,22 @@ def single(value, name, *, instead):
     """
     if np.ndim(value):
         raise ValueError(f"{name} must be one number; found {value!r}. For several: {instead}.")
+
+
+def without_objects(values):
+    """An array of Python's whole numbers as an array of integers; any other as it is.
+
+    Args:
+        values: NumPy array.
+
+    Returns:
+        NumPy array.
+
+    Example:
+        >>> without_objects(np.array([3, 2**40], object)).dtype
+        dtype('int64')
+    """
+    if values.dtype != object or not values.size:
+        return values
+    is_whole = [isinstance(v, numbers.Integral) and not isinstance(v, bool) for v in values.flat]
+    return np.array(values.tolist()) if all(is_whole) else values

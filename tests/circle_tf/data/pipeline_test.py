@@ -125,6 +125,14 @@ def test_anything_numpy_takes_is_examples():
         ({"decode": _decode}, "decode=None for images in memory"),
         ({"examples": ["a.png"] * 31}, r"decode=fn\(bytes\)"),
         ({"examples": _images()[:0], "labels": LABELS[:0]}, "at least one example"),
+        ({"examples": "photos/a.png"}, "list of paths.*the one path 'photos/a.png'.*RecordFiles"),
+        ({"examples": {"image": _images()}}, "found dict. Make a list"),
+        ({"examples": iter(_images())}, "found .*iterator. Make a list"),
+        ({"examples": tf.data.Dataset.from_tensor_slices(_images())}, "found .*Dataset. Make"),
+        (
+            {"examples": [np.ones([2, 3]), np.ones([4, 3])]},
+            r"one size, found \[2, 3\] and \[4, 3\]",
+        ),
     ],
 )
 def test_bad_dataset_arguments(change, message):

@@ -137,3 +137,8 @@ def test_raw_bits_of_different_places_differ():
     assert len({tuple(raw_bits(3, seed=5, place=place)) for place in places}) == 5
     long, short = (raw_bits(count, seed=5, place=(2, 3, 4)) for count in (9, 2))
     np.testing.assert_array_equal(long[:2], short)
+
+
+def test_whole_numbers_of_python_are_labels():
+    labels = LABELS.astype(object)
+    np.testing.assert_array_equal(_sampler(labels)(3), _sampler()(3))

@@ -54,6 +54,19 @@ def test_other_shapes_are_refused(shape):
         pairs.to_ids(np.zeros(shape, np.int64))
 
 
+def test_labels_of_unknown_shape_are_refused():
+    @tf.function(input_signature=[tf.TensorSpec(None, tf.int64)])
+    def ids(labels):
+        return pairs.to_ids(labels)
+
+    with pytest.raises(ValueError, match=r"unknown shape.*tf.ensure_shape\(labels, \[None\]\)"):
+        ids.get_concrete_function()
+
+
+def test_whole_numbers_of_python_are_ids():
+    assert pairs.to_ids(np.array([[2**40], [7]], object)).numpy().tolist() == [2**40, 7]
+
+
 @pytest.mark.parametrize(
     ("labels", "message"), [(["a", "b"], "found strings.*StringLookup"), ([True], "dtype bool")]
 )

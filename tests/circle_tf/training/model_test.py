@@ -123,3 +123,12 @@ def test_keras_file_loads_with_nothing_but_the_import(kind, tmp_path):
 def test_the_old_stack_is_told_at_once():
     with pytest.raises(NotImplementedError, match="EmbeddingModel needs TensorFlow 2.21"):
         build(circle_tf.EmbeddingModel, class_level=False)
+
+
+@stacks.needs_keras_3
+@pytest.mark.parametrize("name", ["model.h5", "model.hdf5"])
+def test_hdf5_that_would_not_load_is_not_written(name, tmp_path):
+    model = build(circle_tf.EmbeddingModel, class_level=False)
+    with pytest.raises(ValueError, match=f"as a .keras file; found .*{name}"):
+        model.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
