@@ -4,7 +4,10 @@ This is the only module that imports keras_cv, and only when one of its backbone
 layers is asked for.
 """
 
+import contextlib
 import importlib
+import os
+import tempfile
 
 import keras
 
@@ -79,12 +82,26 @@ def import_keras_cv():
         'keras_cv'
     """
     try:
-        return importlib.import_module("keras_cv")
+        with _home_folder():
+            return importlib.import_module("keras_cv")
     except ImportError as error:
         raise ImportError(
             "This needs keras-cv (backbones, augmentation), which cannot be imported "
             f"({error}). Install it with: pip install 'circle-tf[train]'"
         ) from error
+
+
+@contextlib.contextmanager
+def _home_folder():
+    """Some home folder, which kagglehub asks for when it is imported; containers may have none."""
+    if os.path.expanduser("~") != "~":
+        yield
+        return
+    os.environ["HOME"] = tempfile.gettempdir()
+    try:
+        yield
+    finally:
+        del os.environ["HOME"]
 
 
 def feature_maps(inputs, name, *, weights=None):

@@ -247,7 +247,9 @@ def _hash(text):
 
 
 def _cache_path(root):
-    folder = os.environ.get("XDG_CACHE_HOME") or os.path.join(pathlib.Path.home(), ".cache")
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if folder.startswith("~"):  # Of users without a home, as in containers: looked at each time.
+        raise FileNotFoundError("There is no home folder to cache in.")
     return pathlib.Path(folder, "circle-tf", "readable", f"{_hash(os.path.abspath(root)):016x}.npy")
 
 
@@ -259,9 +261,8 @@ def _known_readable(root):
 
 
 def _remember_readable(root, marks):
-    path = _cache_path(root)
     try:
-        with files.replacing(path) as partial, open(partial, "wb") as stream:
+        with files.replacing(_cache_path(root)) as partial, open(partial, "wb") as stream:
             np.save(stream, marks)
     except OSError as error:  # a cache that cannot be written costs time only
         logging.info("The list of readable images is not kept: %s", error)

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from circle_tf.backbones import by_name
-from tests import stacks
+from tests import processes, stacks
 
 pytestmark = stacks.needs_keras_3
 
@@ -60,3 +60,17 @@ def test_missing_keras_cv_names_the_extra(monkeypatch):
 def test_importing_backbones_imports_no_keras_cv():
     code = "import sys, circle_tf.backbones; assert 'keras_cv' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+# Slow: a process that imports TensorFlow and keras-cv.
+@pytest.mark.slow
+def test_users_without_a_home_folder(tmp_path):
+    code = (
+        "import os, pwd\n"
+        "pwd.getpwuid = {}.__getitem__  # Knows nobody.\n"
+        "del os.environ['HOME']\n"
+        "from circle_tf.backbones import keras_cv\n"
+        "assert keras_cv.import_keras_cv().layers and 'HOME' not in os.environ\n"
+    )
+    result = processes.run("-c", code, HOME="", KERAS_HOME=str(tmp_path))
+    assert result.returncode == 0, result.stderr

@@ -150,6 +150,14 @@ def test_cache_that_cannot_be_written_or_read_is_no_obstacle(root, cache, monkey
     assert len(_load(root).train)
 
 
+def test_users_without_a_home_folder(root, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # As it is for unknown users.
+    monkeypatch.chdir(root)
+    assert len(_load(root).train)
+    assert sorted(os.listdir(root)) == [f"class{label}" for label in range(6)]
+
+
 def test_hidden_and_other_files_are_left_out_and_counted(root):
     (root / ".git").mkdir()
     (root / ".git" / "a.png").write_bytes(picture())
