@@ -1,8 +1,33 @@
-"""Commands that are printed for people to run next."""
+"""Command lines: those that people type, and those that are printed for them to run next."""
 
+import os
+import re
 import shlex
 
-__all__ = ["python_module"]
+__all__ = ["expand_home", "python_module"]
+
+_HOME = re.compile(r"(^|[=,:])~(?=/|$)")
+
+
+def expand_home(word):
+    """A word of a command line with `~` as the home folder, where a shell would not have done it.
+
+    Shells expand a `~` at the beginning of a word only, so that `--path=~/photos` comes as it was
+    typed. Here it is expanded after `=`, `,` and `:` too.
+
+    Args:
+        word: str, an argument, or a path that a recipe's file names.
+
+    Returns:
+        str.
+
+    Example:
+        >>> expand_home("--path=~/photos") == "--path=" + os.path.expanduser("~/photos")
+        True
+        >>> expand_home("--path=photos~/a")
+        '--path=photos~/a'
+    """
+    return _HOME.sub(lambda match: match[1] + os.path.expanduser("~"), word)
 
 
 def python_module(module, *options):

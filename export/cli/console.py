@@ -25,10 +25,12 @@ def run(main):
     Args:
         main: `fn(argv)`, which does the work.
     """
-    from circle_tf.utils import quiet
+    from circle_tf.utils import command_lines, quiet
 
     with quiet.unread_output():
-        app.run(lambda argv: _main(main, argv))
+        app.run(
+            lambda argv: _main(main, argv), argv=[*map(command_lines.expand_home, sys.argv)]
+        )
 
 
 def _main(main, argv):

@@ -127,7 +127,7 @@ class Client:
         """
         return self._retried(lambda left: self._transport.signatures(timeout=left))
 
-    def embed(self, images, *, batch_size=32, progress=False):
+    def embed(self, images, *, batch_size=32, progress=False, refused=None):
         """Embeds images, in batches.
 
         Args:
@@ -136,16 +136,19 @@ class Client:
                 alone is a batch of one. Or pixels `[N, H, W, C]`, 0..255.
             batch_size: int, images a call.
             progress: whether to show a progress bar on a terminal.
+            refused: dict to fill: files that the server refuses are left out, and their places in
+                `images` are its keys, ServerErrors its values. Without it the first is an error.
 
         Returns:
-            `[N, D]` float32.
+            `[N, D]` float32; N without those refused.
 
         Raises:
             ServerError: an image was refused, and which; or there was no answer in time.
             console.ExportError: there are no images, or what is given is none.
             OSError: a file cannot be read.
         """
-        return self.map(images, "embeddings", batch_size=batch_size, progress=progress)[0]
+        options = {"batch_size": batch_size, "progress": progress, "refused": refused}
+        return self.map(images, "embeddings", **options)[0]
 
     def search(self, images, *, batch_size=32, progress=False):
         """Asks for the nearest of the gallery that the model holds.
@@ -183,7 +186,7 @@ class Client:
         classes, scores = self.map(images, *kinds, batch_size=batch_size, progress=progress)
         return _texts(classes), scores
 
-    def map(self, images, *outputs, batch_size, progress=False):
+    def map(self, images, *outputs, batch_size, progress=False, refused=None):
         """Outputs of all images, by the signature that has the first; see `embed`, `search`."""
         images = images_of.as_images(images)
         name, chosen = signature(images, outputs[0])
@@ -193,27 +196,43 @@ class Client:
         with bar:
             for start in starts:
                 batch = images[start : start + batch_size]
-                found.append(self._ask(batch, start, name, chosen, outputs))
+                found.append(self._ask(batch, start, name, chosen, refused))
                 bar.update(len(batch))
-        return [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
+        if not any(found):  # All were refused.
+            raise next(iter(refused.values()))
+        return [np.concatenate([part[output] for part in found if part]) for output in outputs]
 
-    def _ask(self, batch, start, name, signature, outputs):
+    def _ask(self, batch, start, name, signature, refused):
+        """The outputs of a batch, without the images that go to `refused`; {} if none is left."""
         try:
-            answer = self.predict({name: images_of.as_batch(batch)}, signature=signature)
+            return self.predict({name: images_of.as_batch(batch)}, signature=signature).outputs
         except ServerError as error:
-            if error.code == "INVALID_ARGUMENT" and not isinstance(batch, np.ndarray):
-                self._find_culprit(batch, start, name, signature)
-            raise
-        return [answer.outputs[output] for output in outputs]
+            if error.code != "INVALID_ARGUMENT" or isinstance(batch, np.ndarray):
+                raise
+            culprits = self._culprits(batch, start, name, signature)
+            if refused is None:
+                raise next((culprit for _, culprit in culprits), error) from error
+            found = dict(culprits)
+            if not found:
+                raise
+        refused.update(found)
+        rest = [image for number, image in enumerate(batch, start) if number not in found]
+        if not rest:
+            return {}
+        return self.predict({name: images_of.as_batch(rest)}, signature=signature).outputs
 
-    def _find_culprit(self, batch, start, name, signature):
-        """Asks for each file alone: of a batch the server does not say which one is bad."""
+    def _culprits(self, batch, start, name, signature):
+        """`(number, error)` of each file that is refused: of a batch a server does not say which.
+
+        Each is asked for alone.
+        """
         for number, image in enumerate(batch, start):
             try:
                 self.predict({name: images_of.as_batch([image])}, signature=signature)
             except ServerError as error:
-                message = f"{images_of.name(image, number)}: {errors.reason(error)}"
-                raise ServerError(error.code, message) from error
+                yield number, ServerError(
+                    error.code, f"{images_of.name(image, number)}: {errors.reason(error)}"
+                )
 
     def _retried(self, ask):
         """`ask(seconds left)`, again with pauses while the server is UNAVAILABLE."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 import zipfile
 
 import numpy as np
@@ -127,27 +128,40 @@ class Index:
             ) from error
 
 
-def build(served, folder, *, batch_size=32, progress=False):
+def build(served, folder, *, batch_size=32, progress=False, skip_unreadable=False):
     """Embeds all images of a folder.
+
+    Files that the server refuses are told on stderr, each in a line.
 
     Args:
         served: client.Client.
         folder: its path.
         batch_size: int, images a call.
         progress: whether to show a progress bar.
+        skip_unreadable: whether to leave these files out, and not to refuse the folder.
 
     Returns:
         Index; ids are the paths within the folder.
 
     Raises:
-        console.ExportError: there are no images, or the server changed the model meanwhile.
-        client.ServerError: an image was refused, or the server does not answer.
+        console.ExportError: there are no images, some are refused, or the server changed the model
+            meanwhile.
+        client.ServerError: the server does not answer, or refuses all.
     """
     names = image_files.inside(folder)
     probes = probe(served)
     paths = [os.path.join(folder, name) for name in names]
-    embeddings = served.embed(paths, batch_size=batch_size, progress=progress)
-    index = Index(embeddings, np.array(names), probes, served.model, os.path.abspath(folder))
+    refused = {}
+    embeddings = served.embed(paths, batch_size=batch_size, progress=progress, refused=refused)
+    for error in refused.values():
+        print(f"unreadable: {error.message}", file=sys.stderr)
+    if refused and not skip_unreadable:
+        raise console.ExportError(
+            f"{folder}: {len(refused)} of {len(paths)} images were refused. Repair or remove them, "
+            "or leave them out by --skip_unreadable."
+        )
+    kept = [name for number, name in enumerate(names) if number not in refused]
+    index = Index(embeddings, np.array(kept), probes, served.model, os.path.abspath(folder))
     index.check(served)
     return index
 

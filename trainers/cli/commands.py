@@ -11,7 +11,7 @@ import warnings
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from circle_tf.utils import errors, quiet
+from circle_tf.utils import command_lines, errors, quiet
 
 __all__ = ["ConfigError", "config_errors", "recipe", "run"]
 
@@ -63,6 +63,10 @@ def recipe(flag):
     if "loss.name" in given:
         own = holder.parser.parse(config_flags.get_config_filename(holder))
         _follow_loss(flag.value.loss, own=own.loss, given=given)
+    for section in flag.value.values():  # Paths that the file itself names.
+        for name, value in section.items() if isinstance(section, ConfigDict) else []:
+            if isinstance(value, str):
+                section[name] = command_lines.expand_home(value)
     return flag.value, os.path.splitext(os.path.basename(path))[0]
 
 
@@ -92,8 +96,9 @@ def run(main):
     Args:
         main: `fn(argv)`, which does the work.
     """
+    words = [command_lines.expand_home(word) for word in sys.argv]
     with quiet.unread_output():
-        app.run(lambda argv: _main(main, argv), flags_parser=_parse_flags)
+        app.run(lambda argv: _main(main, argv), argv=words, flags_parser=_parse_flags)
 
 
 def _main(main, argv):

@@ -14,3 +14,13 @@ def test_output_that_nobody_reads(unbuffered):
 def test_help_that_nobody_reads():
     _, printed = processes.unread("-m", "export.query", "--help", PYTHONUNBUFFERED="1")
     assert printed == ""
+
+
+def test_a_home_folder_that_the_shell_did_not_expand(tmp_path):
+    code = (
+        "from absl import flags; from export.cli import console; "
+        "flags.DEFINE_string('path', '', ''); "
+        "console.run(lambda argv: print(flags.FLAGS.path))"
+    )
+    done = processes.run("-c", code, "--path=~/a b", HOME=str(tmp_path))
+    assert done.stdout.strip() == f"{tmp_path}/a b"

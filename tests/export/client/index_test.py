@@ -57,6 +57,32 @@ def test_by_rest_the_same_index_is_made(target, served, folder):
         index.build(by_rest, folder).check(served)
 
 
+def _spoil(folder, names):
+    for name in names:
+        with open(os.path.join(folder, name), "wb") as stream:
+            stream.write(b"no image")
+
+
+def test_files_that_are_refused_are_all_told_and_left_out_only_if_asked(served, folder, capsys):
+    _spoil(folder, ["a/2.png", "b/1.png", "b/3.png"])
+    with pytest.raises(console.ExportError, match=r"3 of 5 images were refused.*--skip_unreadable"):
+        index.build(served, folder, batch_size=2)
+    told = capsys.readouterr().err.strip().split("\n")
+    assert [line.rpartition(".png: ")[0] + ".png" for line in told] == [
+        f"unreadable: {os.path.join(folder, name)}" for name in ("a/2.png", "b/1.png", "b/3.png")
+    ]
+    made = index.build(served, folder, batch_size=2, skip_unreadable=True)
+    assert made.ids.tolist() == ["a/0.png", "a/4.png"]
+    expected = served_models.embedded(saved_models.IMAGES[[0, 4]], shift=1)
+    np.testing.assert_allclose(made.embeddings, expected, atol=1e-6)
+
+
+def test_a_folder_of_refused_files(served, folder):
+    _spoil(folder, [f"{'ab'[number % 2]}/{number}.png" for number in range(5)])
+    with pytest.raises(client.ServerError, match=r"a/0\.png: "):
+        index.build(served, folder, skip_unreadable=True)
+
+
 def test_another_model_is_refused(target, served, folder):
     made = index.build(served, folder)
     other = index.Index(made.embeddings, made.ids, made.probes[:, ::-1])

@@ -175,3 +175,19 @@ def test_help_that_nobody_reads(unbuffered):
 def test_output_that_nobody_reads():
     code = "from trainers.cli import commands; commands.run(lambda argv: print('text'))"
     assert processes.unread("-c", code) == (141, "")
+
+
+@pytest.mark.parametrize("given", ["in the recipe's file", "on the command line"])
+def test_a_home_folder_that_the_shell_did_not_expand(tmp_path, given):
+    of_file, option = ("~/photos", []) if "file" in given else ("", ["--config.dataset.path=~/photos"])
+    (tmp_path / "mine.py").write_text(
+        "from configs import base\n\n\ndef get_config():\n    config = base.get_config()\n"
+        f"    config.dataset.path = {of_file!r}\n    return config\n"
+    )
+    code = (
+        "from ml_collections import config_flags; from trainers.cli import commands; "
+        "config = config_flags.DEFINE_config_file('config'); "
+        "commands.run(lambda argv: print(commands.recipe(config)[0].dataset.path))"
+    )
+    done = processes.run("-c", code, "--config=~/mine.py", *option, HOME=str(tmp_path))
+    assert done.stdout.strip() == f"{tmp_path}/photos", done.stderr
