@@ -1,23 +1,43 @@
-"""Where Keras 3 and Keras 2 (the stack of TensorFlow Addons) disagree: the only module that asks.
+"""Where versions of Keras disagree: the only module that asks which one it is.
 
-The default stack is TensorFlow 2.21 with Keras 3.15; the other is TensorFlow 2.15.1 with Keras 2.15
-and tensorflow-addons 0.23 (`pip install 'circle-tf[addons]'`). Code for the second one alone is
-here, and can go with it.
+Keras 3.3 to 3.15, with any TensorFlow from 2.16 to 2.21 that allows it, are one stack. The other is
+TensorFlow 2.15.1 with Keras 2.15 and tensorflow-addons 0.23 (`pip install 'circle-tf[addons]'`).
+Code for the second one alone is here, and can go with it.
 """
+
+import inspect
 
 import keras
 
 __all__ = [
+    "COMPUTE_LOSS_TAKES_TRAINING",
     "IS_KERAS_3",
     "KerasVariable",
     "add_exact_weight",
+    "get_keras_mask",
     "output_spec",
     "require_keras_3",
+    "set_keras_mask",
     "tf_variable",
 ]
 
 IS_KERAS_3 = int(keras.__version__.partition(".")[0]) >= 3
+COMPUTE_LOSS_TAKES_TRAINING = (  # Since 3.5.
+    "training" in inspect.signature(keras.Model.compute_loss).parameters
+)
 KerasVariable = keras.Variable if IS_KERAS_3 else object  # Keras 2's weights are tf.Variables.
+
+try:
+    from keras.src.backend import get_keras_mask, set_keras_mask
+except ImportError:  # Before Keras 3.6.
+
+    def get_keras_mask(value):
+        """The mask that Keras keeps with a tensor; None without."""
+        return getattr(value, "_keras_mask", None)
+
+    def set_keras_mask(value, mask):
+        """Keeps a mask with a tensor."""
+        value._keras_mask = mask
 
 
 def add_exact_weight(layer, **kwargs):
@@ -78,7 +98,7 @@ def require_keras_3(feature):
     """
     if not IS_KERAS_3:
         raise NotImplementedError(
-            f"{feature} needs TensorFlow 2.21 with Keras 3.15; found Keras {keras.__version__}. "
+            f"{feature} needs Keras 3 (TensorFlow 2.16 to 2.21); found Keras {keras.__version__}. "
             "On the stack of TensorFlow Addons circle_tf offers its losses, layers, heads, "
             "metrics, samplers and retrieval: use them in a keras.Model of your own, or make an "
             "environment without tensorflow-addons (see docs/migrating-from-addons.md)."

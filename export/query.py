@@ -30,9 +30,7 @@ def define_flags():
     flags.DEFINE_integer("count", 5, "How many examples of --held_out to ask about.", 1)
     flags.DEFINE_string("index", None, "Search this index, not the gallery that the model holds.")
     flags.DEFINE_string("build", None, "Embed this folder and write it to --index.")
-    flags.DEFINE_bool(
-        "skip_unreadable", False, "--build: leave out files that the server refuses."
-    )
+    flags.DEFINE_bool("skip_unreadable", False, "--build: leave out files that the server refuses.")
     flags.DEFINE_integer("k", 5, "Neighbours to show.", 1)
     flags.DEFINE_enum("backend", "exact", ["exact", "faiss"], "What searches an --index.")
     flags.DEFINE_string("sheet", None, "Also draw queries and neighbours to this file, .png.")

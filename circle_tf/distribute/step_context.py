@@ -4,7 +4,7 @@
 |---|---|---|
 | `compiled` | training/steps.py | `compilation.call_compiled`: whether XLA compiles its parts |
 | `memo` | training/steps.py | `memoized`: what was computed in this step already |
-| `training` | `EmbeddingModel.compute_loss` | `CrossBatchCircleLoss`: whether its memory fills |
+| `training` | `EmbeddingModel`, in evaluation and its loss | memories of losses: whether to fill |
 | `sample_weight` | `EmbeddingModel`'s steps | `LossLayer`: weights of the examples' losses |
 | `layer_losses` | training/steps.py | `EmbeddingModel.losses`: those of the compiled forward pass |
 

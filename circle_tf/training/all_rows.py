@@ -4,9 +4,9 @@ import contextlib
 
 import keras
 import tensorflow as tf
-from keras.src.backend import get_keras_mask, set_keras_mask
 from tensorflow.python.distribute import distribute_lib
 
+from circle_tf import compat
 from circle_tf.distribute import collectives, step_context
 
 __all__ = ["LossOfAllRows", "check", "gathered", "seen_whole"]
@@ -77,11 +77,11 @@ def check():
 def _gathered(value):
     if value is None or tf.convert_to_tensor(value).shape.rank == 0:
         return value
-    mask = get_keras_mask(value)
+    mask = compat.get_keras_mask(value)
     value = tf.convert_to_tensor(value)
     # No collective takes bools.
     rows, _ = collectives.gather_rows(tf.cast(value, tf.int32) if value.dtype.is_bool else value)
     rows = tf.ensure_shape(tf.cast(rows, value.dtype), [None, *value.shape[1:]])
     if mask is not None:
-        set_keras_mask(rows, _gathered(mask))
+        compat.set_keras_mask(rows, _gathered(mask))
     return rows

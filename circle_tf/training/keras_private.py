@@ -8,8 +8,8 @@ import functools
 
 import keras
 import tensorflow as tf
-from keras.src.backend import get_keras_mask, set_keras_mask
 
+from circle_tf import compat
 from circle_tf.distribute import sharded_variable
 from circle_tf.optimizers import extension
 from circle_tf.training import all_rows, replica_loss
@@ -17,7 +17,6 @@ from circle_tf.training import all_rows, replica_loss
 __all__ = [
     "TESTED_KERAS",
     "RecordingScope",
-    "all_layers",
     "batch_signature",
     "build_from",
     "call_model",
@@ -98,11 +97,6 @@ def compute_loss(model, x, y, y_pred, sample_weight, *, training):
     return model._compute_loss(
         x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
     )
-
-
-def all_layers(model):
-    """The model and all layers below it: list."""
-    return model._flatten_layers()
 
 
 def build_from(model, specs):
@@ -222,14 +216,14 @@ def _one_spec(spec):
 
 def masks_of(outputs):
     """Keras masks of a structure of tensors, flat, None where there is none."""
-    return [get_keras_mask(value) for value in tf.nest.flatten(outputs)]
+    return [compat.get_keras_mask(value) for value in tf.nest.flatten(outputs)]
 
 
 def copy_masks(outputs, masks):
     """Sets the masks that `masks_of` gave (they are lost where a tf.function returns)."""
     for value, mask in zip(tf.nest.flatten(outputs), masks, strict=True):
         if mask is not None:
-            set_keras_mask(value, mask)
+            compat.set_keras_mask(value, mask)
 
 
 @functools.cache

@@ -151,8 +151,11 @@ class EmbeddingModel(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """As `keras.Model.compute_loss`; losses with a memory fill it in training only."""
-        with step_context.entered(training=bool(training)):
-            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        # Keras before 3.5 does not tell: then it is the step that knows.
+        training = bool(training) and step_context.current().training is not False
+        known = {"training": training} if compat.COMPUTE_LOSS_TAKES_TRAINING else {}
+        with step_context.entered(training=training):
+            return super().compute_loss(x, y, y_pred, sample_weight, **known)
 
     @property
     def has_own_loss(self):
@@ -185,7 +188,7 @@ class EmbeddingModel(keras.Model):
         """One evaluation step of one replica."""
         if self._several:
             return _steps().evaluation_step(self, data, compiled=self._jit_parts)
-        with _weights_told(data):
+        with _weights_told(data), step_context.entered(training=False):
             return super().test_step(data)
 
     def predict_step(self, data):
@@ -245,7 +248,7 @@ class EmbeddingModel(keras.Model):
         if asked is False or (asked == "auto" and not compilation.has_accelerator()):
             return False
         found = compilation.uncompilable_layers(
-            _keras_private().all_layers(self),
+            self._flatten_layers(),
             replicas=self.distribute_strategy.num_replicas_in_sync,
         )
         return compilation.choose_jit(asked, found)

@@ -6,38 +6,42 @@ loss is known to have one value per example. Any other is computed on all rows.
 
 import keras
 import tensorflow as tf
-from keras.src.backend import get_keras_mask, set_keras_mask
 from keras.src.losses import loss as keras_loss
 from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.trainers.compile_utils import CompileLoss
 
+from circle_tf import compat
 from circle_tf.distribute import collectives, compilation
 from circle_tf.training import all_rows
 
 __all__ = ["ReplicaCompileLoss", "check", "compile_loss_across", "is_per_example"]
 
 # Of keras.losses all but circle, dice and tversky, which look at the rows of a batch together.
-_PER_EXAMPLE = (
-    keras.losses.mean_squared_error,
-    keras.losses.mean_absolute_error,
-    keras.losses.mean_absolute_percentage_error,
-    keras.losses.mean_squared_logarithmic_error,
-    keras.losses.cosine_similarity,
-    keras.losses.huber,
-    keras.losses.log_cosh,
-    keras.losses.hinge,
-    keras.losses.squared_hinge,
-    keras.losses.categorical_hinge,
-    keras.losses.kl_divergence,
-    keras.losses.poisson,
-    keras.losses.binary_crossentropy,
-    keras.losses.binary_focal_crossentropy,
-    keras.losses.categorical_crossentropy,
-    keras.losses.categorical_focal_crossentropy,
-    keras.losses.categorical_generalized_cross_entropy,
-    keras.losses.sparse_categorical_crossentropy,
-    keras.losses.ctc,
-)
+_PER_EXAMPLE = [
+    getattr(keras.losses, name)
+    for name in (
+        "mean_squared_error",
+        "mean_absolute_error",
+        "mean_absolute_percentage_error",
+        "mean_squared_logarithmic_error",
+        "cosine_similarity",
+        "huber",
+        "log_cosh",
+        "hinge",
+        "squared_hinge",
+        "categorical_hinge",
+        "kl_divergence",
+        "poisson",
+        "binary_crossentropy",
+        "binary_focal_crossentropy",
+        "categorical_crossentropy",
+        "categorical_focal_crossentropy",
+        "categorical_generalized_cross_entropy",
+        "sparse_categorical_crossentropy",
+        "ctc",
+    )
+    if hasattr(keras.losses, name)  # Some came with later versions.
+]
 
 
 class ReplicaCompileLoss(CompileLoss):
@@ -108,13 +112,13 @@ class _ShareOfLoss:
         return own / tf.cast(_divisor(counts), own.dtype)
 
     def _parts(self, y_true, y_pred, sample_weight):
-        mask = get_keras_mask(y_pred)
+        mask = compat.get_keras_mask(y_pred)
         kinds = []
 
         def own(*tensors):
             y_true, y_pred, weight, mask = _unpacked(present, tensors)
             if mask is not None:
-                set_keras_mask(y_pred, mask)
+                compat.set_keras_mask(y_pred, mask)
             total, counts, is_mean = _sum_and_counts(self._loss, y_true, y_pred, weight)
             kinds.append(is_mean)
             return total, counts
@@ -137,10 +141,10 @@ def _sum_and_counts(loss, y_true, y_pred, sample_weight):
         `(total, counts, is_mean)`: counts as `_divisor` takes them; `is_mean` where the loss gave
         a single number instead of one per example.
     """
-    mask = get_keras_mask(y_pred)
+    mask = compat.get_keras_mask(y_pred)
     values = loss.call(tf.cast(y_true, loss.dtype), tf.cast(y_pred, loss.dtype))
     values = tf.convert_to_tensor(values)
-    out_mask = get_keras_mask(values)
+    out_mask = compat.get_keras_mask(values)
     if out_mask is not None:
         mask = out_mask if mask is None else mask & out_mask
     total = keras_loss.reduce_weighted_values(

@@ -230,8 +230,11 @@ class Client:
             try:
                 self.predict({name: images_of.as_batch([image])}, signature=signature)
             except ServerError as error:
-                yield number, ServerError(
-                    error.code, f"{images_of.name(image, number)}: {errors.reason(error)}"
+                yield (
+                    number,
+                    ServerError(
+                        error.code, f"{images_of.name(image, number)}: {errors.reason(error)}"
+                    ),
                 )
 
     def _retried(self, ask):

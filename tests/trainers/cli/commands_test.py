@@ -179,7 +179,9 @@ def test_output_that_nobody_reads():
 
 @pytest.mark.parametrize("given", ["in the recipe's file", "on the command line"])
 def test_a_home_folder_that_the_shell_did_not_expand(tmp_path, given):
-    of_file, option = ("~/photos", []) if "file" in given else ("", ["--config.dataset.path=~/photos"])
+    of_file, option = "~/photos", []
+    if "file" not in given:
+        of_file, option = "", ["--config.dataset.path=~/photos"]
     (tmp_path / "mine.py").write_text(
         "from configs import base\n\n\ndef get_config():\n    config = base.get_config()\n"
         f"    config.dataset.path = {of_file!r}\n    return config\n"
