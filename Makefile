@@ -17,7 +17,7 @@ COMPILE = $(RUN) -m uv pip compile -q --universal --python-version 3.11 --no-hea
 PARALLEL := -n auto --maxprocesses=4 --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all test-library run-library test-addons run-addons \
+.PHONY: help demo test test-slow test-all test-library run-library test-on test-addons run-addons \
   bench-peers lint format bazel lock clean
 
 help: ## Show this list
@@ -51,6 +51,22 @@ test-library: ## Run what another Python can change: make test-library PYTHON=py
 run-library: $(VENV)/.installed
 	$(RUN) -m pytest $(PARALLEL) tests/portable_test.py circle_tf $(ARGS)
 
+# The oldest pair and one in the middle have a lock, for CI; any other is resolved when asked for.
+PAIR = tf$(TENSORFLOW)-keras$(KERAS)
+PAIR_LOCK = $(or $(wildcard requirements-$(PAIR).lock),.venv-$(PAIR).lock)
+LIBRARY := tests/portable_test.py tests/circle_tf circle_tf
+
+test-on: ## Run the library's tests on other versions: make test-on TENSORFLOW=2.18 KERAS=3.8
+	$(MAKE) $(PAIR_LOCK)
+	$(MAKE) run-on VENV=.venv-$(PAIR) LOCK=$(PAIR_LOCK) NEWEST=12 ASKED=$@
+
+run-on: $(VENV)/.installed
+	$(RUN) -m pytest $(PARALLEL) -m "not slow" $(or $(ARGS),$(LIBRARY))
+
+.venv-tf%.lock requirements-tf%.lock: $(VENV)/.installed pyproject.toml
+	printf 'tensorflow==%s.*\nkeras==%s.*\n' $(subst -keras, ,$*) | \
+	  $(COMPILE) --extra test pyproject.toml - -o $@
+
 # Addons ended with TensorFlow 2.15, the last for Python 3.11: an environment and a lock of its own.
 test-addons: ## Run the tests of circle_tf on TensorFlow Addons' stack (Keras 2, Python 3.11)
 	$(MAKE) run-addons VENV=.venv-addons LOCK=requirements-addons.lock NEWEST=11 ASKED=$@
@@ -79,6 +95,7 @@ lock: $(VENV)/.installed ## Resolve the locks anew, for all supported Pythons
 	$(COMPILE) --extra dev pyproject.toml -o requirements.lock
 	$(COMPILE) --extra test --extra train -c requirements.lock pyproject.toml -o requirements-library.lock
 	$(COMPILE) --extra addons --extra test pyproject.toml -o requirements-addons.lock
+	$(MAKE) -B $(wildcard requirements-tf*.lock)
 
 clean: ## Remove what make made, but for runs/ and models/
 	rm -rf $(VENV) .venv-* _build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -186,7 +186,7 @@ def test_batches_training_retrieval_and_diagnostics_together():
 
 @pytest.mark.skipif(compat.IS_KERAS_3, reason="the default stack has it")
 def test_the_other_stack_is_told_what_it_lacks():
-    with pytest.raises(NotImplementedError, match="EmbeddingModel needs TensorFlow 2.21"):
+    with pytest.raises(NotImplementedError, match="EmbeddingModel needs Keras 3"):
         build(circle_tf.EmbeddingModel)
 
 

@@ -40,7 +40,7 @@ def test_the_default_stack_is_let_through():
 
 @pytest.mark.skipif(compat.IS_KERAS_3, reason="the refusal is of the other stack")
 def test_the_other_stack_is_told_what_to_do():
-    with pytest.raises(NotImplementedError, match=r"Pooling needs TensorFlow 2.21.*docs/migrating"):
+    with pytest.raises(NotImplementedError, match=r"Pooling needs Keras 3.*docs/migrating"):
         compat.require_keras_3("Pooling")
 
 

@@ -121,7 +121,7 @@ def test_keras_file_loads_with_nothing_but_the_import(kind, tmp_path):
 
 @pytest.mark.skipif(compat.IS_KERAS_3, reason="the default stack has it")
 def test_the_old_stack_is_told_at_once():
-    with pytest.raises(NotImplementedError, match="EmbeddingModel needs TensorFlow 2.21"):
+    with pytest.raises(NotImplementedError, match="EmbeddingModel needs Keras 3"):
         build(circle_tf.EmbeddingModel, class_level=False)
 
 
