@@ -23,7 +23,7 @@ import time
 
 from absl import app, flags
 
-from circle_tf.utils import command_lines
+from circle_tf.utils import command_lines, quiet
 from trainers.distributed import cluster, preemption
 
 __all__ = ["Worker", "free_ports", "launch"]
@@ -60,6 +60,9 @@ def launch(command, *, workers):
 
     Returns:
         int, 0, or the status of the first worker that failed.
+
+    Raises:
+        BrokenPipeError: nobody reads the output any more; the workers are ended.
     """
     addresses = [f"localhost:{port}" for port in free_ports(workers)]
     started = []
@@ -100,6 +103,7 @@ class Worker:
                 start_new_session=True,  # Signals of the terminal come from the launcher alone.
             ),
         )
+        self.is_unread = False  # Nobody reads what is shown.
         streams = [(self.process.stdout, sys.stdout), (self.process.stderr, sys.stderr)]
         self._readers = [
             threading.Thread(target=self._show, args=pair, daemon=True)
@@ -123,11 +127,14 @@ class Worker:
 
     def _show(self, stream, target):
         with stream:
-            for line in stream:
-                text = line.decode("utf-8", "replace").rstrip("\n")
-                # One write per line: lines of several workers do not mix.
-                target.write(f"[{self.index}] {text}\n")
-                target.flush()
+            try:
+                for line in stream:
+                    text = line.decode("utf-8", "replace").rstrip("\n")
+                    # One write per line: lines of several workers do not mix.
+                    target.write(f"[{self.index}] {text}\n")
+                    target.flush()
+            except BrokenPipeError:  # For `launch`: a thread can end itself only.
+                self.is_unread = True
 
 
 def free_ports(count):
@@ -158,6 +165,8 @@ def _wait(workers):
     failed, deadline = None, None
     while any(worker.status is None for worker in workers):
         time.sleep(_POLL)
+        if any(worker.is_unread for worker in workers):
+            raise BrokenPipeError("Nobody reads the output of the workers.")
         failed = failed or next((worker for worker in workers if worker.status), None)
         if failed and deadline is None:
             deadline = time.monotonic() + _GRACE
@@ -177,4 +186,9 @@ def _send(workers, number):
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=lambda args: flags.FLAGS(args, known_only=True))
+    with quiet.unread_output():
+        app.run(
+            main,
+            argv=command_lines.given(),
+            flags_parser=lambda args: flags.FLAGS(args, known_only=True),
+        )

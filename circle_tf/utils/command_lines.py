@@ -3,8 +3,9 @@
 import os
 import re
 import shlex
+import sys
 
-__all__ = ["expand_home", "python_module"]
+__all__ = ["expand_home", "given", "python_module"]
 
 _HOME = re.compile(r"(^|[=,:])~(?=/|$)")
 
@@ -28,6 +29,23 @@ def expand_home(word):
         '--path=photos~/a'
     """
     return _HOME.sub(lambda match: match[1] + os.path.expanduser("~"), word)
+
+
+def given():
+    """The words of this process's command line, each `~` expanded; -h and --help end the process.
+
+    These print what the command is for and which flags it has. absl would do so for --help, but
+    with the status of a failure, and knows no -h.
+
+    Returns:
+        list of str.
+    """
+    from absl import app
+
+    words = [expand_home(word) for word in sys.argv]
+    if {"-h", "-help", "--help"} & set(words):
+        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
+    return words
 
 
 def python_module(module, *options):

@@ -28,7 +28,7 @@ def run(main):
     from circle_tf.utils import command_lines, quiet
 
     with quiet.unread_output():
-        app.run(lambda argv: _main(main, argv), argv=[*map(command_lines.expand_home, sys.argv)])
+        app.run(lambda argv: _main(main, argv), argv=command_lines.given())
 
 
 def _main(main, argv):

@@ -6,6 +6,8 @@ from circle_tf.utils import command_lines
 
 __all__ = ["command", "define", "define_servers", "followed"]
 
+flags.disclaim_key_flags()  # They are the commands' that ask for them: --help shows those.
+
 
 def define():
     """Defines which model and which models.config, and the servers to ask."""

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests import processes
 from trainers import launch
 
 
@@ -79,3 +80,15 @@ def test_nothing_is_left_running(capfd):
     launch.launch(script("print(os.getpid())"), workers=1)
     pid = int(capfd.readouterr().out.removeprefix("[0] "))
     assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_output_that_nobody_reads():
+    """All ends at once: the worker that is not shown would sleep for minutes."""
+    talks = script(_INDEX + "if index == 1: time.sleep(300)\nprint('line'); time.sleep(300)")
+    code = (
+        "from circle_tf.utils import quiet; from trainers import launch\n"
+        f"with quiet.unread_output(): launch.launch({talks!r}, workers=2)"
+    )
+    began = time.monotonic()
+    assert processes.unread("-c", code) == (141, "")
+    assert time.monotonic() - began < 100

@@ -96,9 +96,10 @@ def run(main):
     Args:
         main: `fn(argv)`, which does the work.
     """
-    words = [command_lines.expand_home(word) for word in sys.argv]
     with quiet.unread_output():
-        app.run(lambda argv: _main(main, argv), argv=words, flags_parser=_parse_flags)
+        app.run(
+            lambda argv: _main(main, argv), argv=command_lines.given(), flags_parser=_parse_flags
+        )
 
 
 def _main(main, argv):
