@@ -10,6 +10,8 @@ RUN := $(VENV)/bin/python
 WORKDIR ?= runs/glyphs
 BASE_PATH ?= models/glyphs
 UV := uv==0.13.9
+# Not in the lock, for it brings keyrings and cryptography; only its check of what is built is used.
+TWINE := twine==7.0.0
 # Many times faster than pip, and one cache for all environments; with a bar on a terminal.
 INSTALL = uv pip install $(if $(MAKE_TERMERR),,-q)
 COMPILE = $(RUN) -m uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate
@@ -18,7 +20,7 @@ PARALLEL := -n auto --maxprocesses=4 --durations=10
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-all test-library run-library test-on test-addons run-addons \
-  bench-peers lint format bazel lock clean
+  bench-peers lint release-check format bazel lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -80,9 +82,19 @@ bench-peers: ## Make .venv-peers: PyTorch and pytorch-metric-learning, for bench
 	$(MAKE) .venv-peers/.installed VENV=.venv-peers LOCK=requirements-peers.lock ASKED=$@ \
 	  INSTALL="pip install -q"  # Which minds where pip was told to look for PyTorch.
 
-lint: $(VENV)/.installed ## Check style
+lint: $(VENV)/.installed ## Check style and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+# The example runs in an environment of the wheel's own, where nothing of the clone can be imported.
+release-check: $(VENV)/.installed ## Build, check what PyPI will show, run README's example from the wheel
+	rm -rf dist .venv-release
+	$(RUN) -m build --no-isolation
+	$(RUN) -m uv tool run -q $(TWINE) check --strict dist/*
+	$(RUN) -m uv venv -q --python $(RUN) .venv-release
+	$(RUN) -m $(INSTALL) --python .venv-release -c requirements.lock dist/*.whl scikit-learn
+	cd dist && sed -n '/^```python/,/^```/{//!p;}' ../README.md | ../.venv-release/bin/python -I -
 
 format: $(VENV)/.installed ## Mend style
 	$(RUN) -m ruff check --fix .
@@ -98,7 +110,7 @@ lock: $(VENV)/.installed ## Resolve the locks anew, for all supported Pythons
 	$(MAKE) -B $(wildcard requirements-tf*.lock)
 
 clean: ## Remove what make made, but for runs/ and models/
-	rm -rf $(VENV) .venv-* _build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* _build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 # An environment whose Python is gone, after an upgrade of the system say, is made again.
 ifneq ($(shell $(RUN) -c 'print("runs")' 2>/dev/null),runs)

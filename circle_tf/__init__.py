@@ -10,10 +10,28 @@ CVPR 2020.
 
 import importlib
 import sys
+from typing import TYPE_CHECKING
 
 import wrapt
 
 from circle_tf.version import __version__
+
+if TYPE_CHECKING:  # What type checkers, which do not run `__getattr__`, know the names by.
+    from circle_tf import addons as addons
+    from circle_tf import backbones as backbones
+    from circle_tf import baselines as baselines
+    from circle_tf import callbacks as callbacks
+    from circle_tf import metrics as metrics
+    from circle_tf import plots as plots
+    from circle_tf import records as records
+    from circle_tf import retrieval as retrieval
+    from circle_tf.callbacks import *
+    from circle_tf.data import *
+    from circle_tf.evaluation import *
+    from circle_tf.layers import *
+    from circle_tf.losses import *
+    from circle_tf.serving import *
+    from circle_tf.training import *
 
 # Public name: the room that exports it. Rooms are imported when they are asked for (PEP 562), so
 # that neither the version nor what commands do before TensorFlow's start costs its import.
@@ -70,13 +88,15 @@ _WITHOUT_KERAS = {"utils", "version"}
 __all__ = ["__version__", *_MODULES, *_ROOM_OF]
 
 
-def __getattr__(name):
-    if name not in __all__:
-        raise AttributeError(f"module 'circle_tf' has no attribute {name!r}")
-    importlib.import_module("keras")  # First, so that no room is half imported when all are.
-    _import_rooms()
-    room = sys.modules[f"circle_tf.{_ROOM_OF.get(name, name)}"]
-    return globals().setdefault(name, getattr(room, name) if name in _ROOM_OF else room)
+if not TYPE_CHECKING:  # Else a checker would take every name for known.
+
+    def __getattr__(name):
+        if name not in __all__:
+            raise AttributeError(f"module 'circle_tf' has no attribute {name!r}")
+        importlib.import_module("keras")  # First, so that no room is half imported when all are.
+        _import_rooms()
+        room = sys.modules[f"circle_tf.{_ROOM_OF.get(name, name)}"]
+        return globals().setdefault(name, getattr(room, name) if name in _ROOM_OF else room)
 
 
 def __dir__():

@@ -1,7 +1,12 @@
 """Training monitors: what the loss sees, as Keras metrics for `compile(metrics=[...])`."""
 
+from __future__ import annotations
+
+from typing import Any, Literal
+
 import keras
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from circle_tf.distribute import collectives, global_batch
 from circle_tf.losses import base, circle
@@ -17,7 +22,9 @@ __all__ = [
 ]
 
 
-def monitors(*, margin, labels="pairwise"):
+def monitors(
+    *, margin: float, labels: Literal["pairwise", "class"] = "pairwise"
+) -> list[keras.metrics.Metric]:
     """All five monitors, for `compile(metrics=circle_tf.metrics.monitors(margin=0.4))`.
 
     Args:
@@ -51,13 +58,21 @@ class PairMonitor(keras.metrics.Mean):
         dtype: dtype of the running mean.
     """
 
-    def __init__(self, *, labels="pairwise", name=None, dtype=None):
+    def __init__(
+        self,
+        *,
+        labels: Literal["pairwise", "class"] = "pairwise",
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
         if labels not in ("pairwise", "class"):
             raise ValueError(f"labels must be 'pairwise' or 'class'; found {labels!r}.")
         super().__init__(name=name, dtype=dtype)
         self.labels = labels
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> None:
         """Adds a batch: `y_true [B]` ids, `y_pred` embeddings or cosines. Weights are ignored."""
         del sample_weight  # A monitor describes the pairs there are, however they are weighted.
         values, mask = self.entries(*self._similarities(y_true, y_pred))
@@ -69,7 +84,9 @@ class PairMonitor(keras.metrics.Mean):
         mean = numerics.positive_mean(total, count) * parts
         super().update_state(mean, sample_weight=tf.cast(count > 0, mean.dtype) / parts)
 
-    def entries(self, similarities, positives, negatives):
+    def entries(
+        self, similarities: tf.Tensor, positives: tf.Tensor, negatives: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """`(values, mask)` of one shape, the mean of which is the statistic."""
         raise NotImplementedError
 
@@ -79,7 +96,7 @@ class PairMonitor(keras.metrics.Mean):
             return cosines, *pairs.class_masks(pairs.to_ids(y_true), cosines.shape[1])
         return base.pair_matrix(*global_batch.global_batch(y_pred, y_true))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "labels": self.labels}
 
@@ -100,10 +117,18 @@ class MeanPositiveSimilarity(PairMonitor):
         0.0
     """
 
-    def __init__(self, *, labels="pairwise", name="s_p", dtype=None):
+    def __init__(
+        self,
+        *,
+        labels: Literal["pairwise", "class"] = "pairwise",
+        name: str = "s_p",
+        dtype: Any = None,
+    ) -> None:
         super().__init__(labels=labels, name=name, dtype=dtype)
 
-    def entries(self, similarities, positives, negatives):
+    def entries(
+        self, similarities: tf.Tensor, positives: tf.Tensor, negatives: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """The positive pairs' cosines."""
         return similarities, positives
 
@@ -124,10 +149,18 @@ class MeanNegativeSimilarity(PairMonitor):
         0.5
     """
 
-    def __init__(self, *, labels="pairwise", name="s_n", dtype=None):
+    def __init__(
+        self,
+        *,
+        labels: Literal["pairwise", "class"] = "pairwise",
+        name: str = "s_n",
+        dtype: Any = None,
+    ) -> None:
         super().__init__(labels=labels, name=name, dtype=dtype)
 
-    def entries(self, similarities, positives, negatives):
+    def entries(
+        self, similarities: tf.Tensor, positives: tf.Tensor, negatives: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """The negative pairs' cosines."""
         return similarities, negatives
 
@@ -150,21 +183,31 @@ class ValidAnchors(PairMonitor):
         0.5
     """
 
-    def __init__(self, *, labels="pairwise", name="valid_anchors", dtype=None):
+    def __init__(
+        self,
+        *,
+        labels: Literal["pairwise", "class"] = "pairwise",
+        name: str = "valid_anchors",
+        dtype: Any = None,
+    ) -> None:
         super().__init__(labels=labels, name=name, dtype=dtype)
 
-    def entries(self, similarities, positives, negatives):
+    def entries(
+        self, similarities: tf.Tensor, positives: tf.Tensor, negatives: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """1 for each valid anchor, over all anchors."""
         valid = circle.valid_anchors(positives, negatives)
         return tf.cast(valid, similarities.dtype), tf.ones_like(valid)
 
 
 class _MeanWeight(PairMonitor):
-    def __init__(self, *, margin, labels, name, dtype):
+    def __init__(
+        self, *, margin: float, labels: Literal["pairwise", "class"], name: str, dtype: Any
+    ) -> None:
         super().__init__(labels=labels, name=name, dtype=dtype)
         self.margin = float(margin)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "margin": self.margin}
 
 
@@ -185,10 +228,19 @@ class MeanPositiveWeight(_MeanWeight):
         0.25
     """
 
-    def __init__(self, *, margin, labels="pairwise", name="weight_p", dtype=None):
+    def __init__(
+        self,
+        *,
+        margin: float,
+        labels: Literal["pairwise", "class"] = "pairwise",
+        name: str = "weight_p",
+        dtype: Any = None,
+    ) -> None:
         super().__init__(margin=margin, labels=labels, name=name, dtype=dtype)
 
-    def entries(self, similarities, positives, negatives):
+    def entries(
+        self, similarities: tf.Tensor, positives: tf.Tensor, negatives: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """The positive pairs' weights."""
         return circle.anchor_weights(similarities, margin=self.margin)[0], positives
 
@@ -210,9 +262,18 @@ class MeanNegativeWeight(_MeanWeight):
         0.25
     """
 
-    def __init__(self, *, margin, labels="pairwise", name="weight_n", dtype=None):
+    def __init__(
+        self,
+        *,
+        margin: float,
+        labels: Literal["pairwise", "class"] = "pairwise",
+        name: str = "weight_n",
+        dtype: Any = None,
+    ) -> None:
         super().__init__(margin=margin, labels=labels, name=name, dtype=dtype)
 
-    def entries(self, similarities, positives, negatives):
+    def entries(
+        self, similarities: tf.Tensor, positives: tf.Tensor, negatives: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """The negative pairs' weights."""
         return circle.anchor_weights(similarities, margin=self.margin)[1], negatives

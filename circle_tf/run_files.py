@@ -1,7 +1,13 @@
 """A training run's directory: the names of its files, and the model in it."""
 
+from __future__ import annotations
+
 import json
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
 
 __all__ = ["RunFiles", "load_model", "read_best"]
 
@@ -31,7 +37,7 @@ class RunFiles:
         lock: the file that a training holds locked; it tells which process does.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
         self.config = os.path.join(path, "config.json")
         self.data = os.path.join(path, "data.json")
@@ -49,22 +55,22 @@ class RunFiles:
         self.lock = os.path.join(path, ".lock")
 
     @property
-    def has_best(self):
+    def has_best(self) -> bool:
         """Whether the run has kept its best model."""
         return os.path.exists(self.best_record)
 
     @property
-    def is_finished(self):
+    def is_finished(self) -> bool:
         """Whether the run is complete."""
         return os.path.exists(self.run)
 
     @property
-    def suggested_base_path(self):
+    def suggested_base_path(self) -> str:
         """Where to publish the run's model: `models/` and the run's name."""
         return os.path.join("models", os.path.basename(os.path.abspath(self.path)))
 
 
-def read_best(files):
+def read_best(files: RunFiles) -> dict[str, Any]:
     """What is known of the best model of a run.
 
     Args:
@@ -85,7 +91,7 @@ def read_best(files):
         return json.load(file)
 
 
-def load_model(path):
+def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """The embedding model of a run, also with layers of keras-cv.
 
     Args:

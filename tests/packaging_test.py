@@ -50,7 +50,9 @@ def test_the_wheel_holds_the_library_alone(archives):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     code = {name for name in names if ".dist-info/" not in name}
-    assert code == {p.relative_to(ROOT).as_posix() for p in (ROOT / "circle_tf").rglob("*.py")}
+    sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "circle_tf").rglob("*.py")}
+    assert code == sources | {"circle_tf/py.typed"}
+    assert wheel.stat().st_size < 300e3
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 

@@ -107,9 +107,10 @@ def _names(node):
 
 
 def _imports(node, *, eager=True):
-    """Returns every import below `node`, those in functions as not eager."""
+    """Returns every import below `node`, those in functions or for type checkers as not eager."""
     found = [Import(name, eager) for name in _names(node)]
     inner = eager and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+    inner = inner and not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     for child in ast.iter_child_nodes(node):
         found += _imports(child, eager=inner)
     return found
@@ -162,10 +163,12 @@ def test_imports_are_found_wherever_they_stand():
             return importlib.import_module(f"j.{k}"), importlib.import_module("l")
         class Eager:
             import m
+        if TYPE_CHECKING:
+            import n
         """
     found = _imports(ast.parse(textwrap.dedent(source)))
     assert {entry.name for entry in found if entry.eager} == {"a.b", "c.d", "f", "m"}
-    assert {entry.name for entry in found if not entry.eager} == {"g.h.i", "j.{k}", "l"}
+    assert {entry.name for entry in found if not entry.eager} == {"g.h.i", "j.{k}", "l", "n"}
 
 
 @pytest.mark.parametrize("package", ROOMS)

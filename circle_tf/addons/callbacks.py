@@ -1,5 +1,9 @@
 """Stochastic weight averaging, which Keras 3 does not have."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 
 __all__ = ["StochasticWeightAveraging"]
@@ -29,7 +33,7 @@ class StochasticWeightAveraging(keras.callbacks.Callback):
         Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", 2018.
     """
 
-    def __init__(self, start_averaging=0, average_period=10):
+    def __init__(self, start_averaging: int = 0, average_period: int = 10) -> None:
         super().__init__()
         if start_averaging < 0 or average_period < 1:
             raise ValueError(
@@ -39,14 +43,14 @@ class StochasticWeightAveraging(keras.callbacks.Callback):
         self.start_averaging, self.average_period = start_averaging, average_period
         self.num_snapshots = 0
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Forgets an earlier `fit`."""
         steps = getattr(self.model, "steps_per_execution", None) or 1
         if int(steps) != 1:
             raise ValueError(f"Compile with steps_per_execution=1 for this; found {int(steps)}.")
         self._step, self.num_snapshots, self._averages = 0, 0, None
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes the weights in if it is their turn."""
         since = self._step - self.start_averaging
         self._step += 1
@@ -62,7 +66,7 @@ class StochasticWeightAveraging(keras.callbacks.Callback):
             for average, weight in zip(self._averages, weights, strict=True)
         ]
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Gives the model the averages, if there are any."""
         for weight, average in zip(
             self.model.trainable_weights, self._averages or (), strict=False

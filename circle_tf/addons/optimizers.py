@@ -1,5 +1,9 @@
 """`tfa.optimizers`: what Keras 3 has no equal of. For the rest, errors name Keras 3's equal."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import keras
 
 from circle_tf import compat
@@ -19,10 +23,12 @@ _IN_KERAS_3 = {
 }
 
 
-def __getattr__(name):
-    instead = _IN_KERAS_3.get(name)
-    hint = f"Use {instead}" if instead else "It has no replacement here"
-    raise AttributeError(f"circle_tf.addons.optimizers has no {name!r}. {hint}; {_SEE}.")
+if not TYPE_CHECKING:  # Else a checker would take every name for known.
+
+    def __getattr__(name):
+        instead = _IN_KERAS_3.get(name)
+        hint = f"Use {instead}" if instead else "It has no replacement here"
+        raise AttributeError(f"circle_tf.addons.optimizers has no {name!r}. {hint}; {_SEE}.")
 
 
 @keras.saving.register_keras_serializable("circle_tf.addons")
@@ -57,14 +63,14 @@ class LazyAdam(row_updates.RowUpdates, keras.optimizers.Adam):
 
     def __init__(
         self,
-        learning_rate=0.001,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-7,
-        amsgrad=False,
-        name="LazyAdam",
-        **kwargs,
-    ):
+        learning_rate: Any = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        name: str = "LazyAdam",
+        **kwargs: Any,
+    ) -> None:
         compat.require_keras_3("circle_tf.addons.optimizers.LazyAdam")
         if amsgrad:
             raise ValueError("LazyAdam wants amsgrad=False; found True.")

@@ -1,8 +1,12 @@
 """Backbones by name, from raw pixels 0..255 to features; models scale the pixels themselves."""
 
+from __future__ import annotations
+
 import difflib
 import functools
 import os
+from collections.abc import Sequence
+from typing import Literal
 
 import keras
 
@@ -52,7 +56,13 @@ _POOLING = {
 }
 
 
-def build(name, input_shape, *, pooling=None, weights=None):
+def build(
+    name: str,
+    input_shape: Sequence[int],
+    *,
+    pooling: Literal["average", "max", "flatten"] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+) -> keras.Model:
     """A backbone as a Keras model from raw pixels to features.
 
     The model scales pixels itself, as its kind of net wants them (0..1 for `conv4` and keras-cv,
@@ -94,7 +104,7 @@ def build(name, input_shape, *, pooling=None, weights=None):
     return backbone
 
 
-def names():
+def names() -> list[str]:
     """Names that `build` knows, sorted.
 
     Example:

@@ -4,10 +4,13 @@ This is the only module that imports keras_cv, and only when one of its backbone
 layers is asked for.
 """
 
+from __future__ import annotations
+
 import contextlib
 import importlib
 import os
 import tempfile
+from types import ModuleType
 
 import keras
 
@@ -71,7 +74,7 @@ _MOBILENETS = {
 NAMES = (*_RESNETS, *_EFFICIENTNETS, *_MOBILENETS)
 
 
-def import_keras_cv():
+def import_keras_cv() -> ModuleType:
     """The keras_cv package, imported now; this also lets Keras load models that hold its layers.
 
     Raises:

@@ -1,6 +1,9 @@
 """Weights of a backbone from a model that has been trained around it, such as a run's."""
 
+from __future__ import annotations
+
 import itertools
+import os
 import re
 import zipfile
 
@@ -13,7 +16,7 @@ __all__ = ["copy_weights", "load_model"]
 _SHOWN = 3  # Differences that an error tells.
 
 
-def load_model(path):
+def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """A saved model, also with layers of keras-cv.
 
     Args:

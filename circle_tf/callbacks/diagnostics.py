@@ -1,10 +1,15 @@
 """A callback that says in words what is wrong while a model trains."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from circle_tf.losses import circle
 from circle_tf.ops import numerics, pairs
@@ -52,8 +57,16 @@ class DiagnosticsCallback(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, inputs, labels, *, margin=0.4, gamma=80.0, every=200, embed=None, tell=print
-    ):
+        self,
+        inputs: ArrayLike,
+        labels: ArrayLike,
+        *,
+        margin: float = 0.4,
+        gamma: float = 80.0,
+        every: int = 200,
+        embed: Callable[[Any], Any] | None = None,
+        tell: Callable[[str], object] = print,
+    ) -> None:
         super().__init__()
         circle.check_hyperparameters(margin=margin, gamma=gamma)
         self.margin, self.gamma = float(margin), float(gamma)
@@ -65,20 +78,20 @@ class DiagnosticsCallback(keras.callbacks.Callback):
         self._embed, self._tell = embed, tell
         self._losses, self._steps = [], 0
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Looks at labels, inputs and the untrained embeddings."""
         self._look_at_labels()
         self._look_at_inputs()
         self._look()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the loss; at the embeddings every so many steps."""
         self._steps += 1
         self._look_at_loss((logs or {}).get("loss"))
         if self._steps % self.every == 0:
             self._look()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Looks once more."""
         self._look()
 

@@ -1,8 +1,13 @@
 """Retrieval on held-out classes while a model trains."""
 
+from __future__ import annotations
+
 import operator
+from collections.abc import Iterable
+from typing import Any
 
 import keras
+from numpy.typing import ArrayLike
 
 from circle_tf.evaluation import neighbours, retrieval
 from circle_tf.utils import checks
@@ -52,17 +57,17 @@ class RetrievalCallback(keras.callbacks.Callback):
 
     def __init__(
         self,
-        images,
-        labels,
+        images: ArrayLike,
+        labels: ArrayLike,
         *,
-        gallery=None,
-        gallery_labels=None,
-        every=1,
-        ks=(1,),
-        batch_size=128,
-        prefix="val_",
-        model=None,
-    ):
+        gallery: ArrayLike | None = None,
+        gallery_labels: ArrayLike | None = None,
+        every: int = 1,
+        ks: int | Iterable[int] = (1,),
+        batch_size: int = 128,
+        prefix: str = "val_",
+        model: keras.Model | None = None,
+    ) -> None:
         super().__init__()
         if operator.index(every) < 1:
             raise ValueError(f"every must be at least 1 epoch; found {every}.")
@@ -74,11 +79,11 @@ class RetrievalCallback(keras.callbacks.Callback):
         self._results = None
         self._check()
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Forgets the results of an earlier `fit`."""
         self._results = None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes the results into `logs`."""
         is_last = epoch + 1 == self.params.get("epochs")
         if self._results is None or (epoch + 1) % self._every == 0 or is_last:
@@ -86,7 +91,7 @@ class RetrievalCallback(keras.callbacks.Callback):
         if logs is not None:
             logs.update(self._results)
 
-    def evaluate(self):
+    def evaluate(self) -> dict[str, float]:
         """The metrics of the model as it is now.
 
         Returns:

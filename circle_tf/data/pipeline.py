@@ -3,11 +3,16 @@
 Choose rows (sampler.py), gather the examples, decode, augment, prefetch.
 """
 
+from __future__ import annotations
+
 import operator
 import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from circle_tf.data.records import RecordFiles
 from circle_tf.data.sampler import PKSampler, checked_labels
@@ -16,17 +21,17 @@ __all__ = ["as_examples", "decoder", "gather", "on_own_threads", "part_of_batch"
 
 
 def pk_dataset(
-    examples,
-    labels,
+    examples: ArrayLike | Sequence[str] | RecordFiles,
+    labels: ArrayLike,
     *,
-    classes_per_batch,
-    examples_per_class,
-    seed=0,
-    start_step=0,
-    num_steps=None,
-    decode=None,
-    augment=None,
-    part=(0, 1),
+    classes_per_batch: int,
+    examples_per_class: int,
+    seed: int = 0,
+    start_step: int = 0,
+    num_steps: int | None = None,
+    decode: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Batches for `model.fit`: the images of P classes x K examples, and their ids.
 
@@ -209,7 +214,7 @@ def _as_array(examples):
     return np.asarray(examples)
 
 
-def gather(examples, rows: tf.Tensor) -> tf.Tensor:
+def gather(examples: Any, rows: tf.Tensor) -> tf.Tensor:
     """Rows of the examples, in TensorFlow.
 
     Args:

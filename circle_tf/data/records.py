@@ -1,10 +1,14 @@
 """Any record of TFRecord files, by its number: what sampling P classes x K examples needs."""
 
+from __future__ import annotations
+
 import os
 import warnings
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from circle_tf.utils import errors, files
 
@@ -58,7 +62,13 @@ class RecordFiles:
         True
     """
 
-    def __init__(self, paths, *, label_feature="label", progress=iter):
+    def __init__(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        *,
+        label_feature: str = "label",
+        progress: Callable[[list[str]], Iterable[str]] = iter,
+    ) -> None:
         self.paths = [os.fspath(path) for path in _as_list(paths)]
         if not self.paths:
             raise ValueError("Expected at least one TFRecord file, found an empty list.")
@@ -74,10 +84,10 @@ class RecordFiles:
                 f"Expected records, found none in {len(self.paths)} files: {self.paths[0]}, ..."
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, rows) -> "RecordFiles":
+    def take(self, rows: ArrayLike) -> RecordFiles:
         """A part of the records, as a sequence of its own; nothing is read.
 
         Args:
@@ -96,7 +106,7 @@ class RecordFiles:
         """File and offset of a record, for messages."""
         return _where(self.paths[self._files[row]], self._offsets[row])
 
-    def fetch(self, indices) -> list[bytes]:
+    def fetch(self, indices: ArrayLike) -> list[bytes]:
         """Reads records; may be called from several threads at once.
 
         Args:
@@ -142,7 +152,7 @@ class RecordFiles:
         return content[_HEADER_BYTES:-_FOOTER_BYTES]
 
 
-def write_index(path, *, label_feature: str = "label") -> str:
+def write_index(path: str | os.PathLike[str], *, label_feature: str = "label") -> str:
     """Scans a TFRecord file and writes beside it where its records lie, and their labels.
 
     `RecordFiles` then starts without reading the whole file. An index that no longer fits its

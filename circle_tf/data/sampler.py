@@ -5,10 +5,13 @@ number of the step, without replaying the steps before: training resumes where i
 any batch can be looked at again.
 """
 
+from __future__ import annotations
+
 import operator
 import warnings
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from circle_tf.utils import checks
 
@@ -56,7 +59,9 @@ class PKSampler:
         True
     """
 
-    def __init__(self, labels, *, classes_per_batch, examples_per_class, seed=0):
+    def __init__(
+        self, labels: ArrayLike, *, classes_per_batch: int, examples_per_class: int, seed: int = 0
+    ) -> None:
         labels = checked_labels(labels)
         self._classes, counts = np.unique(labels, return_counts=True)
         self._counts = counts.astype(np.int64)
@@ -85,7 +90,7 @@ class PKSampler:
         """Steps that take as many examples as there are, at least 1."""
         return max(1, len(self._rows) // self.batch_size)
 
-    def __call__(self, step) -> np.ndarray:
+    def __call__(self, step: int) -> np.ndarray:
         """Rows of one batch.
 
         Args:
@@ -133,7 +138,7 @@ class PKSampler:
             )
 
 
-def checked_labels(labels) -> np.ndarray:
+def checked_labels(labels: ArrayLike) -> np.ndarray:
     """Labels as ids.
 
     Args:

@@ -1,6 +1,9 @@
 """Clustering: how well do clusters of embeddings agree with the classes? NMI."""
 
+from __future__ import annotations
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from circle_tf.evaluation import exact_search
 from circle_tf.evaluation.neighbours import as_rows, check_labels
@@ -9,7 +12,14 @@ from circle_tf.utils import checks
 __all__ = ["normalized_mutual_information"]
 
 
-def normalized_mutual_information(embeddings, labels, *, clusters=None, seed=0, restarts=1):
+def normalized_mutual_information(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    *,
+    clusters: int | None = None,
+    seed: int = 0,
+    restarts: int = 1,
+) -> float:
     """NMI of classes and of k-means clusters of unit embeddings.
 
     `I(classes; clusters) / ((H(classes) + H(clusters)) / 2)`. It depends on the clustering

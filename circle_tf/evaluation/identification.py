@@ -1,6 +1,11 @@
 """Identification: who is it, among distractors? Rank-k as in MegaFace, and open-set DIR at FAR."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from circle_tf.evaluation import exact_search
 from circle_tf.evaluation.neighbours import as_rows, check_dimensions, iterate_scores
@@ -13,8 +18,14 @@ _MERGED_AT = 2**16  # scores
 
 
 def distractor_identification(
-    probes, probe_ids, distractors, *, ks=(1, 10), fars=(), chunk_size=None
-):
+    probes: ArrayLike,
+    probe_ids: ArrayLike,
+    distractors: ArrayLike,
+    *,
+    ks: int | Iterable[int] = (1, 10),
+    fars: float | Iterable[float] = (),
+    chunk_size: int | None = None,
+) -> dict[str, float]:
     """Rank-k identification among distractors, the protocol of MegaFace's first challenge.
 
     Each probe is looked up once for each other image of its identity: in a gallery of that image
@@ -74,8 +85,15 @@ def distractor_identification(
 
 
 def detection_and_identification_rate(
-    probes, probe_ids, gallery, gallery_ids, *, fars=(0.01,), k=1, chunk_size=None
-):
+    probes: ArrayLike,
+    probe_ids: ArrayLike,
+    gallery: ArrayLike,
+    gallery_ids: ArrayLike,
+    *,
+    fars: float | Iterable[float] = (0.01,),
+    k: int = 1,
+    chunk_size: int | None = None,
+) -> dict[str, float]:
     """Open-set identification: known probes found above a threshold that strangers seldom pass.
 
     Probes whose identity is not in the gallery are strangers. At a threshold, FAR is the share of

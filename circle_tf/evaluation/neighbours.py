@@ -4,10 +4,12 @@ Retrieval metrics are decided by the order of neighbours: exact_search.py sees t
 device or order of addition moves it.
 """
 
+from __future__ import annotations
+
 import operator
-from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from circle_tf.evaluation import exact_search
 from circle_tf.ops import pairs
@@ -28,7 +30,13 @@ _CHUNK_BYTES = sizes.BUDGET_BYTES
 _CHUNK_ROWS = 1024  # More make the product no faster.
 
 
-def nearest_neighbours(embeddings, k=1, *, gallery=None, chunk_size=None):
+def nearest_neighbours(
+    embeddings: ArrayLike,
+    k: int = 1,
+    *,
+    gallery: ArrayLike | None = None,
+    chunk_size: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest gallery rows of each query by cosine similarity, nearest first.
 
     Equal similarities are ordered by gallery row, lower first. Similarities are exact to 2e-8 for
@@ -67,7 +75,7 @@ def nearest_neighbours(embeddings, k=1, *, gallery=None, chunk_size=None):
     return indices, similarities
 
 
-def iterate_neighbours(queries, rows, depths, *, gallery=None, chunk_size=None) -> Iterator:
+def iterate_neighbours(queries, rows, depths, *, gallery=None, chunk_size=None):
     """Neighbours of some queries, chunk by chunk: memory is bounded however many there are.
 
     Args:
@@ -109,7 +117,7 @@ def iterate_neighbours(queries, rows, depths, *, gallery=None, chunk_size=None) 
             yield chunk, *search(anchors, depth)
 
 
-def iterate_scores(queries, gallery, *, chunk_size=None) -> Iterator:
+def iterate_scores(queries, gallery, *, chunk_size=None):
     """All similarities of each query, for protocols that count in the whole list.
 
     Args:

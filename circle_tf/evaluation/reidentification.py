@@ -10,9 +10,13 @@ Averages of precision come in two kinds that differ by half a point to a point o
 `trapezoid` that of the data set's own script, which averages each with the precision before it.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from circle_tf.evaluation import exact_search
 from circle_tf.evaluation.neighbours import as_rows, check_dimensions, iterate_scores
@@ -32,9 +36,17 @@ JUNK = -1
 
 
 def reidentification_report(
-    queries, query_ids, gallery, gallery_ids, *, query_cameras=None, gallery_cameras=None,
-    ks=(1, 5, 10), distances=None, chunk_size=None,
-):  # fmt: skip
+    queries: ArrayLike,
+    query_ids: ArrayLike,
+    gallery: ArrayLike,
+    gallery_ids: ArrayLike,
+    *,
+    query_cameras: ArrayLike | None = None,
+    gallery_cameras: ArrayLike | None = None,
+    ks: int | Iterable[int] = (1, 5, 10),
+    distances: ArrayLike | None = None,
+    chunk_size: int | None = None,
+) -> dict[str, float]:
     """All metrics of this module from one sweep over the gallery.
 
     Args:
@@ -129,9 +141,17 @@ def ranks_of_matches(
 
 
 def cmc(
-    queries, query_ids, gallery, gallery_ids, k=1, *, query_cameras=None, gallery_cameras=None,
-    distances=None, chunk_size=None,
-):  # fmt: skip
+    queries: ArrayLike,
+    query_ids: ArrayLike,
+    gallery: ArrayLike,
+    gallery_ids: ArrayLike,
+    k: int = 1,
+    *,
+    query_cameras: ArrayLike | None = None,
+    gallery_cameras: ArrayLike | None = None,
+    distances: ArrayLike | None = None,
+    chunk_size: int | None = None,
+) -> float:
     """Cumulative matching characteristic: share of queries with a match among the first k.
 
     Args:

@@ -1,6 +1,9 @@
 """k-reciprocal re-ranking of a gallery, as re-identification reports it beside plain ranking."""
 
+from __future__ import annotations
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from circle_tf.evaluation import exact_search
 from circle_tf.evaluation.neighbours import (
@@ -14,7 +17,15 @@ from circle_tf.utils import checks
 __all__ = ["k_reciprocal_distances"]
 
 
-def k_reciprocal_distances(queries, gallery, *, k1=20, k2=6, weight=0.3, chunk_size=None):
+def k_reciprocal_distances(
+    queries: ArrayLike,
+    gallery: ArrayLike,
+    *,
+    k1: int = 20,
+    k2: int = 6,
+    weight: float = 0.3,
+    chunk_size: int | None = None,
+) -> np.ndarray:
     """Distances that fall when two images have their nearest neighbours in common.
 
     `(1 - weight) * jaccard + weight * d`, where `d` is the squared Euclidean distance of unit rows

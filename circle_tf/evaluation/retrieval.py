@@ -8,10 +8,14 @@ Queries whose class has no reference in the gallery (R = 0) cannot be answered: 
 them out, and `retrieval_report` counts them.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
+from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from circle_tf.evaluation.neighbours import (
     as_rows,
@@ -32,7 +36,15 @@ __all__ = [
 ]
 
 
-def recall_at_k(embeddings, labels, k=1, *, gallery=None, gallery_labels=None, chunk_size=None):
+def recall_at_k(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    k: int = 1,
+    *,
+    gallery: ArrayLike | None = None,
+    gallery_labels: ArrayLike | None = None,
+    chunk_size: int | None = None,
+) -> float:
     """Share of queries with at least one reference of their class among the k nearest.
 
     `mean_q(any(rel_q(i) for i in 1..k))`, as in the tables of CUB-200, Cars196 and SOP.
@@ -63,7 +75,14 @@ def recall_at_k(embeddings, labels, k=1, *, gallery=None, gallery_labels=None, c
     return float(np.mean(np.concatenate([relevant.any(axis=1) for _, relevant in chunks])))
 
 
-def precision_at_1(embeddings, labels, *, gallery=None, gallery_labels=None, chunk_size=None):
+def precision_at_1(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    *,
+    gallery: ArrayLike | None = None,
+    gallery_labels: ArrayLike | None = None,
+    chunk_size: int | None = None,
+) -> float:
     """Share of queries whose nearest neighbour is of their class; equals recall at 1.
 
     With one reference of each class as the gallery this is one-shot accuracy.
@@ -96,7 +115,14 @@ def precision_at_1(embeddings, labels, *, gallery=None, gallery_labels=None, chu
     )
 
 
-def r_precision(embeddings, labels, *, gallery=None, gallery_labels=None, chunk_size=None):
+def r_precision(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    *,
+    gallery: ArrayLike | None = None,
+    gallery_labels: ArrayLike | None = None,
+    chunk_size: int | None = None,
+) -> float:
     """Share of the R nearest that are of the query's class, R being all there are.
 
     `mean_q(sum(rel_q(i) for i in 1..R) / R)`, R = number of references of the query's class.
@@ -133,8 +159,13 @@ def r_precision(embeddings, labels, *, gallery=None, gallery_labels=None, chunk_
 
 
 def mean_average_precision_at_r(
-    embeddings, labels, *, gallery=None, gallery_labels=None, chunk_size=None
-):
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    *,
+    gallery: ArrayLike | None = None,
+    gallery_labels: ArrayLike | None = None,
+    chunk_size: int | None = None,
+) -> float:
     """MAP@R: R-precision that also asks for the right ones to come first.
 
     `mean_q(sum(P_q(i) * rel_q(i) for i in 1..R) / R)`, where `P_q(i)` is the precision of the
@@ -173,8 +204,14 @@ def mean_average_precision_at_r(
 
 
 def retrieval_report(
-    embeddings, labels, *, gallery=None, gallery_labels=None, ks=(1,), chunk_size=None
-):
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    *,
+    gallery: ArrayLike | None = None,
+    gallery_labels: ArrayLike | None = None,
+    ks: int | Iterable[int] = (1,),
+    chunk_size: int | None = None,
+) -> dict[str, float]:
     """All metrics of this module from one sweep over the gallery.
 
     Args:

@@ -1,6 +1,12 @@
 """Templates: several images of a person as one embedding, the protocol of IJB-B and IJB-C."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from circle_tf.evaluation import exact_search
 from circle_tf.evaluation.neighbours import as_rows
@@ -13,7 +19,9 @@ __all__ = ["template_embeddings", "template_report"]
 _CHUNK = 1 << 16  # pairs scored at a time
 
 
-def template_embeddings(embeddings, templates, media):
+def template_embeddings(
+    embeddings: ArrayLike, templates: ArrayLike, media: ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings of templates: the mean within each medium, then the sum over media, normalised.
 
     The frames of a video are one medium, so that a long video does not outvote a photograph.
@@ -53,7 +61,16 @@ def template_embeddings(embeddings, templates, media):
     return ids, exact_search.on_grid(sums, name="templates").astype(np.float32)
 
 
-def template_report(ids, rows, first, second, same, *, fars=(1e-5, 1e-4, 1e-3), rule="at_most"):
+def template_report(
+    ids: ArrayLike,
+    rows: ArrayLike,
+    first: ArrayLike,
+    second: ArrayLike,
+    same: ArrayLike,
+    *,
+    fars: float | Iterable[float] = (1e-5, 1e-4, 1e-3),
+    rule: Literal["at_most", "nearest"] = "at_most",
+) -> dict[str, float]:
     """TAR at FAR over pairs of templates.
 
     Args:

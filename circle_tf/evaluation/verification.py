@@ -1,6 +1,12 @@
 """Verification: are two images of one identity? Accuracy over folds, and TAR at FAR."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from circle_tf.evaluation import exact_search
 from circle_tf.evaluation.neighbours import as_rows
@@ -15,7 +21,7 @@ __all__ = [
 ]
 
 
-def pair_similarities(first, second):
+def pair_similarities(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     """Cosines of pairs of rows.
 
     Args:
@@ -44,7 +50,7 @@ def pair_similarities(first, second):
     return products.sum(axis=1)
 
 
-def k_fold_accuracy(similarities, same, *, folds=10):
+def k_fold_accuracy(similarities: ArrayLike, same: ArrayLike, *, folds: int = 10) -> np.ndarray:
     """Accuracy of each fold with the threshold that is best on the others.
 
     The LFW protocol: the folds are consecutive pairs. A pair is taken for one identity if its
@@ -84,7 +90,13 @@ def k_fold_accuracy(similarities, same, *, folds=10):
     return np.array(accuracies)
 
 
-def tar_at_far(similarities, same, far, *, rule="at_most"):
+def tar_at_far(
+    similarities: ArrayLike,
+    same: ArrayLike,
+    far: float,
+    *,
+    rule: Literal["at_most", "nearest"] = "at_most",
+) -> float:
     """True accept rate where the false accept rate is as asked.
 
     Args:
@@ -131,7 +143,13 @@ def tar_at_far(similarities, same, far, *, rule="at_most"):
     return float(np.mean(scores[same] > refused))
 
 
-def verification_report(similarities, same, *, folds=10, fars=(1e-3,)):
+def verification_report(
+    similarities: ArrayLike,
+    same: ArrayLike,
+    *,
+    folds: int = 10,
+    fars: float | Iterable[float] = (1e-3,),
+) -> dict[str, float]:
     """Accuracy over folds and TAR at FAR of one list of pairs.
 
     Args:
@@ -163,7 +181,7 @@ def verification_report(similarities, same, *, folds=10, fars=(1e-3,)):
     }
 
 
-def flip_test_embeddings(embed, images):
+def flip_test_embeddings(embed: Callable[[np.ndarray], ArrayLike], images: ArrayLike) -> np.ndarray:
     """Embeddings of images and of their mirror images, added and normalised.
 
     Args:

@@ -1,5 +1,9 @@
 """Class weights, and the layer of cosines to them."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -36,26 +40,26 @@ class CosineClassifier(keras.layers.Layer):
         [2, 10]
     """
 
-    def __init__(self, num_classes, **kwargs):
+    def __init__(self, num_classes: int, **kwargs: Any) -> None:
         kwargs["autocast"] = False  # The float32 embeddings must not be rounded to half.
         super().__init__(**kwargs)
         self.num_classes = check_num_classes(num_classes)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         """Makes the class weights `[C, D]`."""
         self.class_weights = add_class_weights(self, input_shape, self.num_classes)
         self.built = True
 
-    def call(self, embeddings):
+    def call(self, embeddings: tf.Tensor) -> tf.Tensor:
         """Cosines of `[B, D]` embeddings to the classes."""
         return cosines_to(embeddings, self.class_weights)
 
-    def compute_output_spec(self, embeddings):
+    def compute_output_spec(self, embeddings: Any) -> keras.KerasTensor:
         """`[B, C]` in the loss dtype."""
         shape = (embeddings.shape[0], self.num_classes)
         return compat.output_spec(shape, dtypes.loss_dtype(self))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return dtypes.without_autocast({**super().get_config(), "num_classes": self.num_classes})
 

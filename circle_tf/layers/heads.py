@@ -1,6 +1,10 @@
 """The class-level head: class weights and loss in one layer."""
 
+from __future__ import annotations
+
 import numbers
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -82,21 +86,21 @@ class CircleHead(loss_layers.LossLayer):
 
     def __init__(
         self,
-        num_classes,
-        margin=0.25,
-        gamma=256.0,
+        num_classes: int,
+        margin: float = 0.25,
+        gamma: float = 256.0,
         *,
-        reduction="mean",
-        as_model_loss=False,
-        detach_weights=True,
-        max_bytes=class_sweep.DEFAULT_MAX_BYTES,
-        sample_rate=1.0,
-        seed=0,
-        shards=None,
-        product_dtype=None,
-        fused_update=False,
-        **kwargs,
-    ):
+        reduction: base.Reduction = "mean",
+        as_model_loss: bool = False,
+        detach_weights: bool = True,
+        max_bytes: int = class_sweep.DEFAULT_MAX_BYTES,
+        sample_rate: float = 1.0,
+        seed: int = 0,
+        shards: Literal["replicas"] | None = None,
+        product_dtype: Literal["bfloat16"] | None = None,
+        fused_update: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             margin,
             gamma,
@@ -113,7 +117,7 @@ class CircleHead(loss_layers.LossLayer):
         self.fused_update = self._check_fused(fused_update)
         self._mode = None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         """Makes the class weights `[C, D]`."""
         self.class_weights = cosine_classifier.add_class_weights(
             self, input_shape[0], self.num_classes, sharded=self.shards is not None
@@ -145,13 +149,15 @@ class CircleHead(loss_layers.LossLayer):
             return head_modes.FusedUpdate(self.class_weights)
         return head_modes.AllClasses(self.class_weights)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Sequence[tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """Per-example losses `[B]` of (embeddings, ids)."""
         values, valid = self.losses_of(*inputs, training=training)
         self.add_model_loss(values, valid)
         return values
 
-    def losses_of(self, embeddings, ids, *, training=False):
+    def losses_of(
+        self, embeddings: tf.Tensor, ids: tf.Tensor, *, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """`(losses [B], valid [B])` against the classes, or a sample of them if training."""
         unit = numerics.safe_normalize(base.as_embeddings(embeddings))
         own = pairs.check_class_ids(pairs.to_ids(ids), self.num_classes)
@@ -168,7 +174,9 @@ class CircleHead(loss_layers.LossLayer):
         seen = pairs.ids_in_range(own, self.num_classes) & pairs.float_labels_are_exact(ids)
         return base.nan_unless(seen, values), tf.ones_like(own, tf.bool)
 
-    def prepare_optimizer(self, optimizer):
+    def prepare_optimizer(
+        self, optimizer: keras.optimizers.Optimizer
+    ) -> keras.optimizers.Optimizer:
         """The optimizer to train with, which updates class weights by rows where it can.
 
         Rows are those sampled, or with `fused_update` all of them, block by block. The moments of
@@ -195,12 +203,12 @@ class CircleHead(loss_layers.LossLayer):
         return optimizer
 
     @property
-    def samples(self):
+    def samples(self) -> bool:
         """Whether training looks at a sample of the classes."""
         return class_sampling.size_of(self.num_classes, self.sample_rate) < self.num_classes
 
     @property
-    def crosses_replicas(self):
+    def crosses_replicas(self) -> bool:
         """Whether a call exchanges something between replicas."""
         return self.samples or self.shards is not None or super().crosses_replicas
 
@@ -216,7 +224,7 @@ class CircleHead(loss_layers.LossLayer):
             compat.require_keras_3("CircleHead(fused_update=True)")
         return fused
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         names = ("num_classes", "max_bytes", "sample_rate", "seed", "shards", "product_dtype")
         names += ("fused_update",)

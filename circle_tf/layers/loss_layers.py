@@ -1,6 +1,12 @@
 """Losses as layers: what they have in common, and the pair-wise one."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import keras
+import tensorflow as tf
 
 from circle_tf import compat
 from circle_tf.distribute import collectives, step_context
@@ -23,7 +29,16 @@ class LossLayer(keras.layers.Layer):
         **kwargs: `name`, `dtype`.
     """
 
-    def __init__(self, margin, gamma, *, reduction, as_model_loss, detach_weights, **kwargs):
+    def __init__(
+        self,
+        margin: float,
+        gamma: float,
+        *,
+        reduction: base.Reduction,
+        as_model_loss: bool,
+        detach_weights: bool,
+        **kwargs: Any,
+    ) -> None:
         circle.check_hyperparameters(margin=margin, gamma=gamma)
         base.check_reduction(reduction)
         if as_model_loss and reduction == "none":
@@ -33,14 +48,14 @@ class LossLayer(keras.layers.Layer):
         self.margin, self.gamma, self.reduction = float(margin), float(gamma), reduction
         self.as_model_loss, self.detach_weights = as_model_loss, detach_weights
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         """Per-example losses `[B]` of a pair (embeddings, ids)."""
         embeddings, ids = inputs
         values, valid = self.losses_of(embeddings, ids)
         self.add_model_loss(values, valid)
         return values
 
-    def add_model_loss(self, values, valid):
+    def add_model_loss(self, values: tf.Tensor, valid: tf.Tensor) -> None:
         """Adds the losses to the model's, weighed and reduced, if `as_model_loss`."""
         if self.as_model_loss:
             weights = step_context.current().sample_weight
@@ -56,16 +71,16 @@ class LossLayer(keras.layers.Layer):
             # Keras divides the losses that layers add by the number of replicas.
             self.add_loss(loss * collectives.num_replicas())
 
-    def losses_of(self, embeddings, ids):
+    def losses_of(self, embeddings: tf.Tensor, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """`(losses [B], valid [B])`; what a subclass adds."""
         raise NotImplementedError
 
     @property
-    def crosses_replicas(self):
+    def crosses_replicas(self) -> bool:
         """Whether a call exchanges something between replicas (XLA cannot compile that)."""
         return self.as_model_loss
 
-    def hyperparameters(self):
+    def hyperparameters(self) -> dict[str, Any]:
         """margin, gamma and detach_weights, as the loss functions take them."""
         return {
             "margin": self.margin,
@@ -73,11 +88,11 @@ class LossLayer(keras.layers.Layer):
             "detach_weights": self.detach_weights,
         }
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
         """`[B]` in the loss dtype."""
         return compat.output_spec((inputs[0].shape[0],), dtypes.loss_dtype(self))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         own = {"reduction": self.reduction, "as_model_loss": self.as_model_loss}
         return dtypes.without_autocast({**super().get_config(), **self.hyperparameters(), **own})
@@ -119,15 +134,15 @@ class PairwiseCircle(LossLayer):
 
     def __init__(
         self,
-        margin=0.4,
-        gamma=80.0,
+        margin: float = 0.4,
+        gamma: float = 80.0,
         *,
-        reduction="mean_valid",
-        as_model_loss=False,
-        detach_weights=True,
-        block_size="auto",
-        **kwargs,
-    ):
+        reduction: base.Reduction = "mean_valid",
+        as_model_loss: bool = False,
+        detach_weights: bool = True,
+        block_size: int | Literal["auto"] | None = "auto",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             margin,
             gamma,
@@ -138,17 +153,17 @@ class PairwiseCircle(LossLayer):
         )
         self.block_size = pair_sweep.check_block_size(block_size)
 
-    def losses_of(self, embeddings, ids):
+    def losses_of(self, embeddings: tf.Tensor, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """`(losses [B], valid [B])` within the global batch."""
         return circle_losses.pairwise_losses(
             embeddings, ids, block_size=self.block_size, **self.hyperparameters()
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "block_size": self.block_size}
 
     @property
-    def crosses_replicas(self):
+    def crosses_replicas(self) -> bool:
         """True: the keys are all replicas' embeddings."""
         return True

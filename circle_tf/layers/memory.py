@@ -1,5 +1,10 @@
 """Cross-batch memory: earlier batches' embeddings as more keys for the pair-wise loss."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -68,17 +73,17 @@ class CrossBatchMemory(loss_layers.LossLayer):
 
     def __init__(
         self,
-        memory_size,
-        margin=0.4,
-        gamma=80.0,
+        memory_size: int,
+        margin: float = 0.4,
+        gamma: float = 80.0,
         *,
-        start_step=0,
-        reduction="mean_valid",
-        as_model_loss=False,
-        detach_weights=True,
-        block_size="auto",
-        **kwargs,
-    ):
+        start_step: int = 0,
+        reduction: base.Reduction = "mean_valid",
+        as_model_loss: bool = False,
+        detach_weights: bool = True,
+        block_size: int | Literal["auto"] | None = "auto",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             margin,
             gamma,
@@ -91,7 +96,7 @@ class CrossBatchMemory(loss_layers.LossLayer):
         self.start_step = checks.whole_number(start_step, "start_step", least=0)
         self.block_size = pair_sweep.check_block_size(block_size)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         """Makes the empty memory."""
         shape = tuple(input_shape[0])
         if len(shape) != 2 or shape[-1] is None:
@@ -104,13 +109,20 @@ class CrossBatchMemory(loss_layers.LossLayer):
         self.steps_seen = self._state("steps_seen", (), "int64")
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Sequence[tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """Per-example losses `[B]` of (embeddings, ids) or (embeddings, ids, examples)."""
         values, valid = self.losses_of(*inputs, training=training)
         self.add_model_loss(values, valid)
         return values
 
-    def losses_of(self, embeddings, ids, examples=None, *, training=False):
+    def losses_of(
+        self,
+        embeddings: tf.Tensor,
+        ids: tf.Tensor,
+        examples: tf.Tensor | None = None,
+        *,
+        training: bool = False,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """`(losses [B], valid [B])` within the global batch and, if training, the memory."""
         options = {"block_size": self.block_size, **self.hyperparameters()}
         if not training:
@@ -126,16 +138,16 @@ class CrossBatchMemory(loss_layers.LossLayer):
         return base.nan_unless(base.usable_rows(batch.unit, ids), values), valid
 
     @property
-    def crosses_replicas(self):
+    def crosses_replicas(self) -> bool:
         """True: the keys are all replicas' embeddings."""
         return True
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         names = ("memory_size", "start_step", "block_size")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Loads the memory: into one of another size the newest rows, from no memory nothing."""
         if not len(store.keys()):
             return
@@ -242,17 +254,17 @@ class CrossBatchCircleLoss(circle_losses.CircleLoss):
 
     def __init__(
         self,
-        memory_size,
-        margin=0.4,
-        gamma=80.0,
-        reduction="mean_valid",
+        memory_size: int,
+        margin: float = 0.4,
+        gamma: float = 80.0,
+        reduction: base.Reduction = "mean_valid",
         *,
-        start_step=0,
-        detach_weights=True,
-        check_finite=False,
-        block_size="auto",
-        name="cross_batch_circle_loss",
-    ):
+        start_step: int = 0,
+        detach_weights: bool = True,
+        check_finite: bool = False,
+        block_size: int | Literal["auto"] | None = "auto",
+        name: str = "cross_batch_circle_loss",
+    ) -> None:
         super().__init__(
             margin,
             gamma,
@@ -272,7 +284,7 @@ class CrossBatchCircleLoss(circle_losses.CircleLoss):
             dtype="float32",
         )
 
-    def build(self, dim):
+    def build(self, dim: int) -> None:
         """Makes the memory, once.
 
         Args:
@@ -290,7 +302,7 @@ class CrossBatchCircleLoss(circle_losses.CircleLoss):
                 "Make a new CrossBatchCircleLoss for each model."
             )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         config = {name: v for name, v in super().get_config().items() if name != "one_hot"}
         names = ("memory_size", "start_step")

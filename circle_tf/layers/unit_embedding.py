@@ -1,5 +1,9 @@
 """The layer that ends an embedding model: unit embeddings."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -42,20 +46,20 @@ class UnitEmbedding(keras.layers.Layer):
 
     def __init__(
         self,
-        dim,
+        dim: int,
         *,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        kernel_regularizer=None,
-        **kwargs,
-    ):
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        kernel_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.dim = checks.whole_number(dim, "dim", least=1)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         """Makes the kernel `[F, D]`."""
         if len(input_shape) != 2 or input_shape[-1] is None:
             raise ValueError(
@@ -73,18 +77,18 @@ class UnitEmbedding(keras.layers.Layer):
             self.bias = self.add_weight(name="bias", shape=(self.dim,), initializer="zeros")
         self.built = True  # Keras 2 builds again on the first call otherwise.
 
-    def call(self, features):
+    def call(self, features: tf.Tensor) -> tf.Tensor:
         """Unit embeddings of `[B, F]` features."""
         projected = tf.matmul(features, self.kernel)
         if self.bias is not None:
             projected += tf.convert_to_tensor(self.bias, projected.dtype)
         return numerics.safe_normalize(projected)
 
-    def compute_output_spec(self, features):
+    def compute_output_spec(self, features: Any) -> keras.KerasTensor:
         """`[B, D]` in the loss dtype, whatever the compute dtype."""
         return compat.output_spec((features.shape[0], self.dim), dtypes.loss_dtype(self))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {
             **super().get_config(),

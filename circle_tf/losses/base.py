@@ -1,9 +1,12 @@
 """What losses by label have in common: exact ids, reductions, NaN that is seen."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, get_args
 
 import keras
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from circle_tf.distribute import collectives, global_batch
 from circle_tf.ops import numerics, pairs
@@ -13,6 +16,7 @@ __all__ = [
     "REDUCTIONS",
     "ClassBatch",
     "LabelLoss",
+    "Reduction",
     "as_embeddings",
     "check_reduction",
     "class_batch",
@@ -22,7 +26,8 @@ __all__ = [
     "usable_rows",
 ]
 
-REDUCTIONS = ("mean_valid", "mean", "sum", "none", "mean_nonzero")
+Reduction = Literal["mean_valid", "mean", "sum", "none", "mean_nonzero"]
+REDUCTIONS = get_args(Reduction)
 
 
 class LabelLoss(keras.losses.Loss):
@@ -58,14 +63,16 @@ class LabelLoss(keras.losses.Loss):
     # What `y_pred` is, "embeddings" or "cosines" to classes; None where a subclass does not say.
     takes = None
 
-    def __init__(self, *, reduction, check_finite, name):
+    def __init__(self, *, reduction: Reduction, check_finite: bool, name: str) -> None:
         check_reduction(reduction)
         super().__init__(name=name, reduction="none")
         self.reduction = reduction
         self.check_finite = bool(check_finite)
 
     # Keras' __call__ casts y_true to float32 first, which makes 2^24 and 2^24 + 1 one label.
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> tf.Tensor:
         """The reduced loss; see the class."""
         with tf.name_scope(self.name):
             if self.check_finite:
@@ -75,14 +82,14 @@ class LabelLoss(keras.losses.Loss):
                 losses, valid, reduction=self.reduction, sample_weight=sample_weight
             )
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: ArrayLike, y_pred: ArrayLike) -> tf.Tensor:
         """Losses before weights and reduction, `[B]` in nats."""
         return self._losses(y_true, y_pred)[0]
 
     def _losses(self, y_true, y_pred):
         raise NotImplementedError
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {name: getattr(self, name) for name in (*self._CONFIG, "name")}
 

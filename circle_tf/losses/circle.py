@@ -4,17 +4,28 @@ Everything else in the package (losses, layers, heads) only decides where simila
 come from; everything faster must equal this function in a test.
 """
 
+from __future__ import annotations
+
 import math
 import numbers
 
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from circle_tf.ops import numerics
 
 __all__ = ["anchor_weights", "check_hyperparameters", "circle_loss", "valid_anchors"]
 
 
-def circle_loss(similarities, positives, negatives, *, margin, gamma, detach_weights=True):
+def circle_loss(
+    similarities: ArrayLike,
+    positives: ArrayLike,
+    negatives: ArrayLike,
+    *,
+    margin: float,
+    gamma: float,
+    detach_weights: bool = True,
+) -> tf.Tensor:
     """Circle loss of each anchor, from its similarities to its keys.
 
     With `s_p`, `s_n` the similarities to positives and negatives, and `m`, `gamma`::

@@ -1,5 +1,9 @@
 """Circle loss as Keras losses: pair-wise labels (`CircleLoss`), class-level (`ClassCircleLoss`)."""
 
+from __future__ import annotations
+
+from typing import Any, Literal
+
 import keras
 import tensorflow as tf
 
@@ -162,7 +166,16 @@ class _Circle(base.LabelLoss):
 
     _CONFIG = ("margin", "gamma", "reduction", "detach_weights", "one_hot", "check_finite")
 
-    def __init__(self, margin, gamma, reduction, detach_weights, one_hot, check_finite, name):
+    def __init__(
+        self,
+        margin: float,
+        gamma: float,
+        reduction: base.Reduction,
+        detach_weights: bool,
+        one_hot: bool,
+        check_finite: bool,
+        name: str,
+    ) -> None:
         circle.check_hyperparameters(margin=margin, gamma=gamma)
         super().__init__(reduction=reduction, check_finite=check_finite, name=name)
         self.margin, self.gamma = float(margin), float(gamma)
@@ -229,23 +242,23 @@ class CircleLoss(_Circle):
 
     def __init__(
         self,
-        margin=0.4,
-        gamma=80.0,
-        reduction="mean_valid",
+        margin: float = 0.4,
+        gamma: float = 80.0,
+        reduction: base.Reduction = "mean_valid",
         *,
-        detach_weights=True,
-        one_hot=False,
-        check_finite=False,
-        block_size="auto",
-        name="circle_loss",
-    ):
+        detach_weights: bool = True,
+        one_hot: bool = False,
+        check_finite: bool = False,
+        block_size: int | Literal["auto"] | None = "auto",
+        name: str = "circle_loss",
+    ) -> None:
         super().__init__(margin, gamma, reduction, detach_weights, one_hot, check_finite, name)
         self.block_size = pair_sweep.check_block_size(block_size)
 
     def _options(self):
         return {**super()._options(), "block_size": self.block_size}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "block_size": self.block_size}
 
@@ -292,13 +305,13 @@ class ClassCircleLoss(_Circle):
 
     def __init__(
         self,
-        margin=0.25,
-        gamma=256.0,
-        reduction="mean",
+        margin: float = 0.25,
+        gamma: float = 256.0,
+        reduction: base.Reduction = "mean",
         *,
-        detach_weights=True,
-        one_hot=False,
-        check_finite=False,
-        name="class_circle_loss",
-    ):
+        detach_weights: bool = True,
+        one_hot: bool = False,
+        check_finite: bool = False,
+        name: str = "class_circle_loss",
+    ) -> None:
         super().__init__(margin, gamma, reduction, detach_weights, one_hot, check_finite, name)

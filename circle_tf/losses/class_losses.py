@@ -5,10 +5,13 @@ nothing (NormFace), a margin on the cosine (AM-Softmax, also called CosFace), a 
 (ArcFace). `ProxyAnchor` turns the tables: class weights are anchors, the batch is their keys.
 """
 
+from __future__ import annotations
+
 import math
 
 import keras
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from circle_tf.distribute import collectives, compilation
 from circle_tf.losses import base, circle
@@ -23,7 +26,9 @@ class _Softmax(base.LabelLoss):
     takes = "cosines"
     _CONFIG = ("margin", "gamma", "reduction", "check_finite")
 
-    def __init__(self, margin, gamma, reduction, check_finite, name):
+    def __init__(
+        self, margin: float, gamma: float, reduction: base.Reduction, check_finite: bool, name: str
+    ) -> None:
         super().__init__(reduction=reduction, check_finite=check_finite, name=name)
         self.margin, self.gamma = float(margin), float(gamma)
 
@@ -81,13 +86,13 @@ class AMSoftmaxLoss(_Softmax):
 
     def __init__(
         self,
-        margin=0.35,
-        gamma=64.0,
-        reduction="mean",
+        margin: float = 0.35,
+        gamma: float = 64.0,
+        reduction: base.Reduction = "mean",
         *,
-        check_finite=False,
-        name="am_softmax_loss",
-    ):
+        check_finite: bool = False,
+        name: str = "am_softmax_loss",
+    ) -> None:
         circle.check_hyperparameters(margin=margin, gamma=gamma)
         super().__init__(margin, gamma, reduction, check_finite, name)
 
@@ -124,7 +129,14 @@ class NormFaceLoss(_Softmax):
 
     _CONFIG = ("gamma", "reduction", "check_finite")
 
-    def __init__(self, gamma=16.0, reduction="mean", *, check_finite=False, name="norm_face_loss"):
+    def __init__(
+        self,
+        gamma: float = 16.0,
+        reduction: base.Reduction = "mean",
+        *,
+        check_finite: bool = False,
+        name: str = "norm_face_loss",
+    ) -> None:
         circle.check_hyperparameters(margin=0.0, gamma=gamma)
         super().__init__(0.0, gamma, reduction, check_finite, name)
 
@@ -163,8 +175,14 @@ class ArcFaceLoss(_Softmax):
     """
 
     def __init__(
-        self, margin=0.5, gamma=64.0, reduction="mean", *, check_finite=False, name="arc_face_loss"
-    ):
+        self,
+        margin: float = 0.5,
+        gamma: float = 64.0,
+        reduction: base.Reduction = "mean",
+        *,
+        check_finite: bool = False,
+        name: str = "arc_face_loss",
+    ) -> None:
         if not 0 <= margin <= math.pi / 2:
             raise ValueError(f"margin must be 0 to pi/2 radians; found {margin}.")
         circle.check_hyperparameters(margin=0.0, gamma=gamma)
@@ -240,12 +258,21 @@ class ProxyAnchorLoss(base.LabelLoss):
     takes = "cosines"
     _CONFIG = ("margin", "gamma", "check_finite")
 
-    def __init__(self, margin=0.1, gamma=32.0, *, check_finite=False, name="proxy_anchor_loss"):
+    def __init__(
+        self,
+        margin: float = 0.1,
+        gamma: float = 32.0,
+        *,
+        check_finite: bool = False,
+        name: str = "proxy_anchor_loss",
+    ) -> None:
         circle.check_hyperparameters(margin=margin, gamma=gamma)
         super().__init__(reduction="sum", check_finite=check_finite, name=name)
         self.margin, self.gamma = float(margin), float(gamma)
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> tf.Tensor:
         """The loss of the global batch; see the class."""
         if sample_weight is not None:
             raise ValueError(

@@ -4,7 +4,10 @@ The maths of the Keras losses in pair_losses.py, which average over each anchor,
 Addons' losses, which average over the batch: both take the same pairs and triplets from here.
 """
 
+from __future__ import annotations
+
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from circle_tf.ops import numerics
 
@@ -26,7 +29,7 @@ __all__ = [
 ]
 
 
-def distances(embeddings, *, squared=False):
+def distances(embeddings: ArrayLike, *, squared: bool = False) -> tf.Tensor:
     """Euclidean distance between every two rows.
 
     Args:
@@ -71,7 +74,7 @@ def _root(square):
     return tf.where(apart, tf.sqrt(tf.where(apart, square, 1.0)), 0.0)
 
 
-def cosine_distances(embeddings):
+def cosine_distances(embeddings: ArrayLike) -> tf.Tensor:
     """`1 - cosine` between every two rows.
 
     Args:
@@ -88,7 +91,7 @@ def cosine_distances(embeddings):
     return tf.maximum(1.0 - tf.matmul(unit, unit, transpose_b=True), 0.0)
 
 
-def contrastive(pair_distances, positive, *, margin):
+def contrastive(pair_distances: ArrayLike, positive: ArrayLike, *, margin: float) -> tf.Tensor:
     """`d^2` of positive pairs, `relu(margin - d)^2` of negative pairs.
 
     Args:
@@ -111,7 +114,7 @@ def contrastive(pair_distances, positive, *, margin):
     return positive * pulled + (1.0 - positive) * pushed
 
 
-def triplet_semihard(pair_distances, same, *, margin):
+def triplet_semihard(pair_distances: ArrayLike, same: ArrayLike, *, margin: float) -> tf.Tensor:
     """Triplet loss of all positive pairs, each with its semi-hard negative.
 
     The semi-hard negative of (anchor, positive) is the nearest one farther than the positive; where
@@ -160,7 +163,9 @@ def semihard_gaps(pair_distances, negatives):
     return pair_distances - tf.where(tf.reduce_any(farther, axis=-1), nearest, farthest)
 
 
-def triplet_hard(pair_distances, same, *, margin, soft=False):
+def triplet_hard(
+    pair_distances: ArrayLike, same: ArrayLike, *, margin: float, soft: bool = False
+) -> tf.Tensor:
     """Triplet loss of each anchor with its farthest positive and its nearest negative.
 
     Args:
@@ -221,7 +226,7 @@ def hinge(gaps, margin, *, soft=False):
     return tf.math.softplus(gaps) if soft else tf.maximum(gaps + margin, 0.0)
 
 
-def lifted_structure(pair_distances, same, *, margin):
+def lifted_structure(pair_distances: ArrayLike, same: ArrayLike, *, margin: float) -> tf.Tensor:
     """Lifted structured loss: each positive pair against all negatives of both its ends.
 
     `J = d_ij + log(sum_k exp(margin - d_ik) + sum_k exp(margin - d_jk))` over negatives k, and the
@@ -271,7 +276,7 @@ def lifted_pairs(pair_distances, nearby, key_nearby):
     return tf.square(tf.maximum(pair_distances + either, 0.0)) / 2.0
 
 
-def npairs(similarities, shared):
+def npairs(similarities: ArrayLike, shared: ArrayLike) -> tf.Tensor:
     """N-pairs loss: cross-entropy of each row of similarities with its share of positives.
 
     Args:

@@ -6,6 +6,10 @@ between unit rows (0 to 2). Where a paper averages over all pairs or triplets of
 anchor averages over its own, and then come the anchors: the same for batches of P classes x K.
 """
 
+from __future__ import annotations
+
+from typing import Any, Literal
+
 import keras
 import tensorflow as tf
 
@@ -34,7 +38,9 @@ class _PairLoss(base.LabelLoss):
 
     takes = "embeddings"
 
-    def __init__(self, reduction, check_finite, name, **hyperparameters):
+    def __init__(
+        self, reduction: base.Reduction, check_finite: bool, name: str, **hyperparameters: Any
+    ) -> None:
         super().__init__(reduction=reduction, check_finite=check_finite, name=name)
         for key, value in hyperparameters.items():
             setattr(self, key, value)
@@ -92,13 +98,13 @@ class UnifiedLoss(_PairLoss):
 
     def __init__(
         self,
-        margin=0.25,
-        gamma=80.0,
-        reduction="mean_valid",
+        margin: float = 0.25,
+        gamma: float = 80.0,
+        reduction: base.Reduction = "mean_valid",
         *,
-        check_finite=False,
-        name="unified_loss",
-    ):
+        check_finite: bool = False,
+        name: str = "unified_loss",
+    ) -> None:
         circle.check_hyperparameters(margin=margin, gamma=gamma)
         super().__init__(reduction, check_finite, name, margin=float(margin), gamma=float(gamma))
 
@@ -144,8 +150,13 @@ class NPairsLoss(_PairLoss):
     _CONFIG = ("gamma", "reduction", "check_finite")
 
     def __init__(
-        self, gamma=16.0, reduction="mean_valid", *, check_finite=False, name="n_pairs_loss"
-    ):
+        self,
+        gamma: float = 16.0,
+        reduction: base.Reduction = "mean_valid",
+        *,
+        check_finite: bool = False,
+        name: str = "n_pairs_loss",
+    ) -> None:
         circle.check_hyperparameters(margin=0.0, gamma=gamma)
         super().__init__(reduction, check_finite, name, gamma=float(gamma))
 
@@ -199,15 +210,15 @@ class MultiSimilarityLoss(_PairLoss):
 
     def __init__(
         self,
-        alpha=2.0,
-        beta=50.0,
-        base=0.5,
-        epsilon=0.1,
+        alpha: float = 2.0,
+        beta: float = 50.0,
+        base: float = 0.5,
+        epsilon: float | None = 0.1,
         *,
-        reduction="mean_valid",
-        check_finite=False,
-        name="multi_similarity_loss",
-    ):
+        reduction: base.Reduction = "mean_valid",
+        check_finite: bool = False,
+        name: str = "multi_similarity_loss",
+    ) -> None:
         for scale in (alpha, beta):
             circle.check_hyperparameters(margin=base, gamma=scale)
         if epsilon is not None and not epsilon >= 0:
@@ -271,12 +282,12 @@ class ContrastiveLoss(_PairLoss):
 
     def __init__(
         self,
-        margin=1.0,
-        reduction="mean_valid",
+        margin: float = 1.0,
+        reduction: base.Reduction = "mean_valid",
         *,
-        check_finite=False,
-        name="contrastive_loss",
-    ):
+        check_finite: bool = False,
+        name: str = "contrastive_loss",
+    ) -> None:
         super().__init__(reduction, check_finite, name, margin=_above_0(margin))
 
     def _score(self, similarities, positives, negatives, keys, key_ids):
@@ -335,14 +346,14 @@ class TripletLoss(_PairLoss):
 
     def __init__(
         self,
-        margin=0.2,
-        mining="semihard",
+        margin: float = 0.2,
+        mining: Literal["semihard", "hard", "all"] = "semihard",
         *,
-        soft=False,
-        reduction="mean_valid",
-        check_finite=False,
-        name="triplet_loss",
-    ):
+        soft: bool = False,
+        reduction: base.Reduction = "mean_valid",
+        check_finite: bool = False,
+        name: str = "triplet_loss",
+    ) -> None:
         if mining not in _MINING:
             raise ValueError(f"mining must be one of {', '.join(_MINING)}; found {mining!r}.")
         super().__init__(
@@ -407,12 +418,12 @@ class LiftedStructureLoss(_PairLoss):
 
     def __init__(
         self,
-        margin=1.0,
-        reduction="mean_valid",
+        margin: float = 1.0,
+        reduction: base.Reduction = "mean_valid",
         *,
-        check_finite=False,
-        name="lifted_structure_loss",
-    ):
+        check_finite: bool = False,
+        name: str = "lifted_structure_loss",
+    ) -> None:
         super().__init__(reduction, check_finite, name, margin=_above_0(margin))
 
     def _score(self, similarities, positives, negatives, keys, key_ids):

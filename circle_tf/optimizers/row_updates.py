@@ -1,6 +1,9 @@
 """Optimizer steps by rows: those a sparse gradient has, or one block after the other."""
 
+from __future__ import annotations
+
 import weakref
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -123,12 +126,14 @@ class RowUpdates:
     and of its moments.
     """
 
-    def build(self, variables):
+    def build(self, variables: Any) -> None:
         """As Keras'."""
         self._record.made = self._record.made or not self.built
         super().build(variables)
 
-    def add_variable_from_reference(self, reference_variable, name=None, initializer="zeros"):
+    def add_variable_from_reference(
+        self, reference_variable: Any, name: str | None = None, initializer: Any = "zeros"
+    ) -> Any:
         """As Keras'; notes what belongs to which variable."""
         moment = super().add_variable_from_reference(
             reference_variable, name=name, initializer=initializer
@@ -136,7 +141,7 @@ class RowUpdates:
         self._record.moments.setdefault(self._var_key(reference_variable), []).append(moment)
         return moment
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """As Keras'; by rows, 32 MiB at a time, where the gradient is sparse."""
         if not isinstance(gradient, tf.IndexedSlices) or not self._takes_rows_of(variable):
             return super().update_step(gradient, variable, learning_rate)

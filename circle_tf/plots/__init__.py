@@ -5,6 +5,11 @@ without TensorFlow too.
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # What type checkers, which do not run `__getattr__`, know the names by.
+    from circle_tf.plots.figures import *
+    from circle_tf.plots.projector import *
 
 _MODULES = {
     "figure_to_image": "figures",
@@ -19,10 +24,12 @@ _MODULES = {
 __all__ = list(_MODULES)
 
 
-def __getattr__(name):
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"circle_tf.plots.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"circle_tf.plots.{_MODULES[name]}"), name)
 
 
 def __dir__():

@@ -5,13 +5,22 @@ caller's own.
 Positives are blue and negatives orange, which people of any colour vision can tell apart.
 """
 
+from __future__ import annotations
+
 import importlib
 import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from circle_tf.plots import pair_sampling, sheets
 from circle_tf.utils import files, shares
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "figure_to_image",
@@ -30,8 +39,16 @@ _PAIRS = {"random": pair_sampling.random_pairs, "hardest": pair_sampling.hardest
 
 
 def similarity_scatter(
-    before, after=None, *, labels, margin, pairs="random", points=2000, seed=0, titles=None
-):
+    before: ArrayLike,
+    after: ArrayLike | None = None,
+    *,
+    labels: ArrayLike,
+    margin: float,
+    pairs: Literal["random", "hardest"] = "random",
+    points: int = 2000,
+    seed: int = 0,
+    titles: Sequence[str] | None = None,
+) -> Figure:
     """Scatter of (s_n, s_p) with the circle on which the loss is balanced, before and after.
 
     Each point is an anchor: across its similarity to a negative, up its similarity to a positive.
@@ -83,16 +100,16 @@ def similarity_scatter(
 
 
 def similarity_histograms(
-    before,
-    after=None,
+    before: ArrayLike,
+    after: ArrayLike | None = None,
     *,
-    labels,
-    margin=None,
-    pairs="random",
-    points=20_000,
-    seed=0,
-    titles=None,
-):
+    labels: ArrayLike,
+    margin: float | None = None,
+    pairs: Literal["random", "hardest"] = "random",
+    points: int = 20_000,
+    seed: int = 0,
+    titles: Sequence[str] | None = None,
+) -> Figure:
     """Histograms of the similarities of positive and of negative pairs, before and after.
 
     Args:
@@ -136,7 +153,7 @@ def similarity_histograms(
     return figure
 
 
-def training_curves(records):
+def training_curves(records: Iterable[Mapping[str, Any]]) -> Figure:
     """Loss and retrieval metrics over the steps of training.
 
     Args:
@@ -176,15 +193,15 @@ def training_curves(records):
 
 
 def retrieval_sheet(
-    queries,
-    neighbours,
+    queries: ArrayLike,
+    neighbours: ArrayLike,
     *,
-    similarities,
-    query_labels,
-    neighbour_labels,
-    class_names=None,
-    title="",
-):
+    similarities: ArrayLike,
+    query_labels: ArrayLike,
+    neighbour_labels: ArrayLike,
+    class_names: Sequence[str] | None = None,
+    title: str = "",
+) -> Figure:
     """Queries, a row each, with their nearest neighbours; right and wrong ones marked.
 
     Right: whole green frame and a tick. Wrong: broken red frame, a cross and the class found.
@@ -237,7 +254,7 @@ def retrieval_sheet(
     return figure
 
 
-def save_png(figure, path, *, dpi=_PNG_DPI):
+def save_png(figure: Figure, path: str | os.PathLike[str], *, dpi: int = _PNG_DPI) -> None:
     """Writes a figure as PNG; a half-written one never stands at `path`.
 
     Args:
@@ -256,7 +273,7 @@ def save_png(figure, path, *, dpi=_PNG_DPI):
         figure.savefig(partial, format="png", dpi=dpi)
 
 
-def figure_to_image(figure):
+def figure_to_image(figure: Figure) -> np.ndarray:
     """The pixels of a figure, as TensorBoard takes them.
 
     `tf.summary.image(name, figure_to_image(figure)[None], step=step)` shows it there.

@@ -1,10 +1,14 @@
 """Files for TensorBoard's embedding projector."""
 
+from __future__ import annotations
+
 import importlib
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from circle_tf.plots import pixels
 from circle_tf.utils import files
@@ -16,7 +20,14 @@ _LARGEST_SPRITE = 8192
 _BREAKS = str.maketrans("\t\r\n", "   ")
 
 
-def write_projector(logdir, embeddings, *, images=None, labels=None, class_names=None):
+def write_projector(
+    logdir: str | os.PathLike[str],
+    embeddings: ArrayLike,
+    *,
+    images: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    class_names: Sequence[str] | None = None,
+) -> None:
     """Writes embeddings, their labels and a sprite of their images for the projector.
 
     `tensorboard --logdir=...` shows them under "Projector". The files are `embeddings.tsv`,

@@ -1,10 +1,14 @@
 """Galleries: embeddings to search in, with what each row is and which model made them."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
+import os
 import zipfile
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from circle_tf.utils import files
 
@@ -35,23 +39,29 @@ class Gallery:
     classes: np.ndarray | None = None
     source: str | None = None
 
-    def __post_init__(self):
-        rows = unit_rows(self.embeddings, name="A gallery's embeddings")
-        object.__setattr__(self, "embeddings", rows)
-        object.__setattr__(self, "ids", _column(self.ids, rows=len(rows), name="ids"))
-        if self.classes is not None:
-            classes = _column(self.classes, rows=len(rows), name="classes").astype(str)
-            object.__setattr__(self, "classes", classes)
+    # By hand, for what is given need not be of the types that are kept.
+    def __init__(
+        self,
+        embeddings: ArrayLike,
+        ids: ArrayLike,
+        classes: ArrayLike | None = None,
+        source: str | None = None,
+    ) -> None:
+        rows = unit_rows(embeddings, name="A gallery's embeddings")
+        ids = _column(ids, rows=len(rows), name="ids")
+        if classes is not None:
+            classes = _column(classes, rows=len(rows), name="classes").astype(str)
+        self.__dict__.update(embeddings=rows, ids=ids, classes=classes, source=source)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.embeddings)
 
     @property
-    def dim(self):
+    def dim(self) -> int:
         """D, numbers of an embedding."""
         return self.embeddings.shape[1]
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the gallery whole or not at all.
 
         Args:
@@ -64,7 +74,7 @@ class Gallery:
             np.savez(stream, **content)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike[str]) -> Gallery:
         """Reads a gallery.
 
         Args:

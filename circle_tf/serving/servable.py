@@ -6,17 +6,22 @@ gallery.py), sees that their graphs can be served (graph_checks.py) and that the
 model does, and saves them whole or not at all.
 """
 
+from __future__ import annotations
+
 import os
 import shutil
 import uuid
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from circle_tf import compat
 from circle_tf.serving import graph_checks
-from circle_tf.serving.gallery import check_gallery
+from circle_tf.serving.gallery import Gallery, check_gallery
 from circle_tf.serving.signatures import (
     MAX_BATCH_SIZE,
     MAX_PIXELS,
@@ -37,21 +42,21 @@ _CLONE_COSINE = 0.9  # Far below rounding (0.999), far above a clone with its we
 
 
 def save_servable(
-    model,
-    path,
+    model: keras.Model,
+    path: str | os.PathLike[str],
     *,
-    image_shape=None,
-    check_unit=True,
-    signatures=("serving_default",),
-    gallery=None,
-    k=10,
-    class_weights=None,
-    class_names=None,
-    weights="float32",
-    jit_compile=False,
-    max_batch_size=MAX_BATCH_SIZE,
-    max_pixels=MAX_PIXELS,
-):
+    image_shape: Sequence[int] | None = None,
+    check_unit: bool = True,
+    signatures: Iterable[str] = ("serving_default",),
+    gallery: Gallery | None = None,
+    k: int = 10,
+    class_weights: ArrayLike | None = None,
+    class_names: ArrayLike | None = None,
+    weights: Literal["float32", "float16", "bfloat16"] = "float32",
+    jit_compile: bool = False,
+    max_batch_size: int = MAX_BATCH_SIZE,
+    max_pixels: int = MAX_PIXELS,
+) -> str:
     """Saves an embedding model as a SavedModel for TF Serving, complete or not at all.
 
     The SavedModel holds one copy of the weights, needs neither Keras nor circle_tf to load, and has

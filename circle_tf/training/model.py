@@ -1,8 +1,11 @@
 """`EmbeddingModel`: the Keras model whose compile and fit suit in-batch losses."""
 
+from __future__ import annotations
+
 import contextlib
 import inspect
 import os
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -46,19 +49,19 @@ class EmbeddingModel(keras.Model):
         (2, 4)
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         compat.require_keras_3("EmbeddingModel")
         super().__init__(*args, **kwargs)
 
     def compile(
         self,
-        optimizer="rmsprop",
-        *args,
-        jit_compile="auto",
-        gradient_accumulation=1,
-        cached_gradient_batch=None,
-        **kwargs,
-    ):
+        optimizer: Any = "rmsprop",
+        *args: Any,
+        jit_compile: bool | Literal["auto"] = "auto",
+        gradient_accumulation: int = 1,
+        cached_gradient_batch: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         """As `keras.Model.compile`.
 
         Args:
@@ -119,17 +122,19 @@ class EmbeddingModel(keras.Model):
         if self.optimizer is not None:
             self.optimizer = self._prepared(self.optimizer)
 
-    def fit(self, x=None, y=None, *args, **kwargs):
+    def fit(
+        self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
+    ) -> keras.callbacks.History:
         """As `keras.Model.fit`; weights without targets, which Keras drops, are a ValueError."""
         _check_weights_kept(y, kwargs)
         return super().fit(x, y, *args, **kwargs)
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`; weights without targets, which Keras drops, are an error."""
         _check_weights_kept(y, kwargs)
         return super().evaluate(x, y, *args, **kwargs)
 
-    def save(self, filepath, *args, **kwargs):
+    def save(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """As `keras.Model.save`, to a `.keras` file; HDF5, which would not load, is an error."""
         if os.fspath(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
@@ -140,16 +145,23 @@ class EmbeddingModel(keras.Model):
         super().save(filepath, *args, **kwargs)
 
     @property
-    def accumulator(self):
+    def accumulator(self) -> Any:
         """State of the gradient accumulation (its `variables`), None without; for checkpoints."""
         return self._accumulator if self.compiled else None
 
     @property
-    def memory(self):
+    def memory(self) -> Any:
         """The `CrossBatchMemory` of a compiled `CrossBatchCircleLoss`, None without one."""
         return getattr(self.loss, "memory", None) if self.compiled else None
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> tf.Tensor:
         """As `keras.Model.compute_loss`; losses with a memory fill it in training only."""
         # Keras before 3.5 does not tell: then it is the step that knows.
         training = bool(training) and step_context.current().training is not False
@@ -158,17 +170,17 @@ class EmbeddingModel(keras.Model):
             return super().compute_loss(x, y, y_pred, sample_weight, **known)
 
     @property
-    def has_own_loss(self):
+    def has_own_loss(self) -> bool:
         """Whether a subclass computes the loss, of which replicas then show it all rows."""
         return type(self).compute_loss is not EmbeddingModel.compute_loss
 
     @property
-    def losses(self):
+    def losses(self) -> list[Any]:
         """As `keras.Model.losses`."""
         passed = step_context.current().layer_losses
         return super().losses if passed is None else passed
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Any]:
         """One training step of one replica."""
         if self._several or self._micro_batches > 1 or self._cached_batch is not None:
             return _steps().train_step(
@@ -184,20 +196,20 @@ class EmbeddingModel(keras.Model):
             compilation.check_graph(tf.compat.v1.get_default_graph())
         return logs
 
-    def test_step(self, data):
+    def test_step(self, data: Any) -> dict[str, Any]:
         """One evaluation step of one replica."""
         if self._several:
             return _steps().evaluation_step(self, data, compiled=self._jit_parts)
         with _weights_told(data), step_context.entered(training=False):
             return super().test_step(data)
 
-    def predict_step(self, data):
+    def predict_step(self, data: Any) -> Any:
         """The outputs for one replica's part of a batch."""
         if self._several and self.compiled:
             return _steps().predict_step(self, data, compiled=self._jit_parts)
         return super().predict_step(data)
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> Any:
         """As `keras.Model.make_train_function`."""
         if self._micro_batches > 1 and self._accumulator is None:
             with self.distribute_strategy.scope():
@@ -210,7 +222,7 @@ class EmbeddingModel(keras.Model):
             self.train_function = _steps().make_function(self, self.train_step)
         return self.train_function
 
-    def make_test_function(self, force=False):
+    def make_test_function(self, force: bool = False) -> Any:
         """As `keras.Model.make_test_function`."""
         if not self._several:
             return super().make_test_function(force)
@@ -218,12 +230,12 @@ class EmbeddingModel(keras.Model):
             self.test_function = _steps().make_function(self, self.test_step)
         return self.test_function
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> dict[str, Any] | None:
         """What `compile` was called with; "auto" stays "auto", for the next machine to decide."""
         config = super().get_compile_config()
         return {**config, **self._asked} if config else config
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as saved; Keras does this itself only for models without their own compile."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built and self.optimizer is not None:

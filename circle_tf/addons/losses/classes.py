@@ -1,7 +1,13 @@
 """Addons' metric-learning losses as Keras losses."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
 import keras
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from circle_tf.addons.losses import functions
 
@@ -22,12 +28,14 @@ class _Loss(keras.losses.Loss):
 
     _FUNCTION = None
 
-    def __init__(self, name, **arguments):
+    def __init__(self, name: str, **arguments: Any) -> None:
         super().__init__(name=name, reduction="none")
         self._arguments = arguments
 
     # Keras' __call__ casts y_true to float32 first, which makes 2^24 and 2^24 + 1 one label.
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> tf.Tensor:
         """The loss of the batch, times the mean weight."""
         loss = self.call(y_true, y_pred)
         if sample_weight is None:
@@ -35,11 +43,11 @@ class _Loss(keras.losses.Loss):
         # One loss for the whole batch, so that weights can only scale it.
         return loss * tf.reduce_mean(tf.cast(sample_weight, loss.dtype))
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: ArrayLike, y_pred: ArrayLike) -> tf.Tensor:
         """The loss of the batch."""
         return type(self)._FUNCTION(y_true, y_pred, **self._arguments)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         config = {**self._arguments, "name": self.name}
         metric = config.get("distance_metric")
@@ -48,7 +56,7 @@ class _Loss(keras.losses.Loss):
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> _Loss:
         """The loss of a config."""
         metric = config.get("distance_metric")
         if isinstance(metric, dict):
@@ -82,7 +90,13 @@ class TripletSemiHardLoss(_Loss):
 
     _FUNCTION = staticmethod(functions.triplet_semihard_loss)
 
-    def __init__(self, margin=1.0, distance_metric="L2", name=None, **kwargs):
+    def __init__(
+        self,
+        margin: float = 1.0,
+        distance_metric: str | Callable[[tf.Tensor], tf.Tensor] = "L2",
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(name, margin=margin, distance_metric=distance_metric)
 
 
@@ -112,7 +126,14 @@ class TripletHardLoss(_Loss):
 
     _FUNCTION = staticmethod(functions.triplet_hard_loss)
 
-    def __init__(self, margin=1.0, soft=False, distance_metric="L2", name=None, **kwargs):
+    def __init__(
+        self,
+        margin: float = 1.0,
+        soft: bool = False,
+        distance_metric: str | Callable[[tf.Tensor], tf.Tensor] = "L2",
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(name, margin=margin, soft=soft, distance_metric=distance_metric)
 
 
@@ -140,7 +161,7 @@ class LiftedStructLoss(_Loss):
 
     _FUNCTION = staticmethod(functions.lifted_struct_loss)
 
-    def __init__(self, margin=1.0, name=None, **kwargs):
+    def __init__(self, margin: float = 1.0, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(name, margin=margin)
 
 
@@ -166,7 +187,7 @@ class NpairsLoss(_Loss):
 
     _FUNCTION = staticmethod(functions.npairs_loss)
 
-    def __init__(self, name="npairs_loss"):
+    def __init__(self, name: str = "npairs_loss") -> None:
         super().__init__(name)
 
 
@@ -192,7 +213,7 @@ class NpairsMultilabelLoss(_Loss):
 
     _FUNCTION = staticmethod(functions.npairs_multilabel_loss)
 
-    def __init__(self, name="npairs_multilabel_loss"):
+    def __init__(self, name: str = "npairs_multilabel_loss") -> None:
         super().__init__(name)
 
 
@@ -223,14 +244,21 @@ class ContrastiveLoss(_Loss):
 
     _FUNCTION = staticmethod(functions.contrastive_loss)
 
-    def __init__(self, margin=1.0, reduction="sum_over_batch_size", name="contrastive_loss"):
+    def __init__(
+        self,
+        margin: float = 1.0,
+        reduction: Literal["auto", "sum_over_batch_size", "sum", "none"] = "sum_over_batch_size",
+        name: str = "contrastive_loss",
+    ) -> None:
         if reduction not in _REDUCTIONS:
             wanted = ", ".join(_REDUCTIONS)
             raise ValueError(f"reduction must be one of {wanted}; found {reduction!r}.")
         super().__init__(name, margin=margin)
         self.reduction = reduction
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> tf.Tensor:
         """The losses of the pairs, weighted and reduced."""
         losses = self.call(y_true, y_pred)
         if sample_weight is not None:
@@ -239,6 +267,6 @@ class ContrastiveLoss(_Loss):
             return losses
         return tf.reduce_sum(losses) if self.reduction == "sum" else tf.reduce_mean(losses)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "reduction": self.reduction}

@@ -1,6 +1,11 @@
 """The functional forms of Addons' metric-learning losses."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from circle_tf import baselines
 from circle_tf.addons.losses import metric_learning
@@ -18,7 +23,12 @@ __all__ = [
 _METRICS = ("L2", "squared-L2", "angular")
 
 
-def triplet_semihard_loss(y_true, y_pred, margin=1.0, distance_metric="L2"):
+def triplet_semihard_loss(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    margin: float = 1.0,
+    distance_metric: str | Callable[[tf.Tensor], tf.Tensor] = "L2",
+) -> tf.Tensor:
     """Triplet loss with semi-hard negatives, as `tfa.losses.triplet_semihard_loss`.
 
     Args:
@@ -42,7 +52,13 @@ def triplet_semihard_loss(y_true, y_pred, margin=1.0, distance_metric="L2"):
     return tf.cast(loss, dtype)
 
 
-def triplet_hard_loss(y_true, y_pred, margin=1.0, soft=False, distance_metric="L2"):
+def triplet_hard_loss(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    margin: float = 1.0,
+    soft: bool = False,
+    distance_metric: str | Callable[[tf.Tensor], tf.Tensor] = "L2",
+) -> tf.Tensor:
     """Triplet loss with the hardest positive and negative, as `tfa.losses.triplet_hard_loss`.
 
     Args:
@@ -67,7 +83,7 @@ def triplet_hard_loss(y_true, y_pred, margin=1.0, soft=False, distance_metric="L
     return tf.cast(tf.reduce_mean(losses), dtype)
 
 
-def lifted_struct_loss(labels, embeddings, margin=1.0):
+def lifted_struct_loss(labels: ArrayLike, embeddings: ArrayLike, margin: float = 1.0) -> tf.Tensor:
     """Lifted structured loss, as `tfa.losses.lifted_struct_loss`.
 
     Args:
@@ -90,7 +106,7 @@ def lifted_struct_loss(labels, embeddings, margin=1.0):
     return tf.cast(loss, dtype)
 
 
-def contrastive_loss(y_true, y_pred, margin=1.0):
+def contrastive_loss(y_true: ArrayLike, y_pred: ArrayLike, margin: float = 1.0) -> tf.Tensor:
     """Contrastive loss of pairs, as `tfa.losses.contrastive_loss`.
 
     Args:
@@ -109,7 +125,7 @@ def contrastive_loss(y_true, y_pred, margin=1.0):
     return baselines.contrastive(y_pred, tf.cast(y_true, y_pred.dtype), margin=margin)
 
 
-def npairs_loss(y_true, y_pred):
+def npairs_loss(y_true: ArrayLike, y_pred: ArrayLike) -> tf.Tensor:
     """N-pairs loss of a similarity matrix, as `tfa.losses.npairs_loss`.
 
     Args:
@@ -132,7 +148,7 @@ def npairs_loss(y_true, y_pred):
     return tf.cast(tf.reduce_mean(losses), y_pred.dtype)
 
 
-def npairs_multilabel_loss(y_true, y_pred):
+def npairs_multilabel_loss(y_true: ArrayLike | tf.SparseTensor, y_pred: ArrayLike) -> tf.Tensor:
     """N-pairs loss of examples with several labels, as `tfa.losses.npairs_multilabel_loss`.
 
     Args:
