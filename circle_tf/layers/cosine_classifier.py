@@ -54,7 +54,7 @@ class CosineClassifier(keras.layers.Layer):
         """Cosines of `[B, D]` embeddings to the classes."""
         return cosines_to(embeddings, self.class_weights)
 
-    def compute_output_spec(self, embeddings: Any) -> keras.KerasTensor:
+    def compute_output_spec(self, embeddings: Any) -> Any:
         """`[B, C]` in the loss dtype."""
         shape = (embeddings.shape[0], self.num_classes)
         return compat.output_spec(shape, dtypes.loss_dtype(self))

@@ -88,7 +88,7 @@ class LossLayer(keras.layers.Layer):
             "detach_weights": self.detach_weights,
         }
 
-    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+    def compute_output_spec(self, inputs: Any) -> Any:
         """`[B]` in the loss dtype."""
         return compat.output_spec((inputs[0].shape[0],), dtypes.loss_dtype(self))
 

@@ -84,7 +84,7 @@ class UnitEmbedding(keras.layers.Layer):
             projected += tf.convert_to_tensor(self.bias, projected.dtype)
         return numerics.safe_normalize(projected)
 
-    def compute_output_spec(self, features: Any) -> keras.KerasTensor:
+    def compute_output_spec(self, features: Any) -> Any:
         """`[B, D]` in the loss dtype, whatever the compute dtype."""
         return compat.output_spec((features.shape[0], self.dim), dtypes.loss_dtype(self))
 
