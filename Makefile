@@ -20,7 +20,7 @@ PARALLEL := -n auto --maxprocesses=4 --durations=10
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-all test-library run-library test-on test-addons run-addons \
-  bench-peers lint release-check format bazel lock clean
+  bench-peers docs lint release-check format bazel lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -82,6 +82,10 @@ bench-peers: ## Make .venv-peers: PyTorch and pytorch-metric-learning, for bench
 	$(MAKE) .venv-peers/.installed VENV=.venv-peers LOCK=requirements-peers.lock ASKED=$@ \
 	  INSTALL="pip install -q"  # Which minds where pip was told to look for PyTorch.
 
+docs: ## Build the documentation into site/: open site/index.html
+	$(MAKE) .venv-docs/.installed VENV=.venv-docs LOCK=requirements-docs.lock ASKED=$@
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict --quiet
+
 lint: $(VENV)/.installed ## Check style and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -107,10 +111,11 @@ lock: $(VENV)/.installed ## Resolve the locks anew, for all supported Pythons
 	$(COMPILE) --extra dev pyproject.toml -o requirements.lock
 	$(COMPILE) --extra test --extra train -c requirements.lock pyproject.toml -o requirements-library.lock
 	$(COMPILE) --extra addons --extra test pyproject.toml -o requirements-addons.lock
+	$(COMPILE) --group docs -o requirements-docs.lock
 	$(MAKE) -B $(wildcard requirements-tf*.lock)
 
 clean: ## Remove what make made, but for runs/ and models/
-	rm -rf $(VENV) .venv-* _build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) .venv-* _build site dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 # An environment whose Python is gone, after an upgrade of the system say, is made again.
 ifneq ($(shell $(RUN) -c 'print("runs")' 2>/dev/null),runs)
