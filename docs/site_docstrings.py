@@ -16,10 +16,11 @@ _KERAS_ASKS = {  # Keras calls these; who uses the library does not.
     "make_test_function",
     "make_train_function",
 }
-_TITLES = {
+_REWRITTEN = {
     r"^(\s*)Example:$": r"\1Examples:",
     r"^(\s*)Call arguments:$": r"\1Other Args: Call arguments",
     r"::$": ":",
+    r"(?<![/`\[])\bdocs/([\w-]+)\.md": r"[\g<0>](../\1.html)",
 }
 
 
@@ -27,13 +28,16 @@ class Docstrings(griffe.Extension):
     """Section titles as griffe knows them, names that are imported when asked for, less noise."""
 
     def on_object(self, *, obj, loader, **kwargs):
-        """Rewrites the titles of sections, and leaves out what only Keras calls."""
-        if obj.name in _KERAS_ASKS:
-            obj.public = False
+        """Rewrites docstrings."""
         if obj.docstring:
-            for ours, theirs in _TITLES.items():
+            for ours, theirs in _REWRITTEN.items():
                 text = obj.docstring.value
                 obj.docstring.value = re.sub(ours, theirs, text, flags=re.MULTILINE)
+
+    def on_class(self, *, cls, loader, **kwargs):
+        """Leaves out what only Keras calls."""
+        for name in _KERAS_ASKS & set(cls.members):
+            cls.del_member(name)
 
     def on_module(self, *, mod, loader, **kwargs):
         """Adds the lazy names."""

@@ -31,8 +31,8 @@ def _tracked():
 
 def _copy(directory):
     """Copies what could be committed: the build leaves its traces, and must not meet old ones."""
-    unwanted = (".git", ".venv*", "_build", "dist", "runs", "models", "site", "bazel-*", "*.egg-info")
-    ignore = shutil.ignore_patterns(*unwanted, "__pycache__", ".*_cache", ".hypothesis")
+    unwanted = (".git", ".venv*", "_build", "dist", "runs", "models", "bazel-*", "*.egg-info")
+    ignore = shutil.ignore_patterns(*unwanted, "site", "__pycache__", ".*_cache", ".hypothesis")
     return shutil.copytree(ROOT, directory, ignore=ignore)
 
 
