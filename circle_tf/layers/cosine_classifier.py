@@ -17,7 +17,7 @@ __all__ = ["CosineClassifier", "add_class_weights", "check_num_classes", "cosine
 
 
 @keras.saving.register_keras_serializable("circle_tf")
-class CosineClassifier(keras.layers.Layer):
+class CosineClassifier(dtypes.ExactInputs):
     """Cosines between embeddings and one learnt weight vector per class.
 
     `cosines = normalize(embeddings) @ normalize(weights).T`, in float32 under any policy.
@@ -41,7 +41,6 @@ class CosineClassifier(keras.layers.Layer):
     """
 
     def __init__(self, num_classes: int, **kwargs: Any) -> None:
-        kwargs["autocast"] = False  # The float32 embeddings must not be rounded to half.
         super().__init__(**kwargs)
         self.num_classes = check_num_classes(num_classes)
 
@@ -61,7 +60,7 @@ class CosineClassifier(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return dtypes.without_autocast({**super().get_config(), "num_classes": self.num_classes})
+        return {**super().get_config(), "num_classes": self.num_classes}
 
 
 def add_class_weights(layer, input_shape, num_classes, *, sharded=False):

@@ -17,7 +17,7 @@ from circle_tf.losses.streaming import pair_sweep
 __all__ = ["LossLayer", "PairwiseCircle"]
 
 
-class LossLayer(keras.layers.Layer):
+class LossLayer(dtypes.ExactInputs):
     """A layer from (embeddings, ids) to per-example losses; base of both kinds of labels.
 
     Args:
@@ -43,7 +43,6 @@ class LossLayer(keras.layers.Layer):
         base.check_reduction(reduction)
         if as_model_loss and reduction == "none":
             raise ValueError("as_model_loss=True wants a reduction to one number; found 'none'.")
-        kwargs["autocast"] = False
         super().__init__(**kwargs)
         self.margin, self.gamma, self.reduction = float(margin), float(gamma), reduction
         self.as_model_loss, self.detach_weights = as_model_loss, detach_weights
@@ -95,7 +94,7 @@ class LossLayer(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         own = {"reduction": self.reduction, "as_model_loss": self.as_model_loss}
-        return dtypes.without_autocast({**super().get_config(), **self.hyperparameters(), **own})
+        return {**super().get_config(), **self.hyperparameters(), **own}
 
 
 @keras.saving.register_keras_serializable("circle_tf")

@@ -30,7 +30,7 @@ __all__ = [
     "without_optionals",
 ]
 
-TESTED_KERAS = "3.15"
+TESTED_KERAS = "3.8 to 3.15"  # Before, a compiled loss keeps its parts elsewhere.
 
 
 class RecordingScope(keras.StatelessScope):
@@ -228,7 +228,7 @@ def copy_masks(outputs, masks):
 
 @functools.cache
 def check():
-    """Tries each private part of Keras that training over replicas needs, once in a process.
+    """Tries each private part of Keras that steps of our own need, once in a process.
 
     Raises:
         RuntimeError: one of them behaves otherwise.
@@ -240,9 +240,10 @@ def check():
                 pool.submit(part).result()
     except Exception as error:
         raise RuntimeError(
-            "circle_tf.EmbeddingModel trains over several replicas by private parts of Keras, "
-            f"tested with Keras {TESTED_KERAS}.x; Keras {keras.__version__} behaves otherwise: "
-            f"{error!r}. Install keras=={TESTED_KERAS}.*, or train on one device."
+            "circle_tf.EmbeddingModel trains over several replicas, and with accumulated or cached "
+            f"gradients, by private parts of Keras. They were tested with Keras {TESTED_KERAS}; "
+            f"Keras {keras.__version__} behaves otherwise: {error!r}. Install one of these "
+            "versions, or train on one device without them."
         ) from error
 
 
