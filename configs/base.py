@@ -5,7 +5,7 @@ line with `--config.section.field=value`.
 """
 
 import ml_collections
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
 
 __all__ = ["get_config"]
 
@@ -73,15 +73,21 @@ def get_config():
             # val_mean_average_precision_at_r, val_recall_at_1, val_precision_at_1,
             # val_r_precision; empty: none
             "keep_best": "val_mean_average_precision_at_r",
-            "precision": "float32",  # float32, mixed_bfloat16, mixed_float16
-            "jit": "auto",  # auto: on for GPU and TPU, off for CPU; on; off. Not with deterministic
+            # auto: float32 on a CPU, on a GPU or TPU the half precision that is fast there (see
+            # docs/runs.md for this and the next two); float32, mixed_bfloat16, mixed_float16
+            "precision": "auto",
+            # XLA. auto: on a GPU or TPU, unless the net cannot be compiled or deterministic is
+            # True; on; off
+            "jit": "auto",
             # single: one device; mirrored: the devices of one machine; multi_worker: several
             # processes or machines, told of each other by TF_CONFIG (trainers.launch sets it)
             "strategy": "single",
             # mirrored, multi_worker: how many devices of each machine; 0: all GPUs, or else one
             # CPU. More CPUs than one are logical, to try things out.
             "devices": 0,
-            "deterministic": True,  # the same weights, bit for bit, from the same command
+            # The same weights, bit for bit, from the same command. auto: on a CPU, without jit=on;
+            # True, False
+            "deterministic": FieldReference("auto", field_type=object),  # a word or a bool
             "seed": 0,
         }
     )

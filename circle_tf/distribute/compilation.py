@@ -2,7 +2,9 @@
 
 import functools
 
+import keras
 import tensorflow as tf
+from tensorflow.python.framework import config as framework_config
 from tensorflow.python.ops import control_flow_util
 
 from circle_tf.distribute import collectives, step_context
@@ -18,6 +20,14 @@ __all__ = [
 ]
 
 _REMEDY = "Move it into the input pipeline, replace it, or compile with jit_compile=False."
+# What XLA's kernels refuse under enable_op_determinism, on CPUs too. Scatters, the other operation
+# of XLA that is not repeatable by itself, are rewritten then.
+_MAX_POOL_LAYERS = (keras.layers.MaxPooling1D, keras.layers.MaxPooling2D)
+_MAX_POOLS = {"MaxPool", "MaxPoolV2"}
+_NOT_REPEATABLE = (
+    "XLA has no deterministic gradient of max pooling (MaxPoolGrad). Pool otherwise, or give up "
+    "one of jit_compile=True and determinism."
+)
 
 
 def choose_jit(asked, layers):
@@ -60,7 +70,6 @@ def uncompilable_layers(layers, *, replicas):
         dict from layer name to the reason and the remedy.
 
     Example:
-        >>> import keras
         >>> layers = [keras.layers.Dense(1), keras.layers.Hashing(8, name="buckets")]
         >>> uncompilable_layers(layers, replicas=1)
         {'buckets': 'Hashing says that XLA does not support it. ...'}
@@ -90,6 +99,8 @@ def within_xla():
 def _reason(layer, replicas):
     if not layer.supports_jit:
         return f"{type(layer).__name__} says that XLA does not support it. {_REMEDY}"
+    if isinstance(layer, _MAX_POOL_LAYERS) and framework_config.is_op_determinism_enabled():
+        return f"{type(layer).__name__} would have to be repeatable. {_NOT_REPEATABLE}"
     if replicas > 1 and getattr(layer, "synchronized", False):
         return (
             f"{type(layer).__name__}(synchronized=True) exchanges statistics between replicas "
@@ -104,13 +115,14 @@ def _reason(layer, replicas):
 
 
 def check_graph(graph):
-    """Refuses a traced forward pass that holds operations without an XLA kernel, by layer.
+    """Refuses a traced forward pass that holds operations that XLA cannot compile, by layer.
 
     Args:
         graph: the `tf.Graph` that is being traced.
 
     Raises:
-        ValueError: it works on strings or calls Python.
+        ValueError: it works on strings or calls Python, or pools by maximum where operations are to
+            be deterministic.
 
     Example:
         >>> with tf.Graph().as_default() as graph:
@@ -127,6 +139,10 @@ def check_graph(graph):
             f"jit_compile=True: XLA cannot compile these operations (named by their layer): "
             f"{listed}. {_REMEDY}"
         )
+    if framework_config.is_op_determinism_enabled():
+        pools = [op.name for op in graph.get_operations() if op.type in _MAX_POOLS]
+        if pools:
+            raise ValueError(f"jit_compile=True: {', '.join(pools)}: {_NOT_REPEATABLE}")
 
 
 def call_compiled(function, *tensors):

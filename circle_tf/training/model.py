@@ -71,7 +71,8 @@ class EmbeddingModel(keras.Model):
                 is saved is of the class given.
             *args: as `keras.Model.compile`.
             jit_compile: True, False, or "auto" for the faster choice on the device at hand. True
-                with layers that XLA cannot compile is an error that names them.
+                with layers that XLA cannot compile is an error that names them, as are max pools
+                under `enable_op_determinism`.
             gradient_accumulation: int k of 1 or more. Each batch of `fit` is a micro-batch; the
                 mean of the gradients of k of them is clipped and applied once. An inf in any of
                 them skips the whole update. Pairs do not cross micro-batches.
@@ -143,6 +144,11 @@ class EmbeddingModel(keras.Model):
                 "save_weights('name.weights.h5')."
             )
         super().save(filepath, *args, **kwargs)
+
+    @property
+    def compiled_by_xla(self) -> bool:
+        """Whether XLA compiles the steps, whole or in parts."""
+        return bool(self.compiled and (self.jit_compile or self._jit_parts))
 
     @property
     def accumulator(self) -> Any:

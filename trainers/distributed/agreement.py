@@ -10,7 +10,14 @@ import tensorflow as tf
 from circle_tf.distribute import sharded_variable
 from trainers.cli import commands
 
-__all__ = ["Exchange", "check_agreement", "check_same_data", "checksum", "explain_losses"]
+__all__ = [
+    "Exchange",
+    "check_agreement",
+    "check_same_choice",
+    "check_same_data",
+    "checksum",
+    "explain_losses",
+]
 
 
 class Exchange:
@@ -119,6 +126,26 @@ def check_same_data(exchange, digest):
         f"Expected the same data set on every worker, found others ({seen}): give all of them the "
         "same copy of it, then start all of them again."
     )
+
+
+def check_same_choice(exchange, choice):
+    """Stops every worker when their machines chose otherwise for the `auto` of the recipe.
+
+    Args:
+        exchange: Exchange.
+        choice: trainers.distributed.acceleration.Choice of this worker.
+
+    Raises:
+        commands.ConfigError: on all workers, when they differ.
+    """
+    found = exchange.gather(zlib.crc32(repr(choice).encode()))
+    if (found != found[0]).any():
+        raise commands.ConfigError(
+            f"Expected one precision, jit and deterministic on all workers, found others: worker "
+            f"{exchange.cluster.index} chose {choice.precision}, {choice.jit_compile} and "
+            f"{choice.deterministic} for its devices. Set --config.precision, --config.jit and "
+            "--config.deterministic."
+        )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The set-up of a process before training: strategy, precision, seed, determinism, compilation."""
+"""The set-up of a process before training: strategy, precision, seed, determinism."""
 
 import contextlib
 
@@ -6,19 +6,16 @@ import keras
 import tensorflow as tf
 
 from trainers.cli import commands
-from trainers.distributed import cluster
+from trainers.distributed import acceleration, cluster
 
-__all__ = ["cluster_of", "describe_device", "jit_compile", "multi_worker", "set_up"]
-
-_PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-_JIT = {"auto": "auto", "on": True, "off": False}
+__all__ = ["cluster_of", "multi_worker", "set_up"]
 
 
 def set_up(config):
     """Sets what TensorFlow and Keras keep per process, from a recipe.
 
     Args:
-        config: recipe; reads `strategy`, `devices`, `precision`, `deterministic`, `seed`.
+        config: recipe; reads `strategy`, `devices`, `precision`, `jit`, `deterministic`, `seed`.
 
     Returns:
         tf.distribute.Strategy to build the model in.
@@ -26,16 +23,13 @@ def set_up(config):
     Raises:
         commands.ConfigError: a value that is not known or not supported.
     """
-    if config.precision not in _PRECISIONS:
-        raise commands.ConfigError(
-            f"precision must be one of {', '.join(_PRECISIONS)}; found {config.precision!r}."
-        )
-    if config.deterministic:
+    choice = acceleration.choose(config, acceleration.devices_of(config))
+    if choice.deterministic:
         _run_one_operation_at_a_time()
     # First of all: workers connect before anything else runs.
     strategy = _strategy(config)
-    keras.config.set_dtype_policy(config.precision)
-    if config.deterministic:
+    keras.config.set_dtype_policy(choice.precision)
+    if choice.deterministic:
         tf.config.experimental.enable_op_determinism()
     if not tf.config.list_physical_devices("GPU"):
         # On CPUs it turns sums of gradients in residual nets, where they need much memory, into
@@ -56,42 +50,6 @@ def _run_one_operation_at_a_time():
     # Too late where TensorFlow has run already, as in a notebook.
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_inter_op_parallelism_threads(1)
-
-
-def jit_compile(config):
-    """What to pass to `compile(jit_compile=...)`.
-
-    Args:
-        config: recipe; reads `jit`, `deterministic`.
-
-    Returns:
-        "auto" (off on CPU, where XLA's convolutions are slower; on for GPU and TPU), or a bool.
-        A deterministic run is not compiled: XLA has no deterministic gradient of max pooling.
-
-    Raises:
-        commands.ConfigError: a value that is not known; `on` for a deterministic run.
-    """
-    if config.jit not in _JIT:
-        raise commands.ConfigError(f"jit must be auto, on or off; found {config.jit!r}.")
-    if config.deterministic and config.jit == "on":
-        raise commands.ConfigError(
-            "jit=on and deterministic=True exclude each other: XLA has no deterministic gradient "
-            "of max pooling. Add --config.deterministic=False, or leave jit at auto."
-        )
-    return False if config.deterministic else _JIT[config.jit]
-
-
-def describe_device():
-    """The device that a single-device run uses, for people.
-
-    Example:
-        >>> describe_device().split()[0] in ("CPU", "GPU")
-        True
-    """
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return "CPU"
-    return f"GPU ({tf.config.experimental.get_device_details(gpus[0]).get('device_name', '')})"
 
 
 def cluster_of(strategy):

@@ -57,12 +57,28 @@ class Workdir(run_files.RunFiles):
         if not self.is_begun:
             return
         old = read_json(self.config) if os.path.exists(self.config) else {}
+        config = self.continued(config)
         changes = _changes(old, json.loads(config.to_json()), leave_out=_MACHINES | _MAY_CHANGE)
         if changes:
             raise commands.ConfigError(
                 f"{self.path} holds a run of another recipe:\n  " + "\n  ".join(changes) + "\n"
                 "Give another --workdir for the new recipe, or the old values to resume the run."
             )
+
+    def continued(self, config):
+        """The recipe with the values of the run in the directory where it says `auto`.
+
+        Args:
+            config: recipe, ml_collections.ConfigDict.
+
+        Returns:
+            ml_collections.ConfigDict, locked; `config` itself where there is no run.
+        """
+        if not self.is_begun or not os.path.exists(self.config):
+            return config
+        old = read_json(self.config)
+        own = {name: old.get(name, "auto") for name, value in config.items() if value == "auto"}
+        return ml_collections.ConfigDict({**config.to_dict(), **own}).lock()
 
     def is_lengthened(self, config):
         """Whether `config` asks for another length than the run in the directory has.

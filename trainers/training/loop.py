@@ -17,7 +17,7 @@ from circle_tf.utils.files import disk_errors, replacing
 from trainers import datasets
 from trainers.cli import commands
 from trainers.datasets import inventory
-from trainers.distributed import agreement, preemption, runtime
+from trainers.distributed import acceleration, agreement, preemption, runtime
 from trainers.evaluation import metrics
 from trainers.input import batches
 from trainers.outputs import artifacts, best, run_data
@@ -57,6 +57,7 @@ def train(config, *, workdir, config_name="", callbacks=(), allow_changed_data=F
     if files.is_finished and not lengthened:
         print(f"{files.path} holds the finished run of this recipe: nothing to do.")
         return files
+    config, choice = _as_chosen(config, files)
     strategy = runtime.set_up(config)
     dataset = run_data.load(files, config)
     print(dataset.report)
@@ -72,8 +73,9 @@ def train(config, *, workdir, config_name="", callbacks=(), allow_changed_data=F
             steps=steps,
         )
     exchange = agreement.Exchange(strategy, runtime.cluster_of(strategy))
-    run = _Run(config, dataset, models, files, steps, exchange, tuple(callbacks))
+    run = _Run(config, choice, dataset, models, files, steps, exchange, tuple(callbacks))
     with agreement.explain_losses(exchange), disk_errors(files.path), _alone(run):
+        agreement.check_same_choice(exchange, choice)
         now = inventory.take(dataset)
         agreement.check_same_data(exchange, inventory.checksum(now))
         run_data.check(
@@ -87,6 +89,19 @@ def train(config, *, workdir, config_name="", callbacks=(), allow_changed_data=F
         _train(run, config_name=config_name)
         exchange.gather(0)  # A worker that ends before the others looks to them as one that died.
     return files
+
+
+def _as_chosen(config, files):
+    """The recipe with what its run, or else this machine, has chosen for `auto`; and the choice."""
+    devices, begun = acceleration.devices_of(config), files.continued(config)
+    choice, here = acceleration.choose(begun, devices), acceleration.choose(config, devices)
+    found, usual = ((one.precision, one.deterministic) for one in (choice, here))
+    if found != usual:
+        print(
+            "The run goes on as it began, with precision={} and deterministic={}".format(*found)
+            + "; on this machine a new one would have {} and {}.".format(*usual)
+        )
+    return acceleration.chosen(begun, choice), choice
 
 
 def _train(run, *, config_name):
@@ -109,7 +124,7 @@ def _train(run, *, config_name):
     artifacts.save_class_weights(
         files.class_weights, weights, class_names=dataset.train.class_names
     )
-    _finish(config_name, models=models, files=files, steps=run.steps)
+    _finish(run, config_name)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,6 +132,7 @@ class _Run:
     """What a run consists of; of several workers the chief alone writes files."""
 
     config: ml_collections.ConfigDict
+    choice: acceleration.Choice
     dataset: datasets.Dataset
     models: run_models.Models
     files: workdirs.Workdir
@@ -192,7 +208,7 @@ def _fit(run):
     agreement.check_agreement(run.exchange, step=step, variables=state)
     advice = []
     diagnostics, reports = _diagnostics(run, tell=advice.append), _reports(run, step=step)
-    _announce(config, models=models, step=step, steps=steps)
+    _announce(run, step=step)
     unreadable = run.dataset.train.naming_unreadable()
     diverged = finite.explained(config, checkpoints=saved, advice=advice)
     with watch.installed(), unreadable, diverged:
@@ -287,30 +303,36 @@ def _next_span(step, *, steps, epoch_steps):
     return _Span(epoch, whole, whole * epoch_steps)
 
 
-def _announce(config, *, models, step, steps):
-    weights = models.embedding.count_params()
+def _announce(run, *, step):
+    config, embedding = run.config, run.models.embedding
     batch = config.batch.classes_per_batch * config.batch.examples_per_class
     print(
-        f"{config.model.backbone}: {weights:,} weights, images {models.embedding.input_shape[1:]} "
-        f"to {models.embedding.output_shape[1]} numbers, on {runtime.describe_device()}."
+        f"{config.model.backbone}: {embedding.count_params():,} weights, images "
+        f"{embedding.input_shape[1:]} to {embedding.output_shape[1]} numbers."
     )
+    devices, xla = acceleration.devices_of(config), run.models.training.compiled_by_xla
+    print(acceleration.describe(run.choice, devices, xla=xla))
     verb = f"Resuming after step {step}" if step else "Training"
-    print(f"{verb}: {steps} steps of {batch} images, loss {config.loss.name}.", flush=True)
+    print(f"{verb}: {run.steps} steps of {batch} images, loss {config.loss.name}.", flush=True)
 
 
-def _finish(config_name, *, models, files, steps):
+def _finish(run, config_name):
     """Saves the embedding model, and last of all the mark that the run is complete."""
+    models, files = run.models, run.files
     with replacing(files.model) as partial:
         models.embedding.save(partial)
     records = workdirs.MetricsLog(files.metrics).records()
     workdirs.write_json(
         files.run,
         {
-            "step": steps,
+            "step": run.steps,
             "config_name": config_name,
             "image_shape": list(models.embedding.input_shape[1:]),
             "embedding_dim": models.embedding.output_shape[1],
             "metrics": records[-1] if records else {},
+            "precision": run.choice.precision,
+            "jit": models.training.compiled_by_xla,
+            "deterministic": run.choice.deterministic,
             "versions": {
                 "python": platform.python_version(),
                 "tensorflow": tf.__version__,

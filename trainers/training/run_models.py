@@ -9,7 +9,7 @@ import keras
 import circle_tf
 from circle_tf import backbones, baselines
 from trainers.cli import commands
-from trainers.distributed import runtime
+from trainers.distributed import acceleration
 from trainers.training import optimizers
 
 __all__ = ["LOSSES", "Models", "build"]
@@ -82,6 +82,7 @@ def build(config, *, image_shape, num_classes, steps):
         (None, 32)
     """
     _check_loss(config.loss)
+    choice = acceleration.choose(config, acceleration.devices_of(config))
     # The updates of the weights; at least one, for the schedule to have an end.
     updates = max(1, steps // max(1, config.gradient_accumulation))
     with commands.config_errors():
@@ -103,7 +104,7 @@ def build(config, *, image_shape, num_classes, steps):
             optimizer=optimizers.build(config.optimizer, steps=updates),
             loss=ends.loss,
             metrics=ends.metrics or None,  # An empty list Keras would want to build.
-            jit_compile=runtime.jit_compile(config),
+            jit_compile=choice.jit_compile,
             # 0 is off; what is neither that nor a size is for compile to refuse.
             cached_gradient_batch=config.cached_gradient_batch or None,
             gradient_accumulation=config.gradient_accumulation,

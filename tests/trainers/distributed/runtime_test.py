@@ -72,25 +72,12 @@ def test_seed_makes_weights_the_same():
     assert (weights(1) != weights(2)).any()
 
 
-@pytest.mark.parametrize(("jit", "found"), [("auto", "auto"), ("on", True), ("off", False)])
-def test_jit(jit, found):
-    assert runtime.jit_compile(recipe(jit=jit, deterministic=False)) == found
-
-
-@pytest.mark.parametrize("jit", ["auto", "off"])
-def test_deterministic_runs_are_not_compiled(jit):
-    assert runtime.jit_compile(recipe(jit=jit, deterministic=True)) is False
-
-
-def test_deterministic_and_compiled_exclude_each_other():
-    with pytest.raises(commands.ConfigError, match="jit=on and deterministic=True exclude"):
-        runtime.jit_compile(recipe(jit="on", deterministic=True))
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"precision": "float16"}, "float32, mixed_bfloat16, mixed_float16; found 'float16'"),
+        ({"jit": "yes"}, "auto, on or off; found 'yes'"),
+        ({"deterministic": "perhaps"}, "auto, True or False; found 'perhaps'"),
         ({"strategy": "tpu"}, "single, mirrored, multi_worker; found 'tpu'"),
         ({"strategy": "single", "devices": 2}, "devices=2. Set strategy=mirrored"),
         ({"devices": -1}, "found -1"),
@@ -101,15 +88,6 @@ def test_deterministic_and_compiled_exclude_each_other():
 def test_bad_values(changes, message):
     with pytest.raises(commands.ConfigError, match=message):
         runtime.set_up(recipe(**changes))
-
-
-def test_bad_jit():
-    with pytest.raises(commands.ConfigError, match="auto, on or off; found 'yes'"):
-        runtime.jit_compile(recipe(jit="yes"))
-
-
-def test_device_is_named():
-    assert runtime.describe_device().startswith(("CPU", "GPU"))
 
 
 def test_mirrored():
@@ -174,6 +152,7 @@ from trainers.distributed import runtime
 from trainers.training import run_models
 
 config = digits.get_config()
+config.update(jit={jit!r}, deterministic=True)
 config.model.backbone = {net!r}
 images = np.random.default_rng(0).integers(0, 256, [16, 32, 32, 3]).astype("uint8")
 seen = set()
@@ -183,12 +162,16 @@ for _ in range(2):
     for _ in range(4):
         models.training.train_on_batch(images, np.repeat(np.arange(8), 2))
     seen.add(b"".join(value.tobytes() for value in models.training.get_weights()))
-print(len(seen))
+print(models.training.compiled_by_xla, len(seen))
 """
 
 
 # Slow: each builds and trains a large net, twice.
 @pytest.mark.slow
-@pytest.mark.parametrize("net", ["resnet18_v2", "MobileNetV2"])
-def test_nets_with_branches_train_to_the_same_weights(net):
-    assert processes.printed("-c", _TRAINED_TWICE.format(net=net)) == "1\n"
+@pytest.mark.parametrize(
+    ("net", "jit"),
+    [("resnet18_v2", "auto"), ("MobileNetV2", "auto"), ("iresnet18", "on"), ("MobileNetV2", "on")],
+)
+def test_nets_with_branches_train_to_the_same_weights(net, jit):
+    found = processes.printed("-c", _TRAINED_TWICE.format(net=net, jit=jit))
+    assert found == f"{jit == 'on'} 1\n"
