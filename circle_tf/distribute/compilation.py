@@ -15,6 +15,7 @@ __all__ = [
     "choose_jit",
     "compiled",
     "has_accelerator",
+    "is_deterministic",
     "uncompilable_layers",
     "within_xla",
 ]
@@ -35,7 +36,7 @@ def choose_jit(asked, layers):
 
     Args:
         asked: True, False, or "auto": on for GPU and TPU, off on CPU, where XLA's convolutions are
-            slower than the ones TensorFlow has.
+            slower than the ones TensorFlow has, and under `enable_op_determinism`.
         layers: dict of the layers XLA cannot compile, from `uncompilable_layers`.
 
     Returns:
@@ -52,7 +53,7 @@ def choose_jit(asked, layers):
         ValueError: jit_compile=True: XLA cannot compile these layers. buckets: Hashing says ...
     """
     if asked == "auto":
-        return has_accelerator() and not layers
+        return has_accelerator() and not is_deterministic() and not layers
     if asked and layers:
         listed = "; ".join(f"{name}: {reason}" for name, reason in layers.items())
         raise ValueError(f"jit_compile=True: XLA cannot compile these layers. {listed}")
@@ -99,7 +100,7 @@ def within_xla():
 def _reason(layer, replicas):
     if not layer.supports_jit:
         return f"{type(layer).__name__} says that XLA does not support it. {_REMEDY}"
-    if isinstance(layer, _MAX_POOL_LAYERS) and framework_config.is_op_determinism_enabled():
+    if is_deterministic() and isinstance(layer, _MAX_POOL_LAYERS):
         return f"{type(layer).__name__} would have to be repeatable. {_NOT_REPEATABLE}"
     if replicas > 1 and getattr(layer, "synchronized", False):
         return (
@@ -139,7 +140,7 @@ def check_graph(graph):
             f"jit_compile=True: XLA cannot compile these operations (named by their layer): "
             f"{listed}. {_REMEDY}"
         )
-    if framework_config.is_op_determinism_enabled():
+    if is_deterministic():
         pools = [op.name for op in graph.get_operations() if op.type in _MAX_POOLS]
         if pools:
             raise ValueError(f"jit_compile=True: {', '.join(pools)}: {_NOT_REPEATABLE}")
@@ -215,3 +216,17 @@ def has_accelerator():
         True
     """
     return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
+
+
+def is_deterministic():
+    """Whether TensorFlow's `enable_op_determinism` holds in this process.
+
+    Returns:
+        bool.
+
+    Example:
+        >>> is_deterministic()
+        False
+    """
+    # TensorFlow has no public name for it.
+    return framework_config.is_op_determinism_enabled()

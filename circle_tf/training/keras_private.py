@@ -21,6 +21,7 @@ __all__ = [
     "build_from",
     "call_model",
     "check",
+    "compile_by_xla",
     "compute_loss",
     "copy_masks",
     "for_replicas",
@@ -245,6 +246,26 @@ def check():
             f"Keras {keras.__version__} behaves otherwise: {error!r}. Install one of these "
             "versions, or train on one device without them."
         ) from error
+
+
+def compile_by_xla(model):
+    """Has XLA compile the steps of a compiled model also under `enable_op_determinism`.
+
+    Keras then refuses XLA for every net; `circle_tf.distribute.compilation` refuses those that have
+    operations without a deterministic form.
+
+    Args:
+        model: keras.Model, compiled without XLA.
+
+    Raises:
+        RuntimeError: this Keras keeps the choice elsewhere.
+    """
+    model._jit_compile = True
+    if not model.jit_compile:
+        raise RuntimeError(
+            f"XLA and determinism together are tested with Keras {TESTED_KERAS}.x; Keras "
+            f"{keras.__version__} behaves otherwise. Use jit_compile=False."
+        )
 
 
 def _check_optimizer():

@@ -115,7 +115,11 @@ class EmbeddingModel(keras.Model):
         self._jit_parts = jit and in_parts and not _is_tpu(strategy)
         jit = jit and not in_parts
         with strategy.scope() if self._several else contextlib.nullcontext():
-            super().compile(extension.plain(optimizer), *args, jit_compile=jit, **kwargs)
+            against_keras = jit and compilation.is_deterministic()
+            keras_jit = jit and not against_keras
+            super().compile(extension.plain(optimizer), *args, jit_compile=keras_jit, **kwargs)
+            if against_keras:
+                _keras_private().compile_by_xla(self)
             if self._several:
                 self._count_across_replicas()
             self._make_memory()

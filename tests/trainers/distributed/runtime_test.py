@@ -142,6 +142,57 @@ def test_sums_of_gradients_are_the_same_each_time():
     assert processes.printed("-c", _SUMS) == "1\n"
 
 
+_COMPILED = """
+import trainers
+from circle_tf.utils import quiet
+quiet.import_tensorflow(log_level=3)
+import keras
+import numpy as np
+import circle_tf
+from configs import digits
+from trainers.distributed import runtime
+from trainers.training import run_models
+
+config = digits.get_config()
+config.update(jit="on", deterministic=True)
+images = np.random.default_rng(0).normal(size=[16, 12, 12, 3]).astype("float32")
+
+def trained(pool):
+    runtime.set_up(config)
+    x = keras.Input((12, 12, 3))
+    maps = keras.layers.Conv2D(8, 3, 2, padding="same", use_bias=False)(x)
+    maps = keras.layers.ReLU()(keras.layers.BatchNormalization()(maps))
+    branches = [keras.layers.Conv2D(8, size, padding="same")(maps) for size in (1, 3, 5)]
+    features = keras.layers.Flatten()(pool(keras.layers.Add()(branches)))
+    model = circle_tf.EmbeddingModel(x, circle_tf.UnitEmbedding(4)(features))
+    model.compile("adam", circle_tf.CircleLoss(gamma=8.0), jit_compile=True)
+    for _ in range(4):
+        model.train_on_batch(images, np.repeat(np.arange(8), 2))
+    assert model.compiled_by_xla
+    return b"".join(value.tobytes() for value in model.get_weights())
+
+print(len({trained(keras.layers.AveragePooling2D(2)) for _ in range(3)}))
+for attempt in (
+    lambda: trained(keras.layers.MaxPooling2D(name="largest")),
+    lambda: trained(lambda maps: keras.ops.max_pool(maps, 2)),
+    lambda: run_models.build(config, image_shape=(8, 8, 1), num_classes=5, steps=4),
+):
+    try:
+        attempt()
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_compiled_nets_are_repeatable_and_max_pools_are_refused():
+    count, *errors = processes.printed("-c", _COMPILED).splitlines()
+    assert count == "1"
+    assert [error.split()[0] for error in errors] == ["ValueError", "ValueError", "ConfigError"]
+    assert all("no deterministic gradient of max pooling (MaxPoolGrad)" in line for line in errors)
+    assert "largest: MaxPooling2D" in errors[0] and "MaxPool2d: XLA" in errors[1]
+    assert "max_pooling2d" in errors[2]
+
+
 _TRAINED_TWICE = """
 import trainers
 from circle_tf.utils import quiet

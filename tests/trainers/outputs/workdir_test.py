@@ -39,6 +39,31 @@ def test_the_recipe_of_an_older_run_is_welcome_on_another_machine(files):
     files.check(digits.get_config())
 
 
+def test_auto_is_what_the_run_has(files):
+    older = digits.get_config()
+    older.update(precision="float32", deterministic=True)  # The defaults before there was auto.
+    started(files, older)
+    files.check(digits.get_config())
+    same = digits.get_config()
+    same.deterministic = True
+    files.check(same)
+    found = files.continued(digits.get_config())
+    assert (found.precision, found.jit, found.deterministic) == ("float32", "auto", True)
+    other = digits.get_config()
+    other.update(precision="mixed_bfloat16", deterministic=False)
+    with pytest.raises(commands.ConfigError) as error:
+        files.check(other)
+    assert "deterministic: the run has True, the command False" in str(error.value)
+    assert "precision: the run has 'float32', the command 'mixed_bfloat16'" in str(error.value)
+
+
+def test_auto_stays_auto_where_no_run_has_begun(files):
+    older = digits.get_config()
+    older.deterministic = True
+    files.claim(older)
+    assert files.continued(digits.get_config()).deterministic == "auto"
+
+
 def test_changed_fields_are_named(files):
     started(files, digits.get_config())
     changed = digits.get_config()

@@ -85,7 +85,8 @@ def test_run_files(finished):
     assert run["image_shape"] == [8, 8, 1] and run["embedding_dim"] == 32
     assert run["metrics"]["step"] == 12 and run["metrics"]["val_recall_at_1"] > 0
     assert run["versions"]["keras"] == keras.__version__
-    assert finished.recipe().to_dict() == recipe().to_dict()
+    assert finished.recipe().to_dict() == recipe(precision="float32").to_dict()
+    assert (run["precision"], run["jit"], run["deterministic"]) == ("float32", False, False)
     plots = {"similarity_scatter.png", "similarity_histograms.png", "training_curves.png"}
     assert set(os.listdir(finished.plots)) >= plots
     assert {"projector_config.pbtxt", "sprite.png"} <= set(os.listdir(finished.tensorboard))
@@ -255,6 +256,51 @@ def test_stopped_runs_end_as_uninterrupted_ones(finished, step, moment, tmp_path
     assert run_files.read_best(files)["step"] == run_files.read_best(finished)["step"]
     for one, other in zip(expected, found, strict=True):
         assert other == pytest.approx(one, abs=1e-3)
+
+
+class Notes(keras.callbacks.Callback):
+    """Notes what a step leaves: its loss, the number of updates, the scale of the next loss."""
+
+    def __init__(self, scale=None):
+        super().__init__()
+        self._scale, self.seen = scale, []
+
+    def on_train_begin(self, logs=None):
+        if self._scale:
+            self.model.optimizer.dynamic_scale.assign(self._scale)
+
+    def on_epoch_end(self, epoch, logs=None):
+        optimizer = self.model.optimizer
+        updates = int(optimizer.inner_optimizer.iterations)
+        self.seen.append((epoch, updates, float(optimizer.dynamic_scale), logs["loss"]))
+
+
+def test_a_run_goes_on_in_the_precision_and_at_the_loss_scale_it_had(tmp_path, monkeypatch, capsys):
+    def config(precision):
+        steps = {"steps": 5, "eval_every": 1, "checkpoint_every": 1, "eval_examples": 20}
+        found = recipe(precision=precision, **steps)
+        found.batch.update(classes_per_batch=3, examples_per_class=4)
+        return found
+
+    whole, first, rest = Notes(1024.0), Notes(1024.0), Notes()
+    loop.train(config("mixed_float16"), workdir=str(tmp_path / "whole"), callbacks=[whole])
+    path = str(tmp_path / "stopped")
+    with monkeypatch.context() as context, pytest.raises(Killed):
+        stop_after(context, 3)
+        loop.train(config("mixed_float16"), workdir=path, callbacks=[first])
+    capsys.readouterr()
+    files = loop.train(config("auto"), workdir=path, callbacks=[rest])
+    out = capsys.readouterr().out
+    assert "The run goes on as it began, with precision=mixed_float16" in out
+    assert ": mixed_float16, no XLA, not repeatable bit for bit; choose by" in out
+    assert workdirs.read_json(files.run)["precision"] == "mixed_float16"
+    found = first.seen + rest.seen
+    assert [step for step, *_ in found] == [0, 1, 2, 3, 4]
+    assert [state[:3] for state in found] == [state[:3] for state in whole.seen]
+    assert whole.seen[-1][2] <= 1024  # Not that of a new optimizer, 32,768.
+    losses = [[state[3] for state in notes] for notes in (whole.seen, found)]
+    assert losses[1] == pytest.approx(losses[0], rel=2e-3)
+    assert len({round(loss, 1) for loss in losses[0]}) == 5  # Other batches, other losses.
 
 
 @pytest.fixture
