@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trainers.cli import commands
-from trainers.distributed import agreement, cluster
+from trainers.distributed import acceleration, agreement, cluster
 
 
 def _exchange(*numbers):
@@ -25,3 +25,10 @@ def test_workers_with_other_data_stop_and_name_each_other():
     message = str(error.value)
     assert "worker 0 (host0:1) 00000007, worker 1 (host1:1) 00000008" in message
     assert "give all of them the same copy" in message and "\n" not in message
+
+
+def test_workers_whose_machines_chose_otherwise_stop():
+    choice = acceleration.Choice("mixed_float16", "auto", False)
+    agreement.check_same_choice(_exchange(7, 7), choice)
+    with pytest.raises(commands.ConfigError, match="worker 0 chose mixed_float16, auto and False"):
+        agreement.check_same_choice(_exchange(7, 8), choice)
