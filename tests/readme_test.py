@@ -12,7 +12,7 @@ import circle_tf
 
 ROOT = pathlib.Path(__file__).absolute().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-FOLDERS = "benchmarks circle_tf configs docs export tests third_party trainers".split()
+FOLDERS = "benchmarks circle_tf configs docs export notebooks tests third_party trainers".split()
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
