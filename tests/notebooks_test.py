@@ -66,6 +66,16 @@ def test_similarity_search(run, tmp_path):
 
 
 @slow
+def test_fine_tune_photos(run, tmp_path):
+    cells = run("fine_tune_photos")
+    assert len(_outputs(cells, "image/png")) == 1
+    result = _result(cells)
+    assert result["before"] < result["with trained blocks"]
+    assert result["classes_held_out"] == 8
+    assert list(tmp_path.glob("models/photos/*/saved_model.pb"))
+
+
+@slow
 def test_open_set_characters(run):
     cells = run("open_set_characters")
     assert len(_outputs(cells, "image/png")) == 4
