@@ -1,16 +1,20 @@
 """What a finished training run left in its workdir."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import json
 import os
 import zipfile
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from circle_tf import run_files
 from circle_tf.utils import command_lines
 from export.cli import console
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["HeldOut", "Run", "load_model", "read"]
 
@@ -191,6 +195,8 @@ def _read_json(path):
 
 
 def _arrays(path, *names):
+    import numpy as np  # Here, for --help is shown without it.
+
     try:
         with np.load(path) as content:
             return [content[name] for name in names]
