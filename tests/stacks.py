@@ -1,11 +1,25 @@
 """Which stack the tests run on: the default one, or that of TensorFlow Addons with Keras 2."""
 
+import keras
 import pytest
+import tensorflow as tf
 
 from circle_tf import compat
 
 needs_keras_3 = pytest.mark.skipif(
     not compat.IS_KERAS_3, reason="default stack only: Keras 2 does not have what this tests"
+)
+
+TENSORFLOW = tuple(int(number) for number in tf.__version__.split(".")[:2])
+KERAS = tuple(int(number) for number in keras.__version__.split(".")[:2])
+needs_own_steps = pytest.mark.skipif(
+    KERAS < (3, 10), reason="before Keras 3.10 several replicas, and such gradients, are refused"
+)
+needs_lamb = pytest.mark.skipif(
+    not hasattr(keras.optimizers, "Lamb"), reason="this Keras has no Lamb"
+)
+needs_keras_circle = pytest.mark.skipif(
+    not hasattr(keras.losses, "Circle"), reason="this Keras has no Circle"
 )
 
 # Packages and modules whose examples run on the default stack only.

@@ -28,7 +28,7 @@ def extended(optimizer, mixin):
         >>> given, variable = keras.optimizers.SGD(1.0), keras.Variable([1.0])
         >>> halved = extended(given, Halved)
         >>> halved.apply([keras.ops.array([0.5])], [variable])
-        >>> float(variable[0]), int(given.iterations), type(given) is keras.optimizers.SGD
+        >>> float(variable[0]), int(given.iterations.numpy()), type(given) is keras.optimizers.SGD
         (0.75, 1, True)
     """
     if isinstance(inner_optimizer(optimizer), mixin):

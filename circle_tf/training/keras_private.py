@@ -31,7 +31,7 @@ __all__ = [
     "without_optionals",
 ]
 
-TESTED_KERAS = "3.8 to 3.15"  # Before, a compiled loss keeps its parts elsewhere.
+TESTED_KERAS = "3.10 to 3.15"
 
 
 class RecordingScope(keras.StatelessScope):
@@ -237,7 +237,8 @@ def check():
     try:
         # In a thread of its own, where no strategy's scope and no graph of the caller's holds.
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            for part in (_check_optimizer, _check_scope, replica_loss.check, all_rows.check):
+            parts = (_check_optimizer, _check_scope, _check_metric)
+            for part in (*parts, replica_loss.check, all_rows.check):
                 pool.submit(part).result()
     except Exception as error:
         raise RuntimeError(
@@ -285,6 +286,12 @@ def _check_optimizer():
         raise RuntimeError("an optimizer's step no longer reduces by itself")
     if optimizer_strategy(optimizer) is None:
         raise RuntimeError("an optimizer's strategy is kept elsewhere")
+
+
+def _check_metric():
+    states = keras.metrics.Mean().variables
+    if {getattr(state, "synchronization", None) for state in states} != {"on_read"}:  # 3.9, say.
+        raise RuntimeError("a metric's state is not each replica's own")
 
 
 def _check_scope():

@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 # What `circle_tf.data.decoding.decode` reads with TensorFlow 2.21, and the suffixes of each. 2.20,
-# of which the newest tensorflow/serving is made, reads no JPEG XL; 2.15 no WebP either.
+# of which the newest tensorflow/serving is made, reads no JPEG XL; 2.19 and older no WebP either.
 FORMATS = {
     "JPEG": (".jpg", ".jpeg"),
     "PNG": (".png",),

@@ -8,12 +8,15 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from circle_tf import compat
 from circle_tf.data import decoding
 from circle_tf.utils import errors
+from tests import stacks
 
-newer_formats = pytest.mark.skipif(
-    not compat.IS_KERAS_3, reason="TensorFlow 2.15 reads neither WebP nor JPEG XL"
+needs_webp = pytest.mark.skipif(
+    stacks.TENSORFLOW < (2, 20), reason="WebP came with TensorFlow 2.20"
+)
+needs_jpeg_xl = pytest.mark.skipif(
+    stacks.TENSORFLOW < (2, 21), reason="JPEG XL came with TensorFlow 2.21"
 )
 
 
@@ -30,7 +33,7 @@ def pixels():
 
 @pytest.mark.parametrize(
     "kind, options",
-    [("png", {}), ("bmp", {}), pytest.param("webp", {"lossless": True}, marks=newer_formats)],
+    [("png", {}), ("bmp", {}), pytest.param("webp", {"lossless": True}, marks=needs_webp)],
 )
 def test_lossless_formats_are_exact(pixels, kind, options):
     decoded = decoding.decode(tf.constant(_encoded(Image.fromarray(pixels), kind, **options)))
@@ -81,7 +84,7 @@ EVERY_MODE_OF_WEBP = [
 
 @pytest.mark.parametrize(
     "kind, mode, options",
-    [*EVERY_MODE, *(pytest.param(*case, marks=newer_formats) for case in EVERY_MODE_OF_WEBP)],
+    [*EVERY_MODE, *(pytest.param(*case, marks=needs_webp) for case in EVERY_MODE_OF_WEBP)],
 )
 def test_what_is_decoded_is_what_a_viewer_shows(kind, mode, options):
     content = _encoded(_in_mode(mode), kind, **options)
@@ -92,7 +95,7 @@ def test_what_is_decoded_is_what_a_viewer_shows(kind, mode, options):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["jpeg", "png", pytest.param("webp", marks=newer_formats)])
+@pytest.mark.parametrize("kind", ["jpeg", "png", pytest.param("webp", marks=needs_webp)])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_images_are_turned_as_their_camera_noted(kind, orientation, order):
     noted = Image.Exif()
@@ -146,7 +149,7 @@ JPEG_XL = {
 }
 
 
-@newer_formats
+@needs_jpeg_xl
 @pytest.mark.parametrize("mode", JPEG_XL)
 def test_every_mode_of_jpeg_xl_is_exact(mode):
     colours = [[[10, 20, 30], [200, 100, 0], [5, 6, 7]], [[1, 2, 3], [50, 60, 70], [90, 80, 255]]]
@@ -191,7 +194,7 @@ def test_transparent_places_of_a_gif_are_black():
     np.testing.assert_array_equal(decoded, expected)
 
 
-@newer_formats
+@needs_webp
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_animated_webp_is_refused_by_name(mode):
     """TensorFlow writes beyond its memory when it decodes one without transparency."""

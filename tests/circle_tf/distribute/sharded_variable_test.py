@@ -9,7 +9,7 @@ import circle_tf
 from circle_tf.distribute import sharded_variable
 from tests import stacks, strategies
 
-pytestmark = stacks.needs_keras_3
+pytestmark = [stacks.needs_keras_3, stacks.needs_own_steps]
 
 ROWS = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
 IDS = np.arange(16) % 5

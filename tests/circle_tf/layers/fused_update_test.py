@@ -168,7 +168,7 @@ def test_evaluation_and_saving_are_as_ever(tmp_path):
     [
         lambda: keras.optimizers.Adam(global_clipnorm=1.0),
         lambda: keras.optimizers.SGD(clipvalue=1.0),
-        lambda: keras.optimizers.Lamb(),
+        pytest.param(lambda: keras.optimizers.Lamb(), marks=stacks.needs_lamb),
         lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()),
     ],
 )
@@ -188,6 +188,7 @@ def test_refuses_what_is_no_bool():
         circle_tf.CircleHead(9, fused_update=1)
 
 
+@stacks.needs_own_steps
 def test_refuses_gradients_that_are_accumulated():
     model, _ = model_of(keras.optimizers.SGD(), fused=True)
     with pytest.raises(NotImplementedError, match="fused_update=True, which is for one replica"):

@@ -383,6 +383,7 @@ def replicas_of(strategy, variable):
     return [value.numpy() for value in strategy.experimental_local_results(variable.value)]
 
 
+@stacks.needs_own_steps
 @stacks.needs_keras_3
 @pytest.mark.parametrize("make", [with_loss, with_layer])
 def test_the_memory_is_the_same_on_every_replica_and_as_on_one_device(make):
@@ -409,6 +410,7 @@ def test_the_memory_is_the_same_on_every_replica_and_as_on_one_device(make):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@stacks.needs_own_steps
 @stacks.needs_keras_3
 def test_what_was_made_outside_the_strategy_is_refused():
     features = keras.Input((5,))

@@ -128,7 +128,7 @@ def test_sample_weight_scales_the_anchors_of_fit():
     np.testing.assert_allclose(found, (values * weights).mean(), rtol=1e-5)
 
 
-@stacks.needs_keras_3  # keras.losses.Circle
+@stacks.needs_keras_circle
 def test_keras_parity_without_detached_weights():
     rows, ids = batch(8, dtype=np.float32)
     theirs = run(keras.losses.Circle(gamma=80.0, margin=0.4), ids, reference.normalize(rows))

@@ -112,7 +112,7 @@ def test_gradient_keeps_pulling_positives_near_one_and_spares_far_negatives():
     assert gradient[0, 2] > 0  # -m < s < 0: pushed away, never pulled
 
 
-@stacks.needs_keras_3  # keras.losses.Circle
+@stacks.needs_keras_circle
 def test_undetached_weights_give_the_number_and_gradient_of_keras():
     rng = np.random.default_rng(4)
     z = rng.normal(size=(16, 8)).astype(np.float32)

@@ -62,7 +62,7 @@ def test_the_state_is_one(wrap):
     given = wrap(keras.optimizers.SGD(1.0, momentum=0.5))
     halved = extension.extended(given, Halved)
     assert applied(halved, count=2) == 1 - 0.25 - 0.375
-    assert given.built and int(given.iterations) == 2
+    assert given.built and int(given.iterations.numpy()) == 2
     assert [id(v) for v in given.variables] == [id(v) for v in halved.variables]
     given.learning_rate = 0.25
     assert float(halved.learning_rate) == 0.25

@@ -7,8 +7,11 @@ import tensorflow as tf
 
 import circle_tf
 from circle_tf import addons
+from tests import stacks
 from tests.combinations import quick
 from tests.small_models import mirrored, rows_and_ids, small, unit_layers
+
+pytestmark = stacks.needs_own_steps
 
 
 class OwnCall(keras.losses.Loss):

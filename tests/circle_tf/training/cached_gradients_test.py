@@ -7,8 +7,10 @@ import tensorflow as tf
 
 import circle_tf
 from circle_tf.training import cached_gradients
-from tests import strategies
+from tests import stacks, strategies
 from tests.combinations import diagonal
+
+pytestmark = stacks.needs_own_steps
 
 ROWS, CLASSES = 26, 5
 

@@ -7,7 +7,9 @@ import re
 import pytest
 
 from benchmarks import strategy_cases
-from tests import one_device
+from tests import one_device, stacks
+
+pytestmark = stacks.needs_own_steps
 
 COMPILED = "mixed_float16, XLA"  # Runs in a pair of its own, whose compiled modules are read.
 

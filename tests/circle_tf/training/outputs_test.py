@@ -49,6 +49,7 @@ def test_one_of_several_outputs():
     assert len(found) == 1
 
 
+@stacks.needs_own_steps
 def test_on_replicas_as_well():
     with strategies.mirrored().scope():
         inputs, embeddings, _ = ends()
