@@ -12,6 +12,7 @@ import keras
 __all__ = [
     "COMPUTE_LOSS_TAKES_TRAINING",
     "IS_KERAS_3",
+    "KERAS",
     "KerasVariable",
     "add_exact_weight",
     "get_keras_mask",
@@ -21,7 +22,8 @@ __all__ = [
     "tf_variable",
 ]
 
-IS_KERAS_3 = int(keras.__version__.partition(".")[0]) >= 3
+KERAS = tuple(int(number) for number in keras.__version__.split(".")[:2])
+IS_KERAS_3 = KERAS >= (3,)
 COMPUTE_LOSS_TAKES_TRAINING = (  # Since 3.5.
     "training" in inspect.signature(keras.Model.compute_loss).parameters
 )

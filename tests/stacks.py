@@ -11,9 +11,9 @@ needs_keras_3 = pytest.mark.skipif(
 )
 
 TENSORFLOW = tuple(int(number) for number in tf.__version__.split(".")[:2])
-KERAS = tuple(int(number) for number in keras.__version__.split(".")[:2])
 needs_own_steps = pytest.mark.skipif(
-    KERAS < (3, 10), reason="before Keras 3.10 several replicas, and such gradients, are refused"
+    compat.KERAS < (3, 10),
+    reason="before Keras 3.10 several replicas, and such gradients, are refused",
 )
 needs_lamb = pytest.mark.skipif(
     not hasattr(keras.optimizers, "Lamb"), reason="this Keras has no Lamb"

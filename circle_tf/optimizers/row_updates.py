@@ -23,6 +23,8 @@ __all__ = [
 
 # Of these an update of one row depends on other rows.
 MIXING_OPTIMIZERS = {"Adafactor", "Lamb", "Muon"}
+if compat.KERAS < (3, 10):  # Until then they make their moments without telling of which variable.
+    MIXING_OPTIMIZERS |= {"Adagrad", "Ftrl"}
 _BLOCK_BYTES = sizes.BLOCK_BYTES  # Of the rows that are updated at a time.
 
 

@@ -60,7 +60,7 @@ def test_losses_and_gradients_are_those_of_class_losses(block, gamma, detach_wei
 
 def model_of(optimizer, *, fused, eager=False, jit=False, **options):
     features, labels = keras.Input((6,)), keras.Input((), dtype="int64")
-    kernel = keras.initializers.Identity()
+    kernel = keras.initializers.Orthogonal(seed=0)
     unit = circle_tf.UnitEmbedding(DIM, kernel_initializer=kernel)(features)
     head = circle_tf.CircleHead(
         CLASSES, gamma=16.0, as_model_loss=True, fused_update=fused, **options
