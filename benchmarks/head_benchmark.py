@@ -15,8 +15,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-import circle_tf
-from benchmarks import peers, timing
+from benchmarks import peers, steps, timing
 from benchmarks.data import noisy_classes
 
 _CLASSES = flags.DEFINE_integer("classes", 100_000, "Classes C.", lower_bound=2)
@@ -27,49 +26,23 @@ _PEERS = flags.DEFINE_bool("peers", True, "Time PyTorch too.")
 _STREAMED_BYTES = 2**26
 
 
-def floor_of(unit, weights):
-    """Function that does the three products alone."""
-
-    @tf.function(jit_compile=True)
-    def products(unit, weights):
-        logits = tf.matmul(unit, weights, transpose_b=True)
-        return tf.matmul(logits, weights), tf.matmul(logits, unit, transpose_a=True)
-
-    return lambda: products(unit, weights)[0][0, 0].numpy()
-
-
-def step_of(unit, ids, weights, **options):
-    """Function that computes the gradients by embeddings and class weights."""
-    head = circle_tf.CircleHead(len(weights), **options)
-    head.build((unit.shape, ids.shape))
-    head.class_weights.assign(weights)
-    variable = head.class_weights.value
-
-    @tf.function
-    def step(unit, ids):
-        with tf.GradientTape() as tape:
-            tape.watch(unit)
-            loss = tf.reduce_mean(head((unit, ids), training=True))
-        return tape.gradient(loss, [unit, variable])
-
-    return lambda: step(unit, ids)[0][0, 0].numpy()
-
-
 def timers_of(unit, ids, weights):
     """Our ways, by name."""
     cosines = 4 * len(unit) * len(weights)
     streamed = {"max_bytes": min(_STREAMED_BYTES, cosines - 1)}
     low = {"product_dtype": "bfloat16"}
-    steps = {
-        "three products": floor_of(unit, weights),
-        "streamed": step_of(unit, ids, weights, **streamed),
-        "streamed, bfloat16 products": step_of(unit, ids, weights, **streamed, **low),
-        "sample_rate=0.1": step_of(unit, ids, weights, sample_rate=0.1),
+    found = {
+        "three products": steps.head_products(unit, weights),
+        "streamed": steps.head_step(unit, ids, weights, **streamed),
+        "streamed, bfloat16 products": steps.head_step(unit, ids, weights, **streamed, **low),
+        "sample_rate=0.1": steps.head_step(unit, ids, weights, sample_rate=0.1),
     }
     if cosines <= 2**30:
-        steps["held"] = step_of(unit, ids, weights, max_bytes=2**30)
-        steps["held, bfloat16 products"] = step_of(unit, ids, weights, max_bytes=2**30, **low)
-    return {name: timing.stopwatch(step) for name, step in steps.items()}
+        found["held"] = steps.head_step(unit, ids, weights, max_bytes=2**30)
+        found["held, bfloat16 products"] = steps.head_step(
+            unit, ids, weights, max_bytes=2**30, **low
+        )
+    return {name: timing.stopwatch(step) for name, step in found.items()}
 
 
 def main(_):

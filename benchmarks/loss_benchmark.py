@@ -15,12 +15,10 @@ import resource
 
 import keras
 import numpy as np
-import tensorflow as tf
 from absl import app, flags
 
 import circle_tf
-from benchmarks import peers, timing
-from benchmarks.data import noisy_classes
+from benchmarks import peers, steps, timing
 
 _ROWS = flags.DEFINE_multi_integer("rows", None, "Batch B; with --dim, pairwise.", lower_bound=2)
 _DIM = flags.DEFINE_multi_integer("dim", None, "Numbers per embedding D.", lower_bound=1)
@@ -30,61 +28,27 @@ _MEMORY = flags.DEFINE_bool("memory", False, "Measure memory instead of time.")
 _SIZES = ((64, 128), (256, 128), (1024, 512), (4096, 128), (4096, 512))
 _MARGIN, _GAMMA = 0.4, 80.0
 _MOST_BYTES = 2**31
-_PANEL = 4096
 
 
-def make_batch(rows, dim):
-    """Unit rows float32 `[B, D]` and ids int64 `[B]`, four of a class."""
-    embeddings, labels = noisy_classes(rows=rows, dim=dim, per_class=4)
-    return tf.math.l2_normalize(tf.constant(embeddings), axis=1), tf.constant(labels, tf.int64)
-
-
-def floor_of(rows):
-    """Function of `[B, D]` that does the two products alone."""
-
-    @tf.function(jit_compile=True)
-    def products(anchors, keys):
-        return tf.matmul(tf.matmul(anchors, keys, transpose_b=True), keys)
-
-    if rows <= 2 * _PANEL:
-        return lambda unit: products(unit, unit)
-    return lambda unit: [
-        products(unit[start : start + _PANEL], unit) for start in range(0, rows, _PANEL)
-    ][-1]
-
-
-def step_of(loss, *, jit_compile):
-    """Function of (unit rows, ids) to the gradient, as one `tf.function`."""
-
-    @tf.function(jit_compile=jit_compile)
-    def step(unit, ids):
-        with tf.GradientTape() as tape:
-            tape.watch(unit)
-            value = loss(ids, unit)
-        return tape.gradient(value, unit)
-
-    return step
-
-
-def steps_of(rows):
+def ways_of(rows):
     """Ways to compute the gradient of a batch, by name."""
     ours = circle_tf.CircleLoss(_MARGIN, _GAMMA)
-    steps = {"circle_tf": step_of(ours, jit_compile=False)}
+    found = {"circle_tf": steps.loss_step(ours)}
     if rows <= 1024:  # Compiled as a whole, many tiles take half a minute.
-        steps["circle_tf, step under XLA"] = step_of(ours, jit_compile=True)
+        found["circle_tf, step under XLA"] = steps.loss_step(ours, jit_compile=True)
     if 4 * rows**2 <= _MOST_BYTES:
         theirs = keras.losses.Circle(gamma=_GAMMA, margin=_MARGIN)
-        steps["keras.losses.Circle, XLA"] = step_of(theirs, jit_compile=True)
-    return steps
+        found["keras.losses.Circle, XLA"] = steps.loss_step(theirs, jit_compile=True)
+    return found
 
 
 def measure(rows, dim, *, peer_for):
     """Prints the table of one batch."""
-    unit, ids = make_batch(rows, dim)
+    unit, ids = steps.make_batch(rows, dim)
     calls = max(1, 2**23 // rows**2)
-    floor = floor_of(rows)
+    floor = steps.pair_products(rows)
     timers = {"two products": timing.stopwatch(lambda: floor(unit)[0, 0].numpy(), calls=calls)}
-    for name, step in steps_of(rows).items():
+    for name, step in ways_of(rows).items():
         timers[name] = timing.stopwatch(lambda f=step: f(unit, ids)[0, 0].numpy(), calls=calls)
     with contextlib.ExitStack() as stack:
         if _PEERS.value and 4 * rows**2 <= _MOST_BYTES:
@@ -103,9 +67,9 @@ def measure(rows, dim, *, peer_for):
 
 def measure_memory(rows, dim):
     """Prints the growth of the process' peak in one forward and backward pass."""
-    unit, ids = make_batch(rows, dim)
-    step = step_of(circle_tf.CircleLoss(_MARGIN, _GAMMA), jit_compile=False)
-    small, few = make_batch(64, dim)
+    unit, ids = steps.make_batch(rows, dim)
+    step = steps.loss_step(circle_tf.CircleLoss(_MARGIN, _GAMMA))
+    small, few = steps.make_batch(64, dim)
     step(small, few)
     before = _peak_mib()
     step(unit, ids).numpy()
