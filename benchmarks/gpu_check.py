@@ -25,7 +25,16 @@ from absl import app, flags
 
 from benchmarks.gpu import table
 
-SECTIONS = ("device", "values", "servable", "pairs", "classes", "replicas", "training")
+SHARES = {  # Of the time; what a section leaves is for those after it.
+    "device": 1,
+    "values": 5,
+    "servable": 1,
+    "pairs": 2,
+    "classes": 2,
+    "replicas": 1,
+    "training": 5,
+}
+SECTIONS = tuple(SHARES)
 _MINUTES = flags.DEFINE_float("minutes", 5.0, "Time for all sections.", lower_bound=0.0)
 _SMALL = flags.DEFINE_bool("small", None, "Small sizes; by default where there is no GPU.")
 _SECTIONS = flags.DEFINE_multi_enum("sections", SECTIONS, SECTIONS, "What to run.")
@@ -40,7 +49,7 @@ def run(groups, *, seconds, small, tell, module="benchmarks.gpu.worker"):
     Args:
         groups: lists of names of sections.
         seconds: float, for all of them.
-        small: whether sizes are small.
+        small: whether sizes are small; None where there is no GPU.
         tell: called with each row, as it comes.
         module: what `python -m` runs for a group; see `benchmarks/gpu/worker.py`.
 
@@ -53,10 +62,12 @@ def run(groups, *, seconds, small, tell, module="benchmarks.gpu.worker"):
         rows.append({"section": section, **row})
         tell(rows[-1])
 
-    for group in groups:
+    for number, group in enumerate(groups):
         left = list(group)
         while left:  # Those after one that took its process with it have another.
-            seconds = ends - time.monotonic()
+            later = [name for others in groups[number + 1 :] for name in others]
+            share = _share(left) / (_share(left) + _share(later))
+            seconds = share * (ends - time.monotonic())
             if seconds <= 0:
                 for section in left:
                     add(section, table.skipped("section", "time is up; give more --minutes"))
@@ -64,6 +75,10 @@ def run(groups, *, seconds, small, tell, module="benchmarks.gpu.worker"):
             asked = {"sections": left, "small": small, "seconds": seconds}
             left = _run_group([sys.executable, "-m", module, json.dumps(asked)], asked, add)
     return rows
+
+
+def _share(sections):
+    return sum(SHARES.get(section, 1) for section in sections)
 
 
 def _run_group(command, asked, add):
@@ -137,12 +152,11 @@ def main(_):
         if os.path.splitext(path)[1] not in _WRITERS:
             raise app.UsageError(f"--output must end in {', '.join(_WRITERS)}; found {path!r}.")
     has_gpu = shutil.which("nvidia-smi") is not None
-    small = not has_gpu if _SMALL.value is None else _SMALL.value
     sections = [section for section in SECTIONS if section in _SECTIONS.value]
     rows = run(
         groups_of(sections, apart=has_gpu),
         seconds=60 * _MINUTES.value,
-        small=small,
+        small=_SMALL.value,
         tell=lambda row: print(table.line(row), file=sys.stderr, flush=True),
     )
     print(table.as_text(rows))

@@ -13,6 +13,7 @@ __all__ = [
     "as_markdown",
     "as_text",
     "failed",
+    "guarded",
     "judged",
     "line",
     "measured",
@@ -68,6 +69,14 @@ def failed(case, reason):
     return {"case": case, "verdict": "FAILED", "found": _one_line(reason), "numbers": {}}
 
 
+def guarded(case, function, *args, **options):
+    """The row that a function makes, or that of the error which it ended in."""
+    try:
+        return function(*args, **options)
+    except Exception as error:  # One case that fails says nothing of the others.
+        return failed(case, f"{type(error).__name__}: {error}")
+
+
 def line(row):
     """A row as the line that shows progress."""
     return f"{row['section']:<9} {row['verdict']:<7} {row['case']}: {row['found']}"
@@ -96,6 +105,5 @@ def as_json(rows):
 
 
 def _one_line(text):
-    lines = [line.strip() for line in str(text).splitlines() if line.strip()]
-    text = lines[0] if lines else "no reason was given"
+    text = " ".join(str(text).split()) or "no reason was given"
     return text if len(text) <= 300 else f"{text[:299]}…"

@@ -3,7 +3,7 @@
 Started by `benchmarks.gpu_check`, so that what crashes or hangs takes nothing else with it, and
 each section finds the memory of the GPU free:
 
-    python -m benchmarks.gpu.worker '{"sections": ["values"], "small": true, "seconds": 60}'
+    python -m benchmarks.gpu.worker '{"sections": ["values"], "small": null, "seconds": 60}'
 """
 
 import dataclasses
@@ -69,7 +69,8 @@ def main():
     if "replicas" not in asked["sections"]:  # There memory is cut in two instead.
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
-    limits = Limits(asked["small"] or not gpus, time.monotonic() + asked["seconds"])
+    small = not gpus if asked["small"] is None else asked["small"]
+    limits = Limits(small, time.monotonic() + asked["seconds"])
     run(
         asked["sections"],
         limits,
