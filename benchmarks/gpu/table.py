@@ -17,6 +17,7 @@ __all__ = [
     "judged",
     "line",
     "measured",
+    "run",
     "skipped",
 ]
 
@@ -75,6 +76,23 @@ def guarded(case, function, *args, **options):
         return function(*args, **options)
     except Exception as error:  # One case that fails says nothing of the others.
         return failed(case, f"{type(error).__name__}: {error}")
+
+
+def run(section, rows, tell):
+    """Hands on the rows of a section, and when it begins and ends, whatever becomes of it.
+
+    Args:
+        section: str.
+        rows: function without arguments to an iterable of rows.
+        tell: called with `{"begins": section}`, each row, and `{"ends": section}`.
+    """
+    tell({"begins": section})
+    try:
+        for row in rows():
+            tell(row)
+    except Exception as error:  # The other sections still run.
+        tell(failed("section", f"{type(error).__name__}: {error}"))
+    tell({"ends": section})
 
 
 def line(row):

@@ -43,24 +43,6 @@ class Limits:
         return table.skipped(case, f"time is up{wanted}; give more --minutes")
 
 
-def run(names, limits, tell):
-    """Runs sections one after the other.
-
-    Args:
-        names: of modules of this folder.
-        limits: `Limits`.
-        tell: called with each row, and with `{"begins": name}` and `{"ends": name}`.
-    """
-    for name in names:
-        tell({"begins": name})
-        try:
-            for row in importlib.import_module(f"benchmarks.gpu.{name}").rows(limits):
-                tell(row)
-        except Exception as error:  # The others still run.
-            tell(table.failed("section", f"{type(error).__name__}: {error}"))
-        tell({"ends": name})
-
-
 def main():
     """Answers on what was standard output; what libraries print there goes to standard error."""
     answers, sys.stdout = sys.stdout, sys.stderr
@@ -71,11 +53,12 @@ def main():
             tf.config.experimental.set_memory_growth(gpu, True)
     small = not gpus if asked["small"] is None else asked["small"]
     limits = Limits(small, time.monotonic() + asked["seconds"])
-    run(
-        asked["sections"],
-        limits,
-        lambda row: print(json.dumps(row), file=answers, flush=True),
-    )
+    for name in asked["sections"]:
+        table.run(
+            name,
+            lambda name=name: importlib.import_module(f"benchmarks.gpu.{name}").rows(limits),
+            lambda row: print(json.dumps(row), file=answers, flush=True),
+        )
 
 
 if __name__ == "__main__":

@@ -209,8 +209,9 @@ class CircleLoss(_Circle):
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
             Without it such a row makes the loss NaN. XLA drops the check.
         block_size: how the pair matrix is computed. "auto": tile by tile in memory linear in the
-            batch, close to the cost of its matrix products; an int: the rows of a tile; None: the
-            dense matrix at once, as `circle_loss` does, which can be differentiated twice.
+            batch, close to the cost of its matrix products (on a GPU, in one tile where that fits
+            comfortably into its memory: reasoned, not measured); an int: the rows of a tile; None:
+            the dense matrix at once, as `circle_loss` does, which can be differentiated twice.
         name: str.
 
     Call arguments:

@@ -14,13 +14,17 @@ import tensorflow as tf
 from circle_tf.distribute import compilation, global_batch
 from circle_tf.losses import circle
 from circle_tf.losses.streaming import tiles
+from circle_tf.utils import devices
 
-__all__ = ["check_block_size", "pair_losses"]
+__all__ = ["auto_block", "check_block_size", "pair_losses"]
 
 # Largest batch and its block. Smaller tiles spend their time on being launched, larger ones leave
 # the cache.
 _BLOCKS = ((768, 768), (4096, 512), (8192, 1024), (math.inf, 2048))
 _UNKNOWN_BATCH_BLOCK = 1024
+# On a GPU the whole matrix is one tile as long as what is held of it at a time, some copies, stays
+# within a share of the memory; beyond that, tiles that keep a GPU busy.
+_GPU_COPIES, _GPU_SHARE, _GPU_BLOCK = 4, 0.25, 4096
 # Up to so many tiles are separate operations that run side by side, and their similarities are
 # cached for the gradient (which is linear in the batch still). More are visited in a loop.
 _MOST_UNROLLED = 64
@@ -116,13 +120,47 @@ def check_block_size(block_size):
     return int(block_size)
 
 
+def auto_block(num_anchors, num_keys, *, item_bytes, gpu_bytes=None):
+    """Rows of a block where they are "auto".
+
+    For a CPU as measured (docs/benchmarks.md). For a GPU as reasoned, not measured: launching a
+    tile costs more there than its elementwise work, so the whole matrix is one tile where it fits
+    comfortably (4 copies of it in a quarter of the memory); beyond that tiles are 4096 a side.
+
+    Args:
+        num_anchors: int A, or None where it is unknown when traced.
+        num_keys: int K, or None.
+        item_bytes: int, of a similarity.
+        gpu_bytes: int, memory of the GPU; None on a CPU.
+
+    Returns:
+        int.
+
+    Example:
+        >>> auto_block(8192, 8192, item_bytes=4)
+        1024
+        >>> auto_block(8192, 8192, item_bytes=4, gpu_bytes=16 * 2**30)
+        8192
+        >>> auto_block(65536, 65536, item_bytes=4, gpu_bytes=16 * 2**30)
+        4096
+    """
+    if None in (num_anchors, num_keys):
+        return _UNKNOWN_BATCH_BLOCK
+    longest = max(num_anchors, num_keys)
+    if gpu_bytes is None:
+        return next(block for most, block in _BLOCKS if longest <= most)
+    held = _GPU_COPIES * item_bytes * num_anchors * num_keys
+    return longest if held <= _GPU_SHARE * gpu_bytes else min(longest, _GPU_BLOCK)
+
+
 def _tiling(anchors, others, block_size, *, padding):
-    sizes = anchors.ids.shape[0], others.ids.shape[0]
-    longest = None if None in sizes else max(sizes)
-    if block_size == "auto" and longest is None:
-        block_size = _UNKNOWN_BATCH_BLOCK
-    elif block_size == "auto":
-        block_size = next(block for most, block in _BLOCKS if longest <= most)
+    if block_size == "auto":
+        block_size = auto_block(
+            anchors.ids.shape[0],
+            others.ids.shape[0],
+            item_bytes=anchors.unit.dtype.size,
+            gpu_bytes=devices.gpu_bytes(),
+        )
     return Tiling(int(block_size), symmetric=anchors is others, padding=padding)
 
 

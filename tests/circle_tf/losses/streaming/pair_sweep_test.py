@@ -109,6 +109,27 @@ def test_float32_keeps_the_gradient_at_any_scale(gamma, block_size):
     assert error <= 3e-7 * gamma
 
 
+def test_on_a_gpu_the_whole_matrix_is_one_tile_where_it_fits():
+    def block(rows, gib, *, item_bytes=4):
+        memory = {"item_bytes": item_bytes, "gpu_bytes": gib * 2**30}
+        return pair_sweep.auto_block(rows, rows, **memory)
+
+    assert block(64, 16) == 64 and block(16384, 16) == 16384
+    assert block(16385, 16) == 4096 and block(16385, 80) == 16385
+    assert block(16384, 16, item_bytes=8) == 4096
+    assert pair_sweep.auto_block(256, 2**20, item_bytes=4, gpu_bytes=2**35) == 2**20
+    assert block(65536, 80) == 4096
+    assert pair_sweep.auto_block(None, 64, item_bytes=4, gpu_bytes=2**34) == 1024
+
+
+def test_a_gpu_with_memory_changes_no_number(monkeypatch):
+    unit, ids = batch(size=800)  # More than a tile of a CPU's.
+    on_cpu = run(unit, ids, 1.0)
+    monkeypatch.setattr(pair_sweep.devices, "gpu_bytes", lambda: 2**34)
+    for one, other in zip(run(unit, ids, 1.0), on_cpu, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
+
+
 def test_loops_and_unrolled_tiles_agree(monkeypatch):
     unit, ids = batch()
     unrolled = run(unit, ids, 1.0, block_size=6)
