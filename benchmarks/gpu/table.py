@@ -124,4 +124,5 @@ def as_json(rows):
 
 def _one_line(text):
     text = " ".join(str(text).split()) or "no reason was given"
-    return text if len(text) <= 300 else f"{text[:299]}…"
+    # A cause stands at the end, below the files that it came through.
+    return text if len(text) <= 300 else f"{text[:80]} … {text[-217:]}"
