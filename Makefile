@@ -56,7 +56,7 @@ run-library: $(VENV)/.installed
 # The oldest pair and one in the middle have a lock, for CI; any other is resolved when asked for.
 PAIR = tf$(TENSORFLOW)-keras$(KERAS)
 PAIR_LOCK = $(or $(wildcard requirements-$(PAIR).lock),.venv-$(PAIR).lock)
-LIBRARY := tests/portable_test.py tests/circle_tf circle_tf
+LIBRARY := tests/portable_test.py tests/circle_tf circle_tf --ignore=tests/circle_tf/backbones
 
 test-on: ## Run the library's tests on other versions: make test-on TENSORFLOW=2.18 KERAS=3.8
 	$(MAKE) $(PAIR_LOCK)
@@ -67,7 +67,7 @@ run-on: $(VENV)/.installed
 
 .venv-tf%.lock requirements-tf%.lock: $(VENV)/.installed pyproject.toml
 	printf 'tensorflow==%s.*\nkeras==%s.*\n' $(subst -keras, ,$*) | \
-	  $(COMPILE) --extra test pyproject.toml - -o $@
+	  $(COMPILE) --extra test --extra train pyproject.toml - -o $@
 
 # Addons ended with TensorFlow 2.15, the last for Python 3.11: an environment and a lock of its own.
 test-addons: ## Run the tests of circle_tf on TensorFlow Addons' stack (Keras 2, Python 3.11)

@@ -13,7 +13,7 @@ needs_keras_3 = pytest.mark.skipif(
 TENSORFLOW = tuple(int(number) for number in tf.__version__.split(".")[:2])
 needs_own_steps = pytest.mark.skipif(
     compat.KERAS < (3, 10),
-    reason="before Keras 3.10 several replicas, and such gradients, are refused",
+    reason="Keras before 3.10: refused over replicas",
 )
 needs_lamb = pytest.mark.skipif(
     not hasattr(keras.optimizers, "Lamb"), reason="this Keras has no Lamb"
