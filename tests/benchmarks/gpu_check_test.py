@@ -82,7 +82,7 @@ def test_losses_and_heads_are_checked_on_any_machine(tmp_path):
     rows = run(tmp_path, "--sections=device", "--sections=values", "--minutes=8")
     assert any("TensorFlow" in row["found"] for row in rows if row["section"] == "device")
     checked = {row["case"].partition(",")[0] for row in rows if row["verdict"] == "pass"}
-    assert {"circle_loss", "CircleLoss", "PairwiseCircle", "CircleHead", "ArcFaceLoss"} <= checked
+    assert {"circle_loss", "CircleLoss", "PairwiseCircle", "CircleHead", "UnifiedLoss"} <= checked
 
 
 # Slow: trains, and starts four processes with TensorFlow.
