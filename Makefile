@@ -12,8 +12,10 @@ BASE_PATH ?= models/glyphs
 UV := uv==0.13.9
 # Not in the lock, for it brings keyrings and cryptography; only its check of what is built is used.
 TWINE := twine==7.0.0
-# Many times faster than pip, and one cache for all environments; with a bar on a terminal.
-INSTALL = uv pip install $(if $(MAKE_TERMERR),,-q)
+# Many times faster than pip, and one cache for all environments; with a bar on a terminal. Bytecode
+# is made here: where PYTHONDONTWRITEBYTECODE is set, as in many containers, each of hundreds of
+# processes would compile TensorFlow anew, 7 s of each.
+INSTALL = uv pip install --compile-bytecode $(if $(MAKE_TERMERR),,-q)
 COMPILE = $(RUN) -m uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate
 # More workers than four would take more memory than the time is worth.
 PARALLEL := -n auto --maxprocesses=4 --durations=10

@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # What type checkers, which do not run `__getattr__`, know th
 # Public name: the room that exports it. Rooms are imported when they are asked for (PEP 562), so
 # that neither the version nor what commands do before TensorFlow's start costs its import.
 _ROOM_OF = {
+    "Calibration": "evaluation",
     "CircleHead": "layers",
     "CircleLoss": "losses",
     "ClassCircleLoss": "losses",
@@ -49,7 +50,9 @@ _ROOM_OF = {
     "PairwiseCircle": "layers",
     "RecordFiles": "data",
     "RetrievalCallback": "callbacks",
+    "Threshold": "evaluation",
     "UnitEmbedding": "layers",
+    "calibrate": "evaluation",
     "circle_loss": "losses",
     "cmc": "evaluation",
     "detection_and_identification_rate": "evaluation",

@@ -1,5 +1,6 @@
 """Exact search, and the protocols of retrieval, re-identification, verification and clustering."""
 
+from circle_tf.evaluation.calibration import Calibration, Threshold, calibrate
 from circle_tf.evaluation.clustering import normalized_mutual_information
 from circle_tf.evaluation.identification import (
     detection_and_identification_rate,
@@ -25,6 +26,9 @@ from circle_tf.evaluation.verification import (
 )
 
 __all__ = [
+    "Calibration",
+    "Threshold",
+    "calibrate",
     "cmc",
     "detection_and_identification_rate",
     "distractor_identification",

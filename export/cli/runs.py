@@ -75,6 +75,23 @@ class Run:
         path = run_files.RunFiles(self.workdir).class_weights
         return _arrays(path, "class_names")[0] if os.path.exists(path) else None
 
+    def decision(self):
+        """Thresholds that `trainers.evaluate` found for this model, as `Calibration.as_dict`.
+
+        None where it has evaluated none, or another model of the run.
+
+        Raises:
+            console.ExportError: its file is broken.
+        """
+        files = run_files.RunFiles(self.workdir)
+        if not os.path.isfile(files.evaluation):
+            return None
+        found = _read_json(files.evaluation)
+        file = os.path.basename(files.best if self.best else files.model)
+        if found.get("model") != {"file": file, "step": self.record.get("step")}:
+            return None
+        return found.get("decision")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeldOut:

@@ -70,6 +70,7 @@ def describe(path, *, run, version, verified, contents, model, variants=None):
             "versions": run.record.get("versions", {}),
         },
         "metrics": run.record.get("metrics", {}),
+        "decision": run.decision(),
         "verified": {check.name: check.seen for check in verified.checks},
         "parity": verified.parity,
         "operations": sorted(_operations(graph, signatures)),

@@ -97,6 +97,10 @@ def evaluation() -> list[float]:
         circle_tf.detection_and_identification_rate(rows, ids, rows, ids, fars=0.1),
     ):
         print(report["pairs"] + 1)
+    decision = circle_tf.calibrate(rows, ids, false_accept_rates=[0.1, 0.01], resamples=10)
+    assert_type(decision, circle_tf.Calibration)
+    first: circle_tf.Threshold = decision.verification[0]
+    print(first.threshold + 1, circle_tf.Calibration.from_dict(decision.as_dict()).table())
     distances = circle_tf.k_reciprocal_distances(rows, rows, k1=4, k2=2, weight=0.3)
     print(
         circle_tf.flip_test_embeddings(model.predict, images).shape,

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from circle_tf.callbacks import RetrievalCallback
-from circle_tf.evaluation import reidentification, reranking, retrieval
+from circle_tf.evaluation import calibration, reidentification, reranking, retrieval
 from trainers.cli import commands
 
 __all__ = ["VALIDATED", "Embedder", "choose_classes", "during_training", "embed", "evaluate"]
@@ -23,6 +23,7 @@ VALIDATED = (
 
 _CHUNK = 1024  # images decoded at a time
 _BATCH = 256
+_CALIBRATED = 10_000  # examples at most: fifty million pairs
 
 
 def evaluate(model, dataset, *, rerank=False):
@@ -38,8 +39,9 @@ def evaluate(model, dataset, *, rerank=False):
         unseen classes, each example looked up among the others; and, for data sets with queries
         and a gallery, `one_shot` -> those of the queries looked up in the gallery, or, where
         cameras are known, `re_identification` -> those of `circle_tf.reidentification_report`,
-        and with `rerank` `re_ranked` -> the same after re-ranking. What the data do not allow has
-        `not_measured` -> the reason in its place.
+        and with `rerank` `re_ranked` -> the same after re-ranking. `decision` -> thresholds of
+        `circle_tf.calibrate` for the unseen classes. What the data do not allow has `not_measured`
+        -> the reason in its place.
 
     Raises:
         commands.ConfigError: `rerank` of a data set without cameras.
@@ -64,7 +66,15 @@ def evaluate(model, dataset, *, rerank=False):
     results["leave_one_out"] = _measured(
         retrieval.retrieval_report, embeddings, dataset.test.labels
     )
+    rows = choose_classes(dataset.test, examples=_CALIBRATED)
+    results["decision"] = _measured(_calibrated, embeddings[rows], dataset.test.labels[rows])
     return results
+
+
+def _calibrated(embeddings, labels):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # The table marks rates of too few examples.
+        return calibration.calibrate(embeddings, labels).as_dict()
 
 
 def _measured(report, *arguments, **options):

@@ -3,6 +3,7 @@
 import os
 
 from circle_tf import run_files
+from circle_tf.evaluation.calibration import Calibration
 from circle_tf.utils import shares
 from circle_tf.utils.files import disk_errors
 from trainers.cli import commands
@@ -108,6 +109,9 @@ def table(results):
         for name, found in results.items()
         if "not_measured" in found
     ]
+    if "verification" in (decision := results.get("decision", {})):
+        lines += ["", "Thresholds of similarity, on unseen classes", ""]
+        lines.append(Calibration.from_dict(decision).table())
     return "\n".join(lines)
 
 

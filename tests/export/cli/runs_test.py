@@ -53,6 +53,20 @@ def test_the_best_model_may_be_taken_instead_of_the_last(tmp_path):
     np.testing.assert_array_equal(loaded(saved_models.IMAGES), best(saved_models.IMAGES))
 
 
+@pytest.mark.parametrize("best", [False, True])
+def test_thresholds_are_those_of_the_same_model(tmp_path, best):
+    workdir = saved_models.finished_run(tmp_path / "run", model=saved_models.embedding_model())
+    (workdir / "best.keras").write_bytes(b"")
+    (workdir / "best.json").write_text(json.dumps({"step": 3, "metrics": {}}))
+    run = runs.read(str(workdir), best=best)
+    assert run.decision() is None
+    own = {"file": "best.keras", "step": 3} if best else {"file": "model.keras", "step": 7}
+    for model in (own, own | {"step": 5}, own | {"file": "another.keras"}, None):
+        found = {"decision": {"verification": []}, "model": model}
+        (workdir / "evaluation.json").write_text(json.dumps(found))
+        assert run.decision() == ({"verification": []} if model == own else None)
+
+
 def test_no_workdir(tmp_path):
     with pytest.raises(console.ExportError, match="There is no workdir"):
         runs.read(str(tmp_path / "none"))

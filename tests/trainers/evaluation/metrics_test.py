@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import circle_tf
 from circle_tf.evaluation import reidentification, reranking, retrieval
 from configs import digits
 from trainers import datasets
@@ -69,15 +70,23 @@ def test_embed_nothing():
 
 def test_leave_one_out():
     results = metrics.evaluate(model(), dataset())
-    assert list(results) == ["leave_one_out"]
+    assert list(results) == ["leave_one_out", "decision"]
     assert results["leave_one_out"]["recall_at_1"] == 0.75
     assert results["leave_one_out"]["queries"] == 4
+
+
+def test_thresholds_are_those_of_the_library():
+    data = dataset()
+    found = metrics.evaluate(model(), data)["decision"]
+    with pytest.warns(UserWarning, match="too small"):
+        expected = circle_tf.calibrate(metrics.embed(model(), data.test), data.test.labels)
+    assert circle_tf.Calibration.from_dict(found) == expected
 
 
 def test_one_shot_looks_queries_up_in_the_gallery():
     queries, gallery = split([(9, 1), (1, 9)], [0, 0]), split([(9, 0), (0, 9)], [0, 1])
     results = metrics.evaluate(model(), dataset(queries=queries, gallery=gallery))
-    assert list(results) == ["one_shot", "leave_one_out"]
+    assert list(results) == ["one_shot", "leave_one_out", "decision"]
     assert results["one_shot"]["recall_at_1"] == 0.5 and results["one_shot"]["queries"] == 2
 
 
@@ -89,7 +98,7 @@ def test_re_identification_by_cameras_and_ranked_anew():
     parts = [split(images[p], labels[p], cameras=cameras[p]) for p in (slice(12), slice(12, 40))]
     data = dataset(queries=parts[0], gallery=parts[1])
     found = metrics.evaluate(model(), data, rerank=True)
-    assert list(found) == ["re_identification", "re_ranked", "leave_one_out"]
+    assert list(found) == ["re_identification", "re_ranked", "leave_one_out", "decision"]
     assert found["re_identification"] == metrics.evaluate(model(), data)["re_identification"]
     rows = [metrics.embed(model(), part) for part in parts]
     cameras = {"query_cameras": parts[0].cameras, "gallery_cameras": parts[1].cameras}
@@ -113,6 +122,7 @@ def test_queries_without_a_match_leave_the_other_numbers(cameras):
         model(), dataset(queries=queries, gallery=gallery), rerank=cameras is not None
     )
     assert found.pop("leave_one_out")["recall_at_1"] == 0.75
+    assert found.pop("decision")["counts"]["identities"] == 2
     assert list(found) == (["one_shot"] if cameras is None else ["re_identification", "re_ranked"])
     for reason in found.values():
         assert "No query has a match" in reason["not_measured"]
@@ -124,7 +134,9 @@ def test_what_cannot_be_evaluated_while_training_is_told_of():
     with pytest.warns(UserWarning, match="evaluated while training: No query has a match"):
         callback = metrics.during_training(digits.get_config(), model=model(), dataset=data)
     callback.on_epoch_end(0, {})
-    assert "No query" in metrics.evaluate(model(), data)["leave_one_out"]["not_measured"]
+    found = metrics.evaluate(model(), data)
+    assert "No query" in found["leave_one_out"]["not_measured"]
+    assert "one with two examples" in found["decision"]["not_measured"]
 
 
 def test_ranking_anew_wants_cameras():

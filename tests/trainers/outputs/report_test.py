@@ -50,8 +50,9 @@ def test_what_is_not_all_is_not_shown_as_all():
 def test_evaluation_is_printed_and_written(tmp_path, capsys):
     files = finished_run(tmp_path / "run")
     report.evaluate_run(files.path)
-    found = workdir.read_json(files.evaluation)["leave_one_out"]
-    assert f"{found['recall_at_1']:.3f}" in capsys.readouterr().out
+    written, printed = workdir.read_json(files.evaluation), capsys.readouterr().out
+    assert f"{written['leave_one_out']['recall_at_1']:.3f}" in printed
+    assert f"{written['decision']['search'][0]['threshold']:.4f}" in printed
     assert os.listdir(files.plots) == ["retrieval_sheet.png"]
 
 
