@@ -35,12 +35,16 @@ SHARES = {  # Of the time; what a section leaves is for those after it.
     "training": 5,
 }
 SECTIONS = tuple(SHARES)
-_MINUTES = flags.DEFINE_float("minutes", 5.0, "Time for all sections.", lower_bound=0.0)
-_SMALL = flags.DEFINE_bool("small", None, "Small sizes; by default where there is no GPU.")
-_SECTIONS = flags.DEFINE_multi_enum("sections", SECTIONS, SECTIONS, "What to run.")
-_OUTPUT = flags.DEFINE_multi_string("output", [], "Files to write the table to: .md, .json, .txt.")
 _WRITERS = {".md": table.as_markdown, ".json": table.as_json, ".txt": table.as_text}
 _ALONE = ("replicas",)  # Its devices are cut in two before TensorFlow starts.
+
+
+def define_flags():
+    """Defines the flags when this is the command: others have flags of the same names."""
+    flags.DEFINE_float("minutes", 5.0, "Time for all sections.", lower_bound=0.0)
+    flags.DEFINE_bool("small", None, "Small sizes; by default where there is no GPU.")
+    flags.DEFINE_multi_enum("sections", SECTIONS, SECTIONS, "What to run.")
+    flags.DEFINE_multi_string("output", [], "Files to write the table to: .md, .json, .txt.")
 
 
 def run(groups, *, seconds, small, tell, module="benchmarks.gpu.worker"):
@@ -148,19 +152,20 @@ def groups_of(sections, *, apart):
 
 def main(_):
     """Prints the table."""
-    for path in _OUTPUT.value:
+    options = flags.FLAGS
+    for path in options.output:
         if os.path.splitext(path)[1] not in _WRITERS:
             raise app.UsageError(f"--output must end in {', '.join(_WRITERS)}; found {path!r}.")
     has_gpu = shutil.which("nvidia-smi") is not None
-    sections = [section for section in SECTIONS if section in _SECTIONS.value]
+    sections = [section for section in SECTIONS if section in options.sections]
     rows = run(
         groups_of(sections, apart=has_gpu),
-        seconds=60 * _MINUTES.value,
-        small=_SMALL.value,
+        seconds=60 * options.minutes,
+        small=options.small,
         tell=lambda row: print(table.line(row), file=sys.stderr, flush=True),
     )
     print(table.as_text(rows))
-    for path in _OUTPUT.value:
+    for path in options.output:
         with open(path, "w", encoding="utf-8") as stream:
             stream.write(_WRITERS[os.path.splitext(path)[1]](rows) + "\n")
     bad = [row for row in rows if row["verdict"] in table.BAD]
@@ -170,4 +175,5 @@ def main(_):
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

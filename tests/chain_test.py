@@ -63,8 +63,9 @@ def served(published):
 
 def test_training_goes_on_after_a_kill_and_says_what_a_newcomer_needs(trained, folder):
     lines = trained.splitlines()
-    assert lines[0].startswith("digits: ") and len(lines) == 8
-    assert lines[2] == "Resuming after step 4: 12 steps of 60 images, loss circle."
+    assert lines[0].startswith("digits: ") and len(lines) == 9
+    assert lines[2].startswith("On 1 CPU: float32, no XLA, repeatable bit for bit; ")
+    assert lines[3] == "Resuming after step 4: 12 steps of 60 images, loss circle."
     assert lines[-1] == f"Next: python -m trainers.evaluate --workdir={folder}/run"
     with open(folder / "run" / "metrics.jsonl") as file:
         assert [json.loads(line)["step"] for line in file] == [6, 12]

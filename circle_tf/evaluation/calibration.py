@@ -36,6 +36,11 @@ class Threshold:
         true_accept_interval: `(low, high)` of it.
         expected_errors: float, false accepts that the rate means in this sample.
         reliable: whether there are enough of them to know the rate.
+
+    Example:
+        >>> found = Threshold(0.01, 0.4, (0.3, 0.5), 0.01, (0.0, 0.02), 0.9, (0.8, 1.0), 50.0, True)
+        >>> 0.45 >= found.threshold  # Are these two of one class?
+        True
     """
 
     false_accept_rate: float
@@ -59,6 +64,12 @@ class Calibration:
             the image of none?
         confidence: float, of the intervals.
         counts: dict of int: `identities`, `examples`, `genuine` and `impostors` pairs.
+
+    Example:
+        >>> found = Threshold(0.01, 0.4, (0.3, 0.5), 0.01, (0.0, 0.02), 0.9, (0.8, 1.0), 50.0, True)
+        >>> print(Calibration([found], [], confidence=0.95, counts={}).table())
+        decision           rate  threshold         interval  accepted         interval
+        verification       0.01     0.4000 0.3000 to 0.5000     0.900   0.800 to 1.000
     """
 
     verification: list[Threshold]

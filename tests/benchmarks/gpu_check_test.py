@@ -78,6 +78,8 @@ def run(folder, *arguments):
     return rows
 
 
+# Slow: compiles a loss and its gradient for every row of the table.
+@pytest.mark.slow
 def test_losses_and_heads_are_checked_on_any_machine(tmp_path):
     rows = run(tmp_path, "--sections=device", "--sections=values", "--minutes=8")
     assert any("TensorFlow" in row["found"] for row in rows if row["section"] == "device")

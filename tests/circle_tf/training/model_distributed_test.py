@@ -26,7 +26,6 @@ def on_one_device(tmp_path_factory):
 QUICK = [
     "CircleLoss",
     "CircleHead over replicas, mixed_float16",
-    "CrossBatchCircleLoss, a replica without rows, XLA",
     "a replica without rows, class",
     "averaged weights, CircleHead over replicas, mixed_float16",
     "averaged weights, gradient_accumulation=2",

@@ -184,6 +184,8 @@ for attempt in (
 """
 
 
+# Slow: XLA compiles nets in processes of their own.
+@pytest.mark.slow
 def test_compiled_nets_are_repeatable_and_max_pools_are_refused():
     count, *errors = processes.printed("-c", _COMPILED).splitlines()
     assert count == "1"

@@ -105,7 +105,8 @@ def test_evaluation_of_a_run_tells_the_pairs_too(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     (line,) = [line for line in lines if line.startswith("agedb-30")]
     assert line.split()[1] == f"{found['accuracy']:.3f}"
-    assert {len(row) for row in lines[lines.index(line) - 1 :]} == {len(line)}
+    start = lines.index(line)
+    assert {len(row) for row in lines[start - 1 : start + 1]} == {len(line)}
     assert np.isfinite(found["tar_at_far_0.001"])
 
 

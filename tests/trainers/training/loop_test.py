@@ -275,6 +275,8 @@ class Notes(keras.callbacks.Callback):
         self.seen.append((epoch, updates, float(optimizer.dynamic_scale), logs["loss"]))
 
 
+# Slow: trains three times, with half precision, which a CPU emulates.
+@pytest.mark.slow
 def test_a_run_goes_on_in_the_precision_and_at_the_loss_scale_it_had(tmp_path, monkeypatch, capsys):
     def config(precision):
         steps = {"steps": 5, "eval_every": 1, "checkpoint_every": 1, "eval_examples": 20}
