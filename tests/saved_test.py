@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 import circle_tf
-from tests import stacks
+from circle_tf import compat
 from tests.saved import make_saved
 
-pytestmark = stacks.needs_keras_3
+pytestmark = pytest.mark.skipif(
+    compat.KERAS < (3, 15), reason="Keras does not load what a newer one saved, this file 3.15"
+)
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             and self.variable_dtype == "float32"
             and self.scale
             and self.center
-            and not self.renorm
+            and not getattr(self, "renorm", False)
             and not self.synchronized
             # The frozen layer's gradient has no deterministic fused kernel on GPU.
             and (self.trainable or not training)
