@@ -83,6 +83,10 @@ def test_what_is_published_is_fit_to_be_served(published, folder):
     assert "images float32 [?, 8, 8, 1] -> embeddings float32 [?, 32]" in published
     assert "largest difference" in published and "MODEL_NAME=digits" in published
     assert sorted(os.listdir(folder / "models" / "digits")) == [".publish.lock", "1"]
+    with open(folder / "models/digits/1/assets.extra/manifest.json") as file:
+        thresholds = json.load(file)["decision"]
+    with open(folder / "run" / "evaluation.json") as file:
+        assert thresholds == json.load(file)["decision"]
     again = printed(*next_command(published, "export.verify"))
     assert again.startswith(f"{folder}/models/digits/1 is fit to be served.\n")
     assert "over batches 1, 3, 17" in again and "ids [17, 3]" in again

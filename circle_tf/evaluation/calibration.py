@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from circle_tf.evaluation import exact_search
-from circle_tf.evaluation.neighbours import as_rows, iterate_scores
+from circle_tf.evaluation.neighbours import HighestScores, as_rows, iterate_scores
 from circle_tf.ops import pairs
 from circle_tf.utils import checks
 
 __all__ = ["Calibration", "Threshold", "calibrate"]
 
 _LEAST_ERRORS = 30  # The "rule of 30": with fewer false accepts a rate is known to no half.
+_LEAST_IDENTITIES = 10  # Resampling fewer tells nothing of others: of two the interval is a point.
 _RESAMPLED = 2**18  # Scores at most that each draw goes through.
 _SPARE = 4  # Resampled identities reach deeper into the highest scores than the sample itself.
 
@@ -28,14 +29,14 @@ class Threshold:
 
     Args:
         false_accept_rate: float, the rate asked for.
-        threshold: float, -1 to 1: yes at or above it.
+        threshold: float from -1: yes at or above it. Above 1 where nothing may pass.
         threshold_interval: `(low, high)` of the threshold over resampled identities.
         measured_rate: float, the false accept rate on the sample at the threshold.
         rate_interval: `(low, high)` of that rate over resampled identities.
         true_accept_rate: float 0 to 1, how much of what should be accepted is.
         true_accept_interval: `(low, high)` of it.
         expected_errors: float, false accepts that the rate means in this sample.
-        reliable: whether there are enough of them to know the rate.
+        reliable: whether there are enough of them, 30, and of identities, 10, to know the rate.
 
     Example:
         >>> found = Threshold(0.01, 0.4, (0.3, 0.5), 0.01, (0.0, 0.02), 0.9, (0.8, 1.0), 50.0, True)
@@ -145,14 +146,15 @@ def calibrate(
             examples, a rate or confidence out of range.
 
     Warns:
-        UserWarning: the sample is too small for a rate: fewer than 30 false accepts are expected.
+        UserWarning: the sample is too small for a rate: fewer than 30 false accepts are expected,
+            or there are fewer than 10 classes.
 
     Example:
-        >>> rows = np.random.default_rng(0).normal(size=(4, 8))[np.arange(640) % 4]
+        >>> rows = np.random.default_rng(0).normal(size=(16, 8))[np.arange(640) % 16]
         >>> rows = rows + 0.3 * np.random.default_rng(1).normal(size=rows.shape)
-        >>> found = calibrate(rows, np.arange(640) % 4, false_accept_rates=0.05)
+        >>> found = calibrate(rows, np.arange(640) % 16, false_accept_rates=0.05)
         >>> found.verification[0].true_accept_rate > 0.9, found.counts["impostors"]
-        (True, 153600)
+        (True, 192000)
 
     References:
         Bolle et al., "Error analysis of pattern recognition systems - the subsets bootstrap", 2004
@@ -239,13 +241,15 @@ class _Decision:
     def measured(self, draw, rates, thresholds=None):
         """In a draw of identities: `[3, R]` lowest thresholds, and false and true accept rates.
 
-        The rates are those at the thresholds given; None for those found.
+        The rates are those at the thresholds given; None for those found. NaN where the draw has
+        nothing that must be refused, or accepted.
         """
         drawn = draw[self.wrong_of]
         total = self.all_wrong(draw)
-        passing = np.cumsum(drawn.prod(axis=1) if self.of_pairs else drawn) * self.every
-        passing = np.append(0.0, passing / max(total, 1))
+        passing = np.append(0, np.cumsum(drawn.prod(axis=1) if self.of_pairs else drawn))
+        passing = passing * self.every / total if total else np.full(len(passing), np.nan)
         lowest = np.array([_lowest(self.wrong, passing[1:], rate) for rate in rates])
+        lowest = lowest if total else np.full(len(rates), np.nan)
         at = lowest if thresholds is None else thresholds
         right = np.append(0, np.cumsum(draw[self.right_of]))
         accepted = right[np.searchsorted(-self.right, -at, side="right")]
@@ -267,7 +271,7 @@ class _Scores:
         count = len(rows)
         impostors = (count**2 - (sizes**2).sum()) // 2
         held = min(impostors, int(_SPARE * max(rates) * impostors) + _LEAST_ERRORS)
-        highest, genuine = _Highest(held), ([], [])
+        highest, genuine = HighestScores(held), ([], [])
         strangers, known = np.empty(count), np.full(count, -np.inf)
         for row, scores in iterate_scores(rows, rows):
             same = identity == identity[row]
@@ -280,7 +284,7 @@ class _Scores:
             genuine[0].append(scores[later])
             genuine[1].append(np.full(len(later), identity[row]))
             others = np.flatnonzero(~same[row + 1 :]) + row + 1
-            highest.add(scores[others], row, others)
+            highest.add(scores[others], np.full(len(others), row), others)
         wrong, first, second = highest.sorted()
         pairs_of = np.stack([identity[first], identity[second]], axis=1)
         paired = sizes[identity] > 1
@@ -293,30 +297,6 @@ class _Scores:
                 False,
             ),
         )
-
-
-class _Highest:
-    """The highest of the scores of pairs that come a row at a time, and whose they are."""
-
-    def __init__(self, count):
-        self._count, self._floor, self._waiting = count, -np.inf, 0
-        self._parts = []
-
-    def add(self, scores, row, others):
-        kept = scores > self._floor
-        self._parts.append((scores[kept], np.full(kept.sum(), row), others[kept]))
-        self._waiting += int(kept.sum())
-        if self._waiting > 2 * self._count + 2**16:
-            self._parts = [self.sorted()]
-            self._waiting = len(self._parts[0][0])
-            if self._waiting == self._count:
-                self._floor = self._parts[0][0][-1]
-
-    def sorted(self):
-        """`(scores, rows, others)`, the highest first."""
-        scores, rows, others = (np.concatenate(part) for part in zip(*self._parts, strict=True))
-        order = np.argsort(-scores, kind="stable")[: self._count]
-        return scores[order], rows[order], others[order]
 
 
 def _falling(scores, identity):
@@ -339,9 +319,8 @@ def _thresholds(rates, decision, draws, tail):
             for kind, values in enumerate(found)
         ]
         expected = float(rate * total)
-        thresholds.append(
-            Threshold(rate, *ends[0], *ends[1], *ends[2], expected, expected >= _LEAST_ERRORS)
-        )
+        reliable = expected >= _LEAST_ERRORS and len(sample) >= _LEAST_IDENTITIES
+        thresholds.append(Threshold(rate, *ends[0], *ends[1], *ends[2], expected, reliable))
     return thresholds
 
 
@@ -370,6 +349,7 @@ def _warn_of_small_samples(found):
     if small:
         warnings.warn(
             f"The sample is too small for {', '.join(small)}: {_LEAST_ERRORS} are needed to know a "
-            "rate. Give more examples, of more classes, or ask for a higher rate.",
+            f"rate, and {_LEAST_IDENTITIES} classes; found {found.counts['identities']} classes. "
+            "Give more examples, of more classes, or ask for a higher rate.",
             stacklevel=3,
         )

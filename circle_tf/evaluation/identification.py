@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from circle_tf.evaluation import exact_search
-from circle_tf.evaluation.neighbours import as_rows, check_dimensions, iterate_scores
+from circle_tf.evaluation.neighbours import HighestScores, as_rows, check_dimensions, iterate_scores
 from circle_tf.ops import pairs
 from circle_tf.utils import checks
 
 __all__ = ["detection_and_identification_rate", "distractor_identification"]
-
-_MERGED_AT = 2**16  # scores
 
 
 def distractor_identification(
@@ -66,7 +64,7 @@ def distractor_identification(
     rows = exact_search.on_grid(rows, name="probes")
     others = exact_search.on_grid(others, name="distractors")
     accepts = {far: _accepts(far, len(rows) * len(others)) for far in _check_fars(fars)}
-    impostors = _Highest(1 + max(accepts.values(), default=-1))
+    impostors = HighestScores(1 + max(accepts.values(), default=-1))
     before, genuine = [], []
     for row, scores in iterate_scores(rows, others, chunk_size=chunk_size):
         mates = np.flatnonzero(ids == ids[row])
@@ -171,30 +169,3 @@ def _check_fars(fars):
 def _accepts(far, count):
     """False accepts allowed of so many at a rate; a product that rounds down is meant in full."""
     return int(np.floor(far * count * (1 + 1e-12)))
-
-
-class _Highest:
-    """The highest of many scores that come a row at a time."""
-
-    def __init__(self, count):
-        self._count, self._held, self._new, self._waiting = count, np.empty(0), [], 0
-
-    def add(self, rising):
-        """Scores of a row, rising."""
-        if not self._count:
-            return
-        floor = self._held[0] if len(self._held) == self._count else -np.inf
-        first = np.searchsorted(rising, floor, side="right")
-        self._new.append(rising[max(first, len(rising) - self._count) :])
-        self._waiting += len(self._new[-1])
-        if self._waiting > max(self._count, _MERGED_AT):
-            self._merge()
-
-    def at(self, place):
-        """The score with so many before it; -inf where there is none."""
-        self._merge()
-        return self._held[-1 - place] if place < len(self._held) else -np.inf
-
-    def _merge(self):
-        scores = np.sort(np.concatenate([self._held, *self._new]))
-        self._held, self._new, self._waiting = scores[-self._count :], [], 0

@@ -16,6 +16,7 @@ from circle_tf.ops import pairs
 from circle_tf.utils import checks, sizes
 
 __all__ = [
+    "HighestScores",
     "as_rows",
     "check_dimensions",
     "check_k",
@@ -28,6 +29,7 @@ __all__ = [
 # Largest memory for the similarities of one chunk and for what is made from its neighbours.
 _CHUNK_BYTES = sizes.BUDGET_BYTES
 _CHUNK_ROWS = 1024  # More make the product no faster.
+_MERGED_AT = 2**16  # scores
 
 
 def nearest_neighbours(
@@ -139,6 +141,46 @@ def iterate_scores(queries, gallery, *, chunk_size=None):
     size = _chunk_rows(chunk_size, row_bytes=8 * len(gallery))
     for start in range(0, len(queries), size):
         yield from enumerate(queries[start : start + size] @ gallery.T, start)
+
+
+class HighestScores:
+    """The highest of many scores that come a row at a time, and what belongs to each.
+
+    Args:
+        count: int, how many to hold.
+
+    Example:
+        >>> highest = HighestScores(2)
+        >>> highest.add(np.array([0.1, 0.9, 0.4]), np.array([0, 1, 2]))
+        >>> highest.add(np.array([0.5]), np.array([7]))
+        >>> scores, rows = highest.sorted()
+        >>> scores.tolist(), rows.tolist(), float(highest.at(1)), float(highest.at(2))
+        ([0.9, 0.5], [1, 7], 0.5, -inf)
+    """
+
+    def __init__(self, count):
+        self._count, self._floor, self._waiting, self._parts = count, -np.inf, 0, []
+
+    def add(self, scores, *columns):
+        """Scores `[n]`, and columns `[n]` of what belongs to them, as many each time."""
+        kept = scores > self._floor
+        self._parts.append([values[kept] for values in (scores, *columns)])
+        self._waiting += int(kept.sum())
+        if self._waiting > self._count + max(self._count, _MERGED_AT):
+            self._parts = [self.sorted()]
+            self._waiting = len(self._parts[0][0])
+            self._floor = self._parts[0][0][-1] if self._count else np.inf
+
+    def sorted(self):
+        """`[scores, *columns]` of those held, the highest first; of equal ones the first come."""
+        columns = [np.concatenate(values) for values in zip(*self._parts, strict=True)]
+        order = np.argsort(-columns[0], kind="stable")[: self._count]
+        return [values[order] for values in columns]
+
+    def at(self, place):
+        """The score with so many before it; -inf where there is none."""
+        scores = self.sorted()[0]
+        return scores[place] if place < len(scores) else -np.inf
 
 
 def as_rows(embeddings, *, name):

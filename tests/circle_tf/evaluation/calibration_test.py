@@ -108,9 +108,30 @@ def test_the_rate_of_other_classes_is_within_the_interval():
 
 def test_what_is_held_does_not_change_the_numbers(monkeypatch):
     rows, ids = clouds(30, 8)
+    all_held = calibrate(rows, ids, false_accept_rates=[0.002, 0.99], resamples=5)
+    monkeypatch.setattr("circle_tf.evaluation.neighbours._MERGED_AT", 100)
     few = calibrate(rows, ids, false_accept_rates=0.002, resamples=5)
-    monkeypatch.setattr("circle_tf.evaluation.calibration._SPARE", 1e9)
-    assert calibrate(rows, ids, false_accept_rates=0.002, resamples=5) == few
+    assert few.verification == all_held.verification[:1]
+    assert few.search == all_held.search[:1]
+
+
+def test_draws_without_impostors_do_not_count():
+    rows, ids = clouds(2, 20)  # Half of the draws hold one identity twice.
+    (found,) = calibrate(rows, ids, false_accept_rates=0.1).verification
+    assert found.threshold_interval == (found.threshold, found.threshold)
+    assert found.rate_interval == (found.measured_rate, found.measured_rate)
+
+
+def test_many_scores_are_resampled_by_rank(monkeypatch):
+    rows, ids = clouds(60, 8)
+    (whole,) = calibrate(rows, ids, false_accept_rates=0.05).verification
+    monkeypatch.setattr("circle_tf.evaluation.calibration._RESAMPLED", 8000)
+    (found,) = calibrate(rows, ids, false_accept_rates=0.05).verification
+    assert found.threshold == whole.threshold and found != whole
+    for name in ("threshold_interval", "rate_interval", "true_accept_interval"):
+        expected = getattr(whole, name)
+        width = expected[1] - expected[0]
+        np.testing.assert_allclose(getattr(found, name), expected, atol=0.25 * width)
 
 
 def test_samples_that_are_too_small_are_told():
@@ -118,6 +139,9 @@ def test_samples_that_are_too_small_are_told():
     with pytest.warns(UserWarning, match=r"search at 0\.05 \(2 false accepts\): 30 are needed"):
         found = circle_tf.calibrate(rows, ids, false_accept_rates=0.05)
     assert found.verification[0].reliable and not found.search[0].reliable
+    with pytest.warns(UserWarning, match=r"verification at 0\.3 .* 10 classes; found 9 classes"):
+        found = circle_tf.calibrate(*clouds(9, 40), false_accept_rates=0.3)
+    assert not found.verification[0].reliable and found.verification[0].expected_errors > 1000
 
 
 def test_it_is_written_and_printed():

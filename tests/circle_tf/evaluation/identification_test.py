@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from circle_tf.evaluation import identification, verification
+from circle_tf.evaluation import neighbours, verification
 from circle_tf.evaluation.identification import (
     detection_and_identification_rate,
     distractor_identification,
@@ -38,7 +38,7 @@ def test_distractors_before_the_mate(ties, chunk_size):
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("far", [0.0, 0.004, 0.1, 1.0])
 def test_verification_among_distractors_is_that_of_all_pairs(ties, far, monkeypatch):
-    monkeypatch.setattr(identification, "_MERGED_AT", 40)
+    monkeypatch.setattr(neighbours, "_MERGED_AT", 40)
     probes, others = _rows(15, 0, ties=ties), _rows(30, 1, ties=ties)
     ids = np.arange(15) % 4
     genuine = (ids[:, None] == ids) & ~np.eye(15, dtype=bool)
@@ -108,9 +108,7 @@ def test_bad_input(call, message):
 def test_a_rate_that_is_met_exactly_is_allowed():
     probes = np.array([[1, 0.0]] + [[np.cos(a), np.sin(a)] for a in np.linspace(0.1, 1, 10)])
     ids = np.array([1] + [2] * 10)
-    found = identification.detection_and_identification_rate(
-        probes, ids, [[1.0, 0.05]], [1], fars=(0.1, 0.3)
-    )
+    found = detection_and_identification_rate(probes, ids, [[1.0, 0.05]], [1], fars=(0.1, 0.3))
     assert found["dir_at_far_0.1"] == found["dir_at_far_0.3"] == 1.0
 
 
