@@ -24,7 +24,7 @@ __all__ = [
 
 KERAS = tuple(int(number) for number in keras.__version__.split(".")[:2])
 IS_KERAS_3 = KERAS >= (3,)
-COMPUTE_LOSS_TAKES_TRAINING = (  # Since 3.5.
+COMPUTE_LOSS_TAKES_TRAINING = (  # Since 3.4.
     "training" in inspect.signature(keras.Model.compute_loss).parameters
 )
 KerasVariable = keras.Variable if IS_KERAS_3 else object  # Keras 2's weights are tf.Variables.

@@ -106,12 +106,11 @@ def compared(title, ways, *, floor):
     for name, way in ways.items():
         case = f"{title}: {name}"
         way = way if isinstance(way, Made | Peer) else Made(lambda step=way: step)
-        try:
-            seconds, peak = _measure(way)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            yield (table.skipped if isinstance(way, Peer) else table.failed)(case, reason)
+        measured, failure = _tried(case, way)
+        if failure:
+            yield failure
             continue
+        seconds, peak = measured
         least = seconds if name == floor else least
         ratio = None if least is None else seconds / least
         yield _row(case, seconds, ratio, peak, floor)
@@ -119,16 +118,24 @@ def compared(title, ways, *, floor):
 
 def measured_alone(case, way, images):
     """The row of what trains on so many images: a `Peer`, or a timer as of `seconds_of`."""
-    try:
-        seconds, peak = _measure(way)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        yield (table.skipped if isinstance(way, Peer) else table.failed)(case, reason)
+    measured, failure = _tried(case, way)
+    if failure:
+        yield failure
         return
+    seconds, peak = measured
     found = f"{images / seconds:,.0f} images/s, {1e3 * seconds:.3g} ms a step"
     found += "" if peak is None else f", peak {peak / 2**20:,.0f} MiB"
     numbers = {"images_per_second": images / seconds, "ms": 1e3 * seconds, "peak_bytes": peak}
     yield table.measured(case, found, **numbers)
+
+
+def _tried(case, way):
+    """`((seconds, peak), None)`, or `(None, row)` that says why there are none."""
+    try:
+        return _measure(way), None
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        return None, (table.skipped if isinstance(way, Peer) else table.failed)(case, reason)
 
 
 def _measure(way):

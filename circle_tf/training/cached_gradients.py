@@ -25,7 +25,7 @@ def check_layers(model):
         ValueError: layers that compare the rows of a batch, a model without symbolic outputs.
     """
     several = model.distribute_strategy.num_replicas_in_sync > 1
-    for layer in model._flatten_layers():
+    for layer in keras_private.all_layers(model):
         exchanges = several and getattr(layer, "synchronized", False)
         if isinstance(layer, loss_layers.LossLayer) or exchanges:
             raise ValueError(

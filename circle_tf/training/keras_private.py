@@ -17,6 +17,7 @@ from circle_tf.training import all_rows, replica_loss
 __all__ = [
     "TESTED_KERAS",
     "RecordingScope",
+    "all_layers",
     "batch_signature",
     "build_from",
     "call_model",
@@ -98,6 +99,11 @@ def compute_loss(model, x, y, y_pred, sample_weight, *, training):
     return model._compute_loss(
         x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
     )
+
+
+def all_layers(model):
+    """The model and all layers below it: list."""
+    return model._flatten_layers()
 
 
 def build_from(model, specs):
@@ -264,7 +270,7 @@ def compile_by_xla(model):
     model._jit_compile = True
     if not model.jit_compile:
         raise RuntimeError(
-            f"XLA and determinism together are tested with Keras {TESTED_KERAS}.x; Keras "
+            f"XLA and determinism together are tested with Keras {TESTED_KERAS}; Keras "
             f"{keras.__version__} behaves otherwise. Use jit_compile=False."
         )
 

@@ -173,7 +173,7 @@ class EmbeddingModel(keras.Model):
         training: bool = True,
     ) -> tf.Tensor:
         """As `keras.Model.compute_loss`; losses with a memory fill it in training only."""
-        # Keras before 3.5 does not tell: then it is the step that knows.
+        # Keras before 3.4 does not tell: then it is the step that knows.
         training = bool(training) and step_context.current().training is not False
         known = {"training": training} if compat.COMPUTE_LOSS_TAKES_TRAINING else {}
         with step_context.entered(training=training):
@@ -270,7 +270,7 @@ class EmbeddingModel(keras.Model):
         if asked is False or (asked == "auto" and not compilation.has_accelerator()):
             return False
         found = compilation.uncompilable_layers(
-            self._flatten_layers(),
+            _keras_private().all_layers(self),
             replicas=self.distribute_strategy.num_replicas_in_sync,
         )
         return compilation.choose_jit(asked, found)
