@@ -57,17 +57,18 @@ run-library: $(VENV)/.installed
 
 # The oldest pair and one in the middle have a lock, for CI; any other is resolved when asked for.
 PAIR = tf$(TENSORFLOW)-keras$(KERAS)
-PAIR_LOCK = $(or $(wildcard requirements-$(PAIR).lock),.venv-$(PAIR).lock)
+PAIR_LOCK = $(or $(wildcard requirements-$(PAIR).lock),.venv-versions/$(PAIR).lock)
 LIBRARY := tests/portable_test.py tests/circle_tf circle_tf --ignore=tests/circle_tf/backbones
 
 test-on: ## Run the library's tests on other versions: make test-on TENSORFLOW=2.18 KERAS=3.8
 	$(MAKE) $(PAIR_LOCK)
-	$(MAKE) run-on VENV=.venv-$(PAIR) LOCK=$(PAIR_LOCK) NEWEST=12 ASKED=$@
+	$(MAKE) run-on VENV=.venv-versions/$(PAIR) LOCK=$(PAIR_LOCK) NEWEST=12 ASKED=$@
 
 run-on: $(VENV)/.installed
 	$(RUN) -m pytest $(PARALLEL) -m "not slow" $(or $(ARGS),$(LIBRARY))
 
-.venv-tf%.lock requirements-tf%.lock: $(VENV)/.installed pyproject.toml
+.venv-versions/tf%.lock requirements-tf%.lock: $(VENV)/.installed pyproject.toml
+	@mkdir -p $(@D)
 	printf 'tensorflow==%s.*\nkeras==%s.*\n' $(subst -keras, ,$*) | \
 	  $(COMPILE) --extra test --extra train pyproject.toml - -o $@
 
