@@ -57,7 +57,7 @@ ROOMS = {
     },
 }
 COMMANDS = {  # They come in through all doors, and nobody imports them but each other.
-    "trainers": {"train", "evaluate", "data", "launch"},
+    "trainers": {"train", "evaluate", "inspect", "data", "launch"},
     "export": {"publish", "verify", "gallery", "serving_files", "serve", "query"}
     | {"labels", "promote", "rollback", "prune"},
 }

@@ -6,6 +6,12 @@ from circle_tf.evaluation.identification import (
     detection_and_identification_rate,
     distractor_identification,
 )
+from circle_tf.evaluation.label_errors import (
+    Confusion,
+    LabelInspection,
+    Suspect,
+    inspect_labels,
+)
 from circle_tf.evaluation.reidentification import cmc, reidentification_report
 from circle_tf.evaluation.reranking import k_reciprocal_distances
 from circle_tf.evaluation.retrieval import (
@@ -27,12 +33,16 @@ from circle_tf.evaluation.verification import (
 
 __all__ = [
     "Calibration",
+    "Confusion",
+    "LabelInspection",
+    "Suspect",
     "Threshold",
     "calibrate",
     "cmc",
     "detection_and_identification_rate",
     "distractor_identification",
     "flip_test_embeddings",
+    "inspect_labels",
     "k_fold_accuracy",
     "k_reciprocal_distances",
     "mean_average_precision_at_r",

@@ -101,6 +101,10 @@ def evaluation() -> list[float]:
     assert_type(decision, circle_tf.Calibration)
     first: circle_tf.Threshold = decision.verification[0]
     print(first.threshold + 1, circle_tf.Calibration.from_dict(decision.as_dict()).table())
+    inspection: circle_tf.LabelInspection = circle_tf.inspect_labels(rows, ids, neighbours=2)
+    suspect: circle_tf.Suspect = inspection.suspects[0]
+    confusion: circle_tf.Confusion = inspection.confusions[0]
+    print(suspect.row + 1, suspect.score + 0.5, confusion.share + 0.5)
     distances = circle_tf.k_reciprocal_distances(rows, rows, k1=4, k2=2, weight=0.3)
     print(
         circle_tf.flip_test_embeddings(model.predict, images).shape,

@@ -6,6 +6,7 @@ import warnings
 import keras
 import numpy as np
 import tensorflow as tf
+import tqdm
 
 from circle_tf.callbacks import RetrievalCallback
 from circle_tf.evaluation import calibration, reidentification, reranking, retrieval
@@ -23,6 +24,7 @@ VALIDATED = (
 
 _CHUNK = 1024  # images decoded at a time
 _BATCH = 256
+_SHORT = 4  # chunks, for which a bar would only flash by
 _CALIBRATED = 10_000  # examples at most: fifty million pairs
 
 
@@ -123,7 +125,9 @@ def embed(model, split, rows=None):
     rows = np.arange(len(split)) if rows is None else np.asarray(rows)
     embedder = Embedder(model)
     found = [np.zeros([0, model.output_shape[-1]], np.float32)]
-    for start in range(0, len(rows), _CHUNK):
+    starts = range(0, len(rows), _CHUNK)
+    hidden = True if len(starts) < _SHORT else None
+    for start in tqdm.tqdm(starts, desc="embedding", leave=False, disable=hidden):
         images = split.images(rows[start : start + _CHUNK])
         found.append(embedder.predict(images, batch_size=_BATCH))
     embeddings = np.concatenate(found)

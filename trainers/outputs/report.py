@@ -11,7 +11,7 @@ from trainers.evaluation import metrics
 from trainers.outputs import artifacts, run_data
 from trainers.outputs import workdir as workdirs
 
-__all__ = ["evaluate_run", "table"]
+__all__ = ["evaluate_run", "open_finished", "table"]
 
 
 def evaluate_run(path, *, protocols=None, rerank=False, best=False):
@@ -32,30 +32,47 @@ def evaluate_run(path, *, protocols=None, rerank=False, best=False):
         trainers.datasets.DataError: the data cannot be used.
         OSError: the disk is full, or nothing may be written there; the table is printed.
     """
+    files, model, evaluated = open_finished(path, best=best)
+    dataset = run_data.load(files, files.recipe())
+    print(dataset.report)
+    run_data.warn(files, dataset)
+    results = metrics.evaluate(model, dataset, rerank=rerank)
+    results |= {name: judge(model) for name, judge in (protocols or {}).items()}
+    print(table(results))
+    with disk_errors(files.path):
+        workdirs.write_json(files.evaluation, {**results, "model": evaluated})
+        artifacts.draw_retrieval(model, dataset, files=files, step=evaluated["step"])
+    return files
+
+
+def open_finished(path, *, best=False):
+    """A finished run and its model.
+
+    Args:
+        path: str, directory of the run.
+        best: bool, the model that was best during training, not the last.
+
+    Returns:
+        `(files, model, which)`: trainers.outputs.workdir.Workdir, keras.Model from pixels to
+        embeddings, and a dict of its `file` and `step`.
+
+    Raises:
+        commands.ConfigError: there is no run, it is not finished, or its model cannot be loaded.
+    """
     files = workdirs.Workdir(path)
-    config = files.recipe()
+    files.recipe()  # Without one there is no run.
     if not files.is_finished:
         raise commands.ConfigError(
             f"The run in {path} is not finished. Go on training it with the command it was "
             "started with."
         )
-    dataset = run_data.load(files, config)
-    print(dataset.report)
-    run_data.warn(files, dataset)
     try:
         step = (run_files.read_best(files) if best else workdirs.read_json(files.run))["step"]
         model_file = files.best if best else files.model
         model = run_files.load_model(model_file)
     except ValueError as error:
         raise commands.ConfigError(str(error)) from error
-    results = metrics.evaluate(model, dataset, rerank=rerank)
-    results |= {name: judge(model) for name, judge in (protocols or {}).items()}
-    print(table(results))
-    evaluated = {"file": os.path.basename(model_file), "step": step}
-    with disk_errors(files.path):
-        workdirs.write_json(files.evaluation, {**results, "model": evaluated})
-        artifacts.draw_retrieval(model, dataset, files=files, step=step)
-    return files
+    return files, model, {"file": os.path.basename(model_file), "step": step}
 
 
 def table(results):
