@@ -7,6 +7,7 @@ import numpy as np
 
 from circle_tf.utils import files
 from configs import digits, glyphs
+from trainers.tuning import spaces
 
 __all__ = [
     "METRICS",
@@ -24,26 +25,11 @@ __all__ = [
 ]
 
 _RECIPES = {"digits": digits, "glyphs": glyphs}
+_ALIKE = ("keras_circle", "circle_head")  # In value the same as others.
 _RATES = (3e-4, 1e-3, 3e-3)
 _BATCHES = {"digits": (2, 16), "glyphs": (32, 4)}  # P x K; a fold of digits has two classes.
 # What may be drawn beside the learning rate; the published values are among each.
-SPACES = {
-    "circle": {"margin": (0.1, 0.25, 0.4), "gamma": (32.0, 80.0, 256.0)},
-    "unified": {"margin": (0.0, 0.1, 0.25), "gamma": (16.0, 32.0, 80.0)},
-    "contrastive": {"margin": (0.5, 1.0, 1.4)},
-    "triplet_semihard": {"margin": (0.1, 0.2, 0.5)},
-    "triplet_hard": {"margin": (0.1, 0.2, 0.5)},
-    "triplet_all": {"margin": (0.1, 0.2, 0.5)},
-    "lifted_structure": {"margin": (0.5, 1.0, 1.5)},
-    "n_pairs": {"gamma": (8.0, 16.0, 32.0)},
-    "multi_similarity": {"margin": (0.3, 0.5, 0.7), "gamma": (25.0, 50.0, 100.0)},
-    "class_circle": {"margin": (0.1, 0.25, 0.4), "gamma": (32.0, 64.0, 256.0)},
-    "norm_face": {"gamma": (8.0, 16.0, 32.0)},
-    "am_softmax": {"margin": (0.1, 0.2, 0.35), "gamma": (16.0, 30.0, 64.0)},
-    "arc_face": {"margin": (0.1, 0.3, 0.5), "gamma": (16.0, 30.0, 64.0)},
-    "proxy_anchor": {"margin": (0.0, 0.1, 0.2), "gamma": (16.0, 32.0, 64.0)},
-    "cross_entropy": {},
-}
+SPACES = {name: space for name, space in spaces.PUBLISHED.items() if name not in _ALIKE}
 METRICS = {
     "MAP@R": "mean_average_precision_at_r",
     "R@1": "recall_at_1",

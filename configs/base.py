@@ -110,6 +110,10 @@ def _dataset():
         "image_width": 0,
         "channels": 1,  # 1 grey, 3 colour
         "seed": 0,  # glyphs: which characters train, and the look of each
+        # above 0: of so many parts of the training classes hold the one of number `fold` out, to
+        # choose settings by; the test classes are left alone (trainers.tune does it)
+        "folds": 0,
+        "fold": 0,
     }
 
 

@@ -45,6 +45,7 @@ ROOMS = {
         "evaluation": {"cli", "datasets"},
         "outputs": {"cli", "datasets", "evaluation"},
         "training": {"cli", "datasets", "input", "distributed", "evaluation", "outputs"},
+        "tuning": {"cli", "evaluation", "outputs"},
     },
     "export": {
         "cli": set(),
@@ -57,14 +58,14 @@ ROOMS = {
     },
 }
 COMMANDS = {  # They come in through all doors, and nobody imports them but each other.
-    "trainers": {"train", "evaluate", "inspect", "data", "launch"},
+    "trainers": {"train", "evaluate", "inspect", "data", "launch", "tune"},
     "export": {"publish", "verify", "gallery", "serving_files", "serve", "query"}
     | {"labels", "promote", "rollback", "prune"},
 }
 PACKAGES = {  # Package: the others of ours that it may import.
     "circle_tf": set(),
     "configs": set(),
-    "trainers": {"circle_tf"},
+    "trainers": {"circle_tf", "configs"},
     "export": {"circle_tf"},
     "benchmarks": {"circle_tf", "configs", "export", "trainers"},
 }
@@ -75,8 +76,10 @@ SITES = {  # Heavy or ageing: the modules that may import it, in functions only.
         "benchmarks.paper_figures",
         "circle_tf.plots.figures",
         "trainers.datasets.glyphs",  # Needs its fonts only.
+        "trainers.tuning.pictures",
     },
     "scipy": {"benchmarks.comparison", "trainers.datasets.published.cars196"},
+    "optuna": {"trainers.tuning.study"},
     "sklearn": {"circle_tf.evaluation.clustering", "trainers.datasets.digits"},
     "tensorboard": {"circle_tf.plots.projector"},
     "faiss": {"export.client.index"},

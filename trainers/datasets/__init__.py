@@ -2,6 +2,7 @@
 
 import importlib
 
+from trainers.datasets import folds
 from trainers.datasets.base import DataError, Dataset, Split
 
 __all__ = ["LAYOUTS", "NAMES", "DataError", "Dataset", "Split", "load", "read_layout"]
@@ -16,7 +17,8 @@ def load(config) -> Dataset:
 
     Args:
         config: a mapping with `name`, and the fields that `load` of the module of that name
-            documents; fields that are missing take the defaults told there.
+            documents; fields that are missing take the defaults told there. With `folds` above 0,
+            fold `fold` of the training classes, see `folds.fold_of`.
 
     Returns:
         The data set.
@@ -34,7 +36,10 @@ def load(config) -> Dataset:
             f"found {config['name']!r}."
         )
     # Imported when asked for: each needs other packages.
-    return _module(config["name"]).load(config)
+    dataset = _module(config["name"]).load(config)
+    if not config.get("folds", 0):
+        return dataset
+    return folds.fold_of(dataset, folds=config["folds"], fold=config.get("fold", 0))
 
 
 def read_layout(name: str, path: str):

@@ -93,6 +93,28 @@ class Split:
         empty = np.zeros([0, *(side or 0 for side in images.element_spec.shape)], np.uint8)
         return np.stack(decoded) if decoded else empty
 
+    def of_classes(self, classes: Sequence[int] | np.ndarray) -> "Split":
+        """The examples of some classes, which are numbered anew in the order of their labels.
+
+        Example:
+            >>> import numpy as np
+            >>> images = np.zeros([3, 4, 4, 1], np.uint8)
+            >>> split = Split(images, np.array([0, 1, 2]), ("a", "b", "c"))
+            >>> split.of_classes([2, 0]).class_names
+            ('a', 'c')
+        """
+        kept = np.unique(classes)
+        rows = np.flatnonzero(np.isin(self.labels, kept))
+        take = getattr(self.examples, "take", None)  # Of arrays, and of records.
+        return dataclasses.replace(
+            self,
+            examples=take(rows, axis=0) if isinstance(self.examples, np.ndarray) else take(rows),
+            labels=relabel(self.labels[rows], classes=kept),
+            class_names=tuple(self.class_names[label] for label in kept),
+            cameras=None if self.cameras is None else self.cameras[rows],
+            identities=None if self.identities is None else self.identities[rows],
+        )
+
     @contextlib.contextmanager
     def naming_unreadable(self) -> Iterator[None]:
         """Where examples are decoded: of an error that one of them causes, tells which one it is.

@@ -32,7 +32,8 @@ def load(files, config):
         trainers.datasets.DataError: the data cannot be used.
     """
     began = _began_with(files)
-    if began is None:
+    # What a fold holds out follows from the names alone, and is no part of the test classes.
+    if began is None or config.dataset.get("folds", 0):
         return datasets.load(config.dataset)
     held_out = tuple(began["parts"]["test"]["classes"])
     return datasets.load({**config.dataset, "test_classes": held_out})

@@ -13,9 +13,10 @@ import ml_collections
 from circle_tf import run_files
 from circle_tf.utils import command_lines
 from circle_tf.utils.files import replacing
+from configs import base
 from trainers.cli import commands
 
-__all__ = ["MetricsLog", "Workdir", "read_json", "write_json"]
+__all__ = ["MetricsLog", "Workdir", "changes", "read_json", "write_json"]
 
 
 # Fields that say on what a run is trained, not what it is: it may go on elsewhere.
@@ -56,12 +57,12 @@ class Workdir(run_files.RunFiles):
             raise commands.ConfigError(f"{self.path} is a file; --workdir wants a directory.")
         if not self.is_begun:
             return
-        old = read_json(self.config) if os.path.exists(self.config) else {}
+        old = _recorded(self.config) if os.path.exists(self.config) else {}
         config = self.continued(config)
-        changes = _changes(old, json.loads(config.to_json()), leave_out=_MACHINES | _MAY_CHANGE)
-        if changes:
+        asked = json.loads(config.to_json())
+        if found := changes(old, asked, leave_out=_MACHINES | _MAY_CHANGE):
             raise commands.ConfigError(
-                f"{self.path} holds a run of another recipe:\n  " + "\n  ".join(changes) + "\n"
+                f"{self.path} holds a run of another recipe:\n  " + "\n  ".join(found) + "\n"
                 "Give another --workdir for the new recipe, or the old values to resume the run."
             )
 
@@ -181,7 +182,7 @@ class Workdir(run_files.RunFiles):
                 f"There is no run in {self.path!r}: config.json is missing. Train one with "
                 f"{command_lines.python_module('trainers.train', *options)}"
             )
-        return ml_collections.ConfigDict(read_json(self.config)).lock()
+        return ml_collections.ConfigDict(_recorded(self.config)).lock()
 
 
 class MetricsLog:
@@ -234,6 +235,16 @@ def read_json(path):
         return json.load(file)
 
 
+def _recorded(path):
+    """The recipe of a run; fields that are newer than it have defaults, which change nothing."""
+    usual, found = base.get_config().to_dict(), read_json(path)
+    for name, value in found.items():
+        known = usual.get(name)
+        both = isinstance(known, dict) and isinstance(value, dict)
+        usual[name] = {**known, **value} if both else value
+    return usual
+
+
 def write_json(path, content):
     """Writes a JSON file whole or not at all.
 
@@ -249,13 +260,27 @@ def _write(path, text):
         file.write(text)
 
 
-def _changes(old, new, *, leave_out=frozenset(), prefix=""):
-    """Lines `field: old -> new` of what differs between two recipes."""
+def changes(old, new, *, leave_out=frozenset(), prefix=""):
+    """What differs between two recipes.
+
+    Args:
+        old: dict, of the run.
+        new: dict, of the command.
+        leave_out: set of the names that do not count.
+        prefix: str, before each name.
+
+    Returns:
+        list of lines.
+
+    Example:
+        >>> changes({"loss": {"gamma": 80.0}}, {"loss": {"gamma": 64.0}})
+        ['loss.gamma: the run has 80.0, the command 64.0']
+    """
     lines = []
     for name in sorted({*old, *new} - leave_out):
         before, after = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
-            lines += _changes(before, after, prefix=f"{prefix}{name}.")
+            lines += changes(before, after, prefix=f"{prefix}{name}.")
         elif before != after:
             lines.append(f"{prefix}{name}: the run has {before!r}, the command {after!r}")
     return lines

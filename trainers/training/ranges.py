@@ -46,6 +46,8 @@ _RANGES = {
     "batch.examples_per_class": _Range(2, 2**20),
     "dataset.test_fraction": _SHARE,
     "dataset.seed": _Range(0, 2**32 - 1),
+    "dataset.folds": _Range(0),
+    "dataset.fold": _Range(0),
     "model.embedding_dim": _Range(1, 2**16),
     "loss.memory_size": _Range(0, 2**24),
     "loss.memory_start_step": _Range(0),
