@@ -30,7 +30,8 @@ def get_config():
             "augment": _augment(),
             "model": {
                 "backbone": "conv4",  # a name of circle_tf.backbones
-                "pooling": placeholder(str),  # average, max, flatten
+                # average, max, generalized_mean, flatten, class_token; each net has its own default
+                "pooling": placeholder(str),
                 "weights": placeholder(str),  # of the backbone: a run's model.keras, or a file
                 "embedding_dim": 128,
             },

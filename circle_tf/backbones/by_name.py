@@ -20,6 +20,7 @@ from circle_tf.backbones import (
     pretrained,
     weight_files,
 )
+from circle_tf.backbones import pooling as poolings
 
 __all__ = ["build", "names"]
 
@@ -49,18 +50,12 @@ _OWN = {
     **{name: functools.partial(iresnet.iresnet, name=name) for name in iresnet.BLOCKS},
 }
 
-_POOLING = {
-    "average": keras.layers.GlobalAveragePooling2D,
-    "max": keras.layers.GlobalMaxPooling2D,
-    "flatten": keras.layers.Flatten,
-}
-
 
 def build(
     name: str,
     input_shape: Sequence[int],
     *,
-    pooling: Literal["average", "max", "flatten"] | None = None,
+    pooling: Literal["average", "max", "generalized_mean", "flatten", "class_token"] | None = None,
     weights: str | os.PathLike[str] | None = None,
 ) -> keras.Model:
     """A backbone as a Keras model from raw pixels to features.
@@ -76,8 +71,9 @@ def build(
             and MobileNetV3 in lower case (`resnet18_v2`), or a function of `keras.applications`
             (`ResNet50`).
         input_shape: `(H, W, C)` of the images, pixels.
-        pooling: how feature maps become features: `average`, `max` or `flatten`. Default:
-            `flatten` for `conv4` and `iresnet`, `average` for the others; `mgn` has its own.
+        pooling: how feature maps become features: `average`, `max`, `generalized_mean` (GeM, with
+            a learnt power) or `flatten`. Default: `flatten` for `conv4` and `iresnet`, `average`
+            for the others; `mgn` has its own.
         weights: path of a `.keras` file with the same net in it, for images of any size (the
             model.keras of a run, to fine-tune), or of a file with the backbone's weights
             (`.weights.h5`; for keras.applications also the `_notop.h5` files; for `mgn` those of
@@ -127,8 +123,10 @@ def _built(name, input_shape, pooling, weights):
     else:
         maps = keras_cv.feature_maps(inputs, name, weights=weights)
     flat = name == "conv4" or name in iresnet.BLOCKS
-    pooling = pooling or ("flatten" if flat else "average")
-    return keras.Model(inputs, _POOLING[pooling](name="features")(maps), name=name)
+    default = "flatten" if flat else "average"
+    return keras.Model(
+        inputs, poolings.features(maps, pooling, default=default, name=name), name=name
+    )
 
 
 def _check(name, input_shape, pooling, weights):
@@ -143,8 +141,9 @@ def _check(name, input_shape, pooling, weights):
         )
     if name == "mgn" and pooling is not None:
         raise ValueError(f"mgn has its own pooling: leave pooling None; found {pooling!r}.")
-    if pooling is not None and pooling not in _POOLING:
-        raise ValueError(f"pooling must be one of {', '.join(_POOLING)}; found {pooling!r}.")
+    if pooling is not None and pooling not in poolings.POOLINGS:
+        known = ", ".join(poolings.POOLINGS)
+        raise ValueError(f"pooling must be one of {known}; found {pooling!r}.")
     if weights is not None and not os.path.isfile(weights):
         raise FileNotFoundError(
             f"There is no weights file {weights!r}. Give the path of a file; pretrained weights "

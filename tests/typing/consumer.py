@@ -142,7 +142,9 @@ def serving() -> str:
 def the_rest() -> Figure:
     backbone: Callable[..., keras.Model] = circle_tf.backbones.build
     backbone("conv4", (28, 28, 1), pooling="flatten", weights=os.fspath(path))
+    backbone("conv4", (28, 28, 1), pooling="generalized_mean")
     assert_type(circle_tf.backbones.names(), list[str])
+    circle_tf.backbones.GeneralizedMean(2.0, epsilon=1e-5, name="features")
     assert_type(circle_tf.records.write_index(path), str)
     assert_type(circle_tf.__version__, str)
     run = run_files.RunFiles("runs/glyphs")

@@ -31,7 +31,8 @@ def test_pixels_are_scaled_inside_the_model():
 
 
 @pytest.mark.parametrize(
-    ("pooling", "size"), [("average", 256), ("max", 256), ("flatten", 1024), (None, 1024)]
+    ("pooling", "size"),
+    [("average", 256), ("generalized_mean", 256), ("flatten", 1024), (None, 1024)],
 )
 def test_pooling(pooling, size):
     assert by_name.build("conv4", GREY, pooling=pooling).output_shape == (None, size)
@@ -119,7 +120,7 @@ def test_bad_shapes(shape):
 
 
 def test_bad_pooling():
-    with pytest.raises(ValueError, match="average, max, flatten; found 'mean'"):
+    with pytest.raises(ValueError, match="average, max, generalized_mean, .*; found 'mean'"):
         by_name.build("conv4", GREY, pooling="mean")
 
 
