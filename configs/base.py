@@ -97,12 +97,21 @@ def get_config():
 
 def _dataset():
     return {
-        # glyphs, digits, folder, tfrecord; published: market1501, msmt17, cub200, cars196, sop,
-        # inshop
+        # glyphs, digits, folder, table (CSV or Parquet), tfrecord; published: market1501, msmt17,
+        # cub200, cars196, sop, inshop
         "name": "glyphs",
         "path": "",  # all but glyphs and digits: where the examples are
-        "test_path": "",  # folder, tfrecord: other classes to test on; empty: hold some out
-        "test_fraction": 0.2,  # folder, tfrecord: share of the classes to hold out
+        # folder, table, tfrecord: other classes to test on; empty: hold some out
+        "test_path": "",
+        "test_fraction": 0.2,  # folder, table, tfrecord: share of the classes to hold out
+        "columns": {  # table: what it calls its columns; all but the first two may be missing
+            "path": "path",
+            "label": "label",  # any text or number
+            "split": "split",  # train, test, query, gallery
+            "role": "role",  # query, gallery
+            "camera": "camera",
+            "box": "box",  # left, top, width, height in pixels
+        },
         "verify": True,  # read every image once before training
         "image_feature": "image",  # tfrecord: names of the features that hold the image file,
         "label_feature": "label",  # the label, and (if there is one) the name of the class

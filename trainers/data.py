@@ -1,16 +1,16 @@
 r"""Looks at images, one's own or a published data set, and packs them into TFRecord files.
 
-    python -m trainers.data check --path=FOLDER_OR_SHARDS
+    python -m trainers.data check --path=FOLDER_OR_TABLE_OR_SHARDS
     python -m trainers.data check --dataset=market1501 --path=FOLDER
-    python -m trainers.data convert --path=FOLDER --output=SHARDS
+    python -m trainers.data convert --path=FOLDER_OR_TABLE --output=SHARDS
     python -m trainers.data convert --dataset=recordio --path=FOLDER --output=SHARDS
 
 `check` of a published data set tells whether the download is complete and laid out as its authors
 do, and what is wrong; of one's own images, how many classes and images there are, their sizes, and
-what is wrong. `convert` writes a folder with one sub-folder per class as TFRecord files with an
-index, which are faster to read from disks that are slow at many small files; of a published data
-set each part (train, test, query, gallery) into a folder of its own. Interrupted, the same command
-goes on.
+what is wrong. `convert` writes a folder with one sub-folder per class, or the images of a table, as
+TFRecord files with an index, which are faster to read from disks that are slow at many small files;
+of a published data set, and of a table that divides its images, each part (train, test, query,
+gallery) into a folder of its own. Interrupted, the same command goes on.
 """
 
 import os
@@ -21,7 +21,12 @@ from absl import flags
 from circle_tf.utils import command_lines, quiet
 from trainers.cli import commands
 
-_PATH = flags.DEFINE_string("path", "", "Folder with a sub-folder per class; check: or TFRecord.")
+_PATH = flags.DEFINE_string(
+    "path", "", "Folder with a sub-folder per class, or table (.csv, .parquet); check: or TFRecord."
+)
+_COLUMNS = flags.DEFINE_list(
+    "columns", [], "Of a table: what it calls its columns, as label=species,path=file."
+)
 _DATASET = flags.DEFINE_string(
     "dataset",
     "",
@@ -37,19 +42,29 @@ _PARALLEL = flags.DEFINE_integer("parallel", 4, "convert: shards written at a ti
 
 
 def convert(
-    path: str, *, output: str, dataset: str = "", shard_bytes: int = 128 << 20, workers: int = 4
+    path: str,
+    *,
+    output: str,
+    dataset: str = "",
+    columns=None,
+    shard_bytes: int = 128 << 20,
+    workers: int = 4,
 ) -> str:
     """Writes images as TFRecord files with indices.
 
     Each record is a `tf.train.Example` with the features `image` (the file's bytes as they are),
     `label` (int64), `class` (its name), `path` (the file's, within the folder) and, where it is
-    known, `camera` (int64). The output folder appears when all is written, not before; an
-    interrupted conversion goes on when the same is asked for again.
+    known, `camera` (int64). A part of an image, by a table's box, becomes a PNG file. The output
+    folder appears when all is written, not before; an interrupted conversion goes on when the same
+    is asked for again.
 
     Args:
-        path: folder with a sub-folder for each class; of a published data set, where it is.
-        output: folder to make; must not exist. Of a published data set each part gets a folder.
+        path: folder with a sub-folder for each class, or table (CSV or Parquet); of a published
+            data set, where it is.
+        output: folder to make; must not exist. Of a published data set, and of a table that is
+            divided, each part gets a folder.
         dataset: "", one of `trainers.datasets.LAYOUTS`, or "recordio".
+        columns: of a table, as of `trainers.datasets.table.collect`.
         shard_bytes: size of a shard, about.
         workers: shards that are written at a time.
 
@@ -77,38 +92,42 @@ def convert(
         elif dataset:
             told = _convert_layout(dataset, path, partial, **options)
         else:
-            told = _convert_folder(path, partial, **options)
+            told = _convert_own(path, partial, columns, **options)
     return "\n".join([*told, f"All is in {output}."])
 
 
-def _convert_folder(path, output, **options):
-    from trainers.datasets import collection, folder, packing
+def _convert_own(path, output, columns, **options):
+    """One's own images: divided ones a part to a folder."""
+    parts = _collect(path, columns)
+    if "all" in parts:
+        return _convert_parts(parts, lambda part: output, **options)
+    return _convert_parts(parts, lambda part: os.path.join(output, part), **options)
 
-    found = collection.drop_unreadable(folder.collect(path))
-    shards = packing.pack(packing.of_collection(found), output, **options)
-    return [*found.notes, _wrote(len(found.labels), len(found.class_names), shards)]
+
+def _convert_parts(parts, folder_of, **options):
+    """Each part to its folder; a class has the same label in all of them."""
+    from trainers.datasets import collection, packing
+
+    names = sorted({name for found in parts.values() for name in found.class_names})
+    numbers = {name: number for number, name in enumerate(names)}
+    told = []
+    for part, found in parts.items():
+        found = collection.drop_unreadable(found)
+        images = packing.of_collection(found, numbers=numbers)
+        shards = packing.pack(images, folder_of(part), **options)
+        wrote = _wrote(len(found.labels), len(found.class_names), shards)
+        told += [*found.notes, wrote if part == "all" else f"{part}: {wrote}"]
+    return told
 
 
 def _convert_layout(name, path, output, **options):
-    """Each part to its own folder; a class has the same label in all of them."""
     from trainers import datasets
-    from trainers.datasets import collection, packing
     from trainers.datasets.published import layouts
 
     layout = datasets.read_layout(name, path)
-    names = sorted({class_name for part in layout.parts.values() for class_name in part.classes})
-    numbers = {class_name: number for number, class_name in enumerate(names)}
-    told = list(layout.problems)
-    for part_name, part in layout.parts.items():
-        found = collection.drop_unreadable(layouts.collection_of(layout, part_name))
-        cameras = None
-        if part.cameras is not None:
-            cameras = dict(zip(part.files, part.cameras, strict=True))
-        images = packing.of_collection(found, numbers=numbers, cameras=cameras)
-        shards = packing.pack(images, os.path.join(output, part_name), **options)
-        wrote = _wrote(len(found.labels), len(found.class_names), shards)
-        told += [*found.notes, f"{part_name}: {wrote}"]
-    return told
+    parts = {part: layouts.collection_of(layout, part) for part in layout.parts}
+    told = _convert_parts(parts, lambda part: os.path.join(output, part), **options)
+    return [*layout.problems, *told]
 
 
 def _convert_recordio(path, output, **options):
@@ -124,11 +143,13 @@ def _wrote(images, classes, shards):
     return f"Wrote {images} images of {classes} classes in {shards} shards."
 
 
-def check(path: str) -> str:
-    """Tells what a folder or TFRecord files hold, and what is wrong with them.
+def check(path: str, *, columns=None) -> str:
+    """Tells what people's own images are, and what is wrong with them.
 
     Args:
-        path: folder with a sub-folder for each class, TFRecord file, or folder of such files.
+        path: folder with a sub-folder for each class, table (CSV or Parquet), TFRecord file, or
+            folder of such files.
+        columns: of a table, as of `trainers.datasets.table.collect`.
 
     Returns:
         The report, in lines.
@@ -136,11 +157,34 @@ def check(path: str) -> str:
     Raises:
         DataError: there is nothing that could be used.
     """
+    from trainers.datasets import base, parts, table
+
+    found = _collect(path, columns)
+    lines, problems = [], []
+    for part, images in found.items():
+        told, wrong = _look(images, title=path if part == "all" else f"{path}, {part}", part=part)
+        lines += told
+        problems += wrong
+    if "query" in found:
+        problems += parts.unmatched(*(table.seen_by(found[part]) for part in ("query", "gallery")))
+    return "\n".join([*lines, *base.findings(problems, none="Nothing is wrong.")])
+
+
+def _collect(path, columns):
+    """The images of a path by part; `all` where they are not divided."""
+    from trainers.datasets import folder, table, table_files, tfrecord
+
+    if table_files.is_table(path):
+        return table.collect(path, columns)
+    return {"all": (tfrecord if _holds_records(path) else folder).collect(path)}
+
+
+def _look(found, *, title, part):
+    """(lines, problems) of one part."""
     import numpy as np
 
-    from trainers.datasets import base, collection, folder, tfrecord
+    from trainers.datasets import collection
 
-    found = tfrecord.collect(path) if _holds_records(path) else folder.collect(path)
     looks = collection.inspect(found, rows=np.arange(len(found.labels)))
     sizes = np.array([look for look in looks if not isinstance(look, str)]).reshape(-1, 2)
     faults = [
@@ -150,16 +194,16 @@ def check(path: str) -> str:
     ]
     readable = np.array([not isinstance(look, str) for look in looks])
     counts = np.bincount(found.labels[readable], minlength=len(found.class_names))
-    problems = [*found.notes, *faults, *_class_problems(counts, found.class_names)]
-    return "\n".join(
-        [
-            f"{path}: {len(looks)} images of {len(found.class_names)} classes, "
-            f"{len(faults)} unreadable.",
-            f"Images of a class: {counts.min()} to {counts.max()}, median {np.median(counts):g}.",
-            *_size_lines(sizes),
-            *base.findings(problems, none="Nothing is wrong."),
-        ]
-    )
+    problems = [*found.notes, *faults]
+    if part in ("all", "train"):
+        problems += _class_problems(counts, found.class_names, is_divided=part == "train")
+    lines = [
+        f"{title}: {len(looks)} images of {len(found.class_names)} classes, "
+        f"{len(faults)} unreadable.",
+        f"Images of a class: {counts.min()} to {counts.max()}, median {np.median(counts):g}.",
+        *_size_lines(sizes),
+    ]
+    return lines, problems
 
 
 def check_dataset(name: str, path: str) -> str:
@@ -188,7 +232,7 @@ def check_dataset(name: str, path: str) -> str:
     return "\n".join(layouts.check(datasets.read_layout(name, path)))
 
 
-def _class_problems(counts, names):
+def _class_problems(counts, names, *, is_divided):
     """What training would stumble over, given readable images per class."""
     from trainers.datasets import base
 
@@ -200,7 +244,7 @@ def _class_problems(counts, names):
     usable = int((counts > 0).sum())
     if usable < 2:
         problems.append(f"{usable} classes are not enough to train on: there must be two or more.")
-    elif usable < 4:
+    elif usable < 4 and not is_divided:
         problems.append(
             f"{usable} classes are too few to hold any out: give trainers.train others to test on, "
             "--config.dataset.test_path=PATH."
@@ -232,9 +276,11 @@ def _main(verb):
     quiet.import_tensorflow(log_level=3)  # What goes wrong is raised as well.
     if not _PATH.value:
         raise commands.ConfigError("Give the images as --path=FOLDER.")
+    columns = _columns(_COLUMNS.value)
     if verb == "check":
         name = _DATASET.value
-        print(check_dataset(name, _PATH.value) if name else check(_PATH.value))
+        told = check_dataset(name, _PATH.value) if name else check(_PATH.value, columns=columns)
+        print(told)
         return
     if not _OUTPUT.value:
         raise commands.ConfigError("Give the folder to make for the shards as --output=FOLDER.")
@@ -243,17 +289,40 @@ def _main(verb):
             _PATH.value,
             output=_OUTPUT.value,
             dataset=_DATASET.value,
+            columns=columns,
             shard_bytes=_SHARD_MEGABYTES.value << 20,
             workers=_PARALLEL.value,
         )
     )
-    parts = _DATASET.value and _DATASET.value != "recordio"
-    shards = os.path.join(_OUTPUT.value, "train") if parts else _OUTPUT.value
+    _print_next(_OUTPUT.value)
+
+
+def _print_next(output):
+    """The commands that look at shards and train on them."""
+    shards = os.path.join(output, "train")
+    shards = shards if os.path.isdir(shards) else output
     check_them = command_lines.python_module("trainers.data", "check", f"--path={shards}")
     print(f"Next: {check_them}")
-    options = f"--config.dataset.path={shards}", "--workdir=runs/tfrecord"
-    train = command_lines.python_module("trainers.train", "--config=configs/tfrecord.py", *options)
+    options = [f"--config.dataset.path={shards}"]
+    if os.path.isdir(test := os.path.join(output, "test")):
+        options.append(f"--config.dataset.test_path={test}")
+    train = command_lines.python_module(
+        "trainers.train", "--config=configs/tfrecord.py", *options, "--workdir=runs/tfrecord"
+    )
     print(f"      {train}")
+
+
+def _columns(given):
+    """The mapping of --columns."""
+    from trainers.datasets import table
+
+    found = dict(pair.partition("=")[::2] for pair in given)
+    if odd := [f"{name}={value}" for name, value in found.items() if name not in table.COLUMNS]:
+        raise commands.ConfigError(
+            f"--columns takes {', '.join(f'{name}=NAME' for name in table.COLUMNS)}, with commas "
+            f"between; found {odd[0]!r}."
+        )
+    return found
 
 
 def _verb():

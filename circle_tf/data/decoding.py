@@ -41,12 +41,13 @@ def decode(content: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(image, [None, None, 3])
 
 
-def image_decoder(image_shape):
+def image_decoder(image_shape, *, decode=decode):
     """Makes what turns the bytes of a file into an image of one size.
 
     Args:
         image_shape: `(H, W, C)` in pixels; C is 1 for grey, 3 for colour. Images of other sizes are
             resized, without keeping their proportions.
+        decode: `fn(bytes) -> [H, W, 3] uint8`, where it is another than this module's.
 
     Returns:
         `fn(bytes of a file) -> [H, W, C] uint8`.

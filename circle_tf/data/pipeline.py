@@ -37,7 +37,8 @@ def pk_dataset(
 
     Args:
         examples: images `[N, ...]` (anything NumPy takes), N file paths, or a
-            `circle_tf.records.RecordFiles` of N records.
+            `circle_tf.records.RecordFiles` of N records (or what has a `len` and a `fetch` like
+            it).
         labels: class of each example `[N]`, integers of any values.
         classes_per_batch: P, at least 2.
         examples_per_class: K, at least 2.
@@ -159,20 +160,20 @@ def part_of_batch(batch_size: int, *, part: tuple[int, int]) -> slice:
 
 
 def as_examples(examples, *, decode=None):
-    """The form in which `gather` takes examples: an array, or `RecordFiles` as they are.
+    """The form in which `gather` takes examples: an array, or what has a `fetch` as it is.
 
     Args:
         examples: as in `pk_dataset`; paths become an array of byte strings.
         decode: as in `pk_dataset`.
 
     Returns:
-        An array `[N, ...]` or `RecordFiles`.
+        An array `[N, ...]`, or the examples themselves.
 
     Raises:
         ValueError: paths or records without `decode`, or images with it; what has no rows to draw
             from, images of different sizes.
     """
-    if isinstance(examples, RecordFiles):
+    if _is_fetched(examples):
         strings = True
     else:
         examples = _as_array(examples)
@@ -187,6 +188,11 @@ def as_examples(examples, *, decode=None):
             f"{decode}. To change images use augment."
         )
     return examples
+
+
+def _is_fetched(examples):
+    """Whether examples are read by themselves, as those of `RecordFiles`."""
+    return hasattr(examples, "fetch")
 
 
 def _as_array(examples):
@@ -225,7 +231,7 @@ def gather(examples: Any, rows: tf.Tensor) -> tf.Tensor:
         Images `[n, ...]`, or strings `[n]`: paths, or the bytes of records.
     """
     # A NumPy function, because an array turned into a constant would be copied into the graph.
-    if isinstance(examples, RecordFiles):
+    if _is_fetched(examples):
         contents = tf.numpy_function(
             lambda rows: np.array(examples.fetch(rows), object), [rows], tf.string
         )
@@ -245,7 +251,7 @@ def decoder(examples, *, decode):
     Returns:
         `fn(path or bytes) -> image`.
     """
-    if isinstance(examples, RecordFiles):
+    if _is_fetched(examples):
         return decode
     return lambda path: decode(tf.io.read_file(path))
 

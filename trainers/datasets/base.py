@@ -24,7 +24,8 @@ class Split:
 
     Args:
         examples: images `[N, H, W, C]` uint8, or a sequence of N file paths, or a
-            `circle_tf.records.RecordFiles` of N records.
+            `circle_tf.records.RecordFiles` of N records (or what has its `len`, `take`, `fetch`
+            and `where`).
         labels: class of each example `[N]`, in `[0, len(class_names))`.
         class_names: name of each class, also of classes that happen to have no example.
         decode: for paths and records, `fn(bytes of one file or record) -> [H, W, C] uint8` in
@@ -128,8 +129,9 @@ class Split:
             row = None if self.decode is None else self._first_unreadable()
             if row is None:  # The error is of something else.
                 raise
-            paths = isinstance(self.examples, Sequence | np.ndarray)
-            name = image_files.printable(str(self.examples[row])) if paths else f"Record {row}"
+            is_path = isinstance(self.examples, Sequence | np.ndarray)
+            name = str(self.examples[row]) if is_path else self.examples.where(row)
+            name = image_files.printable(name)
             raise DataError(
                 f"{name} cannot be read: {errors.reason(error)} Remove or repair it; with "
                 "--config.dataset.verify=True all such files are left out."

@@ -14,7 +14,7 @@ from absl import logging
 
 from circle_tf.data import decoding, pipeline
 from circle_tf.utils import errors, files
-from trainers.datasets import base, images
+from trainers.datasets import base, images, places, views
 
 __all__ = ["Collection", "drop_unreadable", "inspect", "to_dataset"]
 
@@ -25,7 +25,7 @@ class Collection:
 
     Args:
         root: where they were found, for messages.
-        examples: paths `[N]` or `circle_tf.records.RecordFiles`.
+        examples: paths `[N]`, or as of `base.Split` what is fetched.
         labels: class of each example `[N]`, positions in `class_names`.
         class_names: name of each class.
         names: what to call each example in messages `[N]`.
@@ -33,6 +33,7 @@ class Collection:
         identities: as of `base.Split`.
         content: `fn(bytes of file or record) -> bytes of the image`, in TensorFlow operations.
         notes: what is odd about them, in lines to print.
+        cameras: as of `base.Split`.
     """
 
     root: str
@@ -44,6 +45,7 @@ class Collection:
     identities: np.ndarray
     content: Callable[[tf.Tensor], tf.Tensor]
     notes: tuple[str, ...] = ()
+    cameras: np.ndarray | None = None
 
     def take(self, rows) -> "Collection":
         """Some of the examples; classes left without any go too."""
@@ -56,19 +58,55 @@ class Collection:
             names=self.names[rows],
             fingerprints=self.fingerprints[rows],
             identities=self.identities[rows],
+            cameras=None if self.cameras is None else self.cameras[rows],
         )
 
     def split(self, image_shape) -> base.Split:
         """The examples with what decodes them to `(H, W, C)`."""
-        decode = decoding.image_decoder(image_shape)
-        content = self.content
         return base.Split(
             self.examples,
             self.labels,
             self.class_names,
-            lambda data: decode(content(data)),
+            decoding.image_decoder(image_shape, decode=self.decode),
+            cameras=self.cameras,
             identities=self.identities,
         )
+
+    def file_content(self, row) -> bytes:
+        """The bytes of an image file: the example's own, or of a part of an image a PNG."""
+        if not hasattr(self.examples, "fetch"):
+            return places.read(self.examples[row])
+        data = tf.constant(self.examples.fetch([row])[0])
+        if isinstance(self.examples, views.Views):
+            return tf.io.encode_png(self.decode(data)).numpy()
+        return self.content(data).numpy()
+
+    def sizes(self) -> np.ndarray:
+        """Bytes of each example `[N]`, 0 where it is not there."""
+        files = self._files()
+        if hasattr(files, "fetch"):
+            return files.lengths
+        found = places.statuses(files)
+        return np.array([0 if status is None else status.size for status in found])
+
+    def path_within(self, row) -> str:
+        """Where an example lies in the data set."""
+        files = self._files()
+        if hasattr(files, "fetch"):
+            return str(self.names[row])
+        root = self.root if os.path.isdir(self.root) else os.path.dirname(self.root)
+        return files[row].removeprefix(root).lstrip("/")
+
+    def _files(self):
+        """Paths, or what is fetched, beneath parts of images."""
+        is_part = isinstance(self.examples, views.Views)
+        return self.examples.examples if is_part else self.examples
+
+    def decode(self, data):
+        """The image of a file or record as it is shown, `[H, W, 3]` uint8, in TensorFlow."""
+        if isinstance(self.examples, views.Views):
+            return views.decode(data, content=self.content)
+        return decoding.decode(self.content(data))
 
 
 def to_dataset(name: str, collection: Collection, tests: Collection | None, config) -> base.Dataset:
@@ -160,8 +198,8 @@ def inspect(collection: Collection, *, rows: np.ndarray) -> list[tuple[int, int]
     Returns:
         Of each, height and width in pixels; or what is wrong with it, in a line.
     """
-    examples = pipeline.as_examples(collection.examples, decode=collection.content)
-    load = pipeline.decoder(examples, decode=lambda data: decoding.decode(collection.content(data)))
+    examples = pipeline.as_examples(collection.examples, decode=collection.decode)
+    load = pipeline.decoder(examples, decode=collection.decode)
 
     def look(row):
         try:
@@ -250,7 +288,8 @@ def _cache_path(root):
     folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if folder.startswith("~"):  # Of users without a home, as in containers: looked at each time.
         raise FileNotFoundError("There is no home folder to cache in.")
-    return pathlib.Path(folder, "circle-tf", "readable", f"{_hash(os.path.abspath(root)):016x}.npy")
+    place = root if places.is_remote(root) else os.path.abspath(root)
+    return pathlib.Path(folder, "circle-tf", "readable", f"{_hash(place):016x}.npy")
 
 
 def _known_readable(root):

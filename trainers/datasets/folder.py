@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from circle_tf.utils import image_files
-from trainers.datasets import base
+from trainers.datasets import base, places
 from trainers.datasets.collection import Collection, to_dataset
 
 __all__ = ["collect", "load", "marks"]
@@ -129,16 +129,15 @@ def marks(files, *, root):
         this machine does; and path within `root` and size, which copies have in common.
     """
     fingerprints, identities = [], []
-    for file in files:
+    for file, status in zip(files, places.statuses(files), strict=True):
         within = file.removeprefix(root).lstrip(os.sep)
-        try:
-            status = os.stat(file)
-        except OSError:  # a dangling link; told as unreadable when it is read
+        if status is None:  # A dangling link; told as unreadable when it is read.
             fingerprints.append(file)
             identities.append(within)
             continue
-        fingerprints.append(f"{os.path.abspath(file)}|{status.st_size}|{status.st_mtime_ns}")
-        identities.append(f"{within}|{status.st_size}")
+        place = file if places.is_remote(file) else os.path.abspath(file)
+        fingerprints.append(f"{place}|{status.size}|{status.changed}")
+        identities.append(f"{within}|{status.size}")
     return np.array(fingerprints, object), np.array(identities, object)
 
 

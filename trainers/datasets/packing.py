@@ -53,28 +53,24 @@ class Images:
         return found.hexdigest()
 
 
-def of_collection(found, *, numbers=None, cameras=None) -> Images:
-    """The images of files.
+def of_collection(found, *, numbers=None) -> Images:
+    """The images of files; of parts of images PNG files of their own.
 
     Args:
-        found: trainers.datasets.collection.Collection of paths.
+        found: trainers.datasets.collection.Collection.
         numbers: dict of class name to label, None for its place in the collection.
-        cameras: dict of name to the camera's number, or None.
 
     Returns:
         Images.
     """
 
     def record(row):
-        file, name = found.examples[row], found.class_names[found.labels[row]]
-        with open(file, "rb") as stream:
-            content = stream.read()
+        name = found.class_names[found.labels[row]]
         label = int(found.labels[row]) if numbers is None else numbers[name]
-        camera = None if cameras is None else cameras[found.names[row]]
-        return Record(content, label, name, os.path.relpath(file, found.root), camera)
+        camera = None if found.cameras is None else int(found.cameras[row])
+        return Record(found.file_content(row), label, name, found.path_within(row), camera)
 
-    sizes = np.array([os.path.getsize(file) for file in found.examples])
-    return Images(sizes, list(found.fingerprints), record)
+    return Images(found.sizes(), list(found.fingerprints), record)
 
 
 def of_recordio(records) -> Images:

@@ -4,15 +4,14 @@ A reader tells which images a protocol's parts hold and what is odd; `to_dataset
 trains, `check` what tells a person whether the download is complete.
 """
 
-import collections
 import dataclasses
 import os
 
 import numpy as np
 
 from circle_tf.utils import command_lines
-from trainers.datasets import base, folder, images
-from trainers.datasets.collection import Collection, drop_unreadable, inspect
+from trainers.datasets import base, folder, parts
+from trainers.datasets.collection import Collection, inspect
 
 __all__ = [
     "Layout",
@@ -116,35 +115,17 @@ def to_dataset(layout, config):
 
     Args:
         layout: Layout.
-        config: the fields of `images.image_shape`, and `verify` (default True: decode every image
-            once before training starts).
+        config: as of `parts.to_dataset`.
 
     Returns:
-        base.Dataset; queries and gallery where the protocol has them, with cameras if it knows
-        them. Without them `test` is for leave-one-out.
+        base.Dataset, as of `parts.to_dataset`.
 
     Raises:
         base.DataError: a part is empty, or none of its images can be read.
     """
-    shape = images.image_shape(config)
-    parts, notes = {}, [*layout.problems, *_unmatched(layout)]
-    for name in layout.parts:
-        parts[name] = collection_of(layout, name)
-        if config.get("verify", True):
-            parts[name] = drop_unreadable(parts[name])
-            notes += parts[name].notes
-    splits = {name: part.split(shape) for name, part in parts.items()}
-    queries, gallery = _looked_up(layout, parts, shape) if "query" in parts else (None, None)
-    described = [f"{len(s)} images of {len(s.class_names)} {name}" for name, s in splits.items()]
-    return base.Dataset(
-        name=layout.name,
-        train=splits["train"],
-        test=splits["test"] if "test" in splits else _known(layout, parts).split(shape),
-        queries=queries,
-        gallery=gallery,
-        image_shape=shape,
-        report="\n".join([f"{layout.name}: {'; '.join(described)}.", *notes]),
-    )
+    found = {name: collection_of(layout, name) for name in layout.parts}
+    notes = [*layout.problems, *_unmatched(layout)]
+    return parts.to_dataset(layout.name, found, config, notes=notes, distractors=layout.distractors)
 
 
 def check(layout):
@@ -202,59 +183,20 @@ def collection_of(layout, name):
         fingerprints=fingerprints,
         identities=identities,
         content=lambda content: content,
+        cameras=None if part.cameras is None else np.array(part.cameras, np.int64),
     )
-
-
-def _known(layout, parts):
-    """The gallery for leave-one-out: without distractors."""
-    gallery = parts["gallery"]
-    is_known = np.array([name != layout.distractors for name in gallery.class_names])
-    return gallery.take(np.flatnonzero(is_known[gallery.labels]))
-
-
-def _looked_up(layout, parts, shape):
-    """Queries and gallery, whose labels count the same classes."""
-    pair = [parts["query"], parts["gallery"]]
-    names = np.unique(np.concatenate([part.class_names for part in pair]))
-    splits = []
-    for name, part in zip(("query", "gallery"), pair, strict=True):
-        labels = np.searchsorted(names, np.array(part.class_names)[part.labels])
-        split = dataclasses.replace(part, labels=labels, class_names=tuple(names)).split(shape)
-        splits.append(dataclasses.replace(split, cameras=_cameras(layout.parts[name], part.names)))
-    return splits
-
-
-def _cameras(part, kept):
-    """Of the images that can be read."""
-    if part.cameras is None:
-        return None
-    cameras = dict(zip(part.files, part.cameras, strict=True))
-    return np.array([cameras[file] for file in kept], np.int64)
 
 
 def _unmatched(layout):
-    """What cannot be evaluated, in a line: queries that nothing in the gallery matches."""
+    """As of `parts.unmatched`."""
     if not {"query", "gallery"} <= set(layout.parts):
         return []
-    query, gallery = layout.parts["query"], layout.parts["gallery"]
-    cameras = collections.defaultdict(set)  # Of each class of the gallery; None where unknown.
-    for name, camera in _seen_by(gallery):
-        cameras[name].add(camera)
-    other = "" if query.cameras is None else " by another camera"
-    lost = sum(
-        not cameras[name] - ({camera} if other else set()) for name, camera in _seen_by(query)
-    )
-    if lost and lost == len(query.files):
-        return [
-            f"query: no image has one of its class{other} in the gallery: nothing can be looked "
-            "up, only leave-one-out numbers can be measured."
-        ]
-    return [f"query: {lost:,} images have none of their class{other} in the gallery."] * bool(lost)
+    return parts.unmatched(*(_seen_by(layout.parts[name]) for name in ("query", "gallery")))
 
 
 def _seen_by(part):
     """(class, camera) of each image."""
-    return zip(part.classes, part.cameras or [None] * len(part.classes), strict=True)
+    return list(zip(part.classes, part.cameras or [None] * len(part.classes), strict=True))
 
 
 def _faults(layout, name):
