@@ -97,13 +97,14 @@ def get_config():
 
 def _dataset():
     return {
-        # glyphs, digits, folder, table (CSV or Parquet), tfrecord; published: market1501, msmt17,
-        # cub200, cars196, sop, inshop
+        # glyphs, digits, folder, table (CSV or Parquet), tfrecord; published: omniglot, market1501,
+        # msmt17, cub200, cars196, sop, inshop
         "name": "glyphs",
         "path": "",  # all but glyphs and digits: where the examples are
-        # folder, table, tfrecord: other classes to test on; empty: hold some out
+        # folder, table, tfrecord, omniglot: other classes to test on; empty: hold some out
         "test_path": "",
-        "test_fraction": 0.2,  # folder, table, tfrecord: share of the classes to hold out
+        "test_fraction": 0.2,  # of those: share of the classes (omniglot: alphabets) to hold out
+        "turned_classes": False,  # omniglot: characters turned by 90, 180, 270 degrees are more
         "columns": {  # table: what it calls its columns; all but the first two may be missing
             "path": "path",
             "label": "label",  # any text or number
@@ -139,6 +140,8 @@ def _augment():
         "contrast": 0.0,  # share
         "saturation": 0.0,  # 0..1; colour only
         "hue": 0.0,  # 0..1; colour only
+        "bend": 0.0,  # share of the side, by which a smooth field moves pixels, either way
+        "thicken": 0.0,  # pixels, by which dark lines grow on each side, or shrink
         "cutout": 0.0,  # share of the side covered by a rectangle
         "fill_value": 0.0,  # pixel value, 0..255, where an image is moved away or cut out
     }

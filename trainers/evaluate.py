@@ -4,6 +4,7 @@
     python -m trainers.evaluate --workdir=runs/glyphs --best
     python -m trainers.evaluate --workdir=runs/market1501 --rerank
     python -m trainers.evaluate --workdir=runs/face --pairs=lfw.bin --pairs=cfp_fp.bin
+    python -m trainers.evaluate --workdir=runs/omniglot --one_shot_runs=all_runs
     python -m trainers.evaluate --workdir=runs/face --ijbc=IJBC
     python -m trainers.evaluate --workdir=runs/face --probes=facescrub --distractors=megaface
 
@@ -21,6 +22,9 @@ _RERANK = flags.DEFINE_bool("rerank", False, "Re-identification: rank anew as we
 _PAIRS = flags.DEFINE_multi_string(
     "pairs", [], "Verification sets: .bin files, or folders of LFW with pairs.txt."
 )
+_ONE_SHOT_RUNS = flags.DEFINE_string(
+    "one_shot_runs", "", "Folder of Omniglot's runs of one-shot classification (run01, ...)."
+)
 _IJBC = flags.DEFINE_string("ijbc", "", "Folder of IJB-C: verification of templates.")
 _PROBES = flags.DEFINE_string("probes", "", "Folder per person, to identify among distractors.")
 _DISTRACTORS = flags.DEFINE_string("distractors", "", "Folder of pictures of others.")
@@ -31,7 +35,7 @@ def main(argv):
     """Evaluates, and says what to do next."""
     del argv
     quiet.import_tensorflow(log_level=3)  # What goes wrong is raised as well.
-    from trainers.evaluation import faces
+    from trainers.evaluation import faces, one_shot
     from trainers.outputs import report
 
     protocols = faces.protocols(
@@ -40,6 +44,7 @@ def main(argv):
         probes=_PROBES.value,
         distractors=_DISTRACTORS.value,
     )
+    protocols |= one_shot.protocols(_ONE_SHOT_RUNS.value)
     run = report.evaluate_run(
         _WORKDIR.value, protocols=protocols, rerank=_RERANK.value, best=_BEST.value
     )

@@ -46,6 +46,7 @@ _APPLICATION_MODULES = (
 # Feature maps of our own nets.
 _OWN = {
     "conv4": conv4.conv4,
+    "conv4_wide": functools.partial(conv4.conv4, filters=conv4.WIDE),
     "bn_inception": bn_inception.bn_inception,
     **{name: functools.partial(iresnet.iresnet, name=name) for name in iresnet.BLOCKS},
 }
@@ -66,14 +67,14 @@ def build(
     downloaded.
 
     Args:
-        name: str, one of `names()`: `conv4`, `bn_inception`, `mgn` (see `mgn.py`),
-            `iresnet34` and its like (see `iresnet.py`), keras-cv's ResNetV2, EfficientNetV2
-            and MobileNetV3 in lower case (`resnet18_v2`), or a function of `keras.applications`
-            (`ResNet50`).
+        name: str, one of `names()`: `conv4` (`conv4_wide` has twice the filters), `bn_inception`,
+            `mgn` (see `mgn.py`), `iresnet34` and its like (see `iresnet.py`), keras-cv's ResNetV2,
+            EfficientNetV2 and MobileNetV3 in lower case (`resnet18_v2`), or a function of
+            `keras.applications` (`ResNet50`).
         input_shape: `(H, W, C)` of the images, pixels.
         pooling: how feature maps become features: `average`, `max`, `generalized_mean` (GeM, with
-            a learnt power) or `flatten`. Default: `flatten` for `conv4` and `iresnet`, `average`
-            for the others; `mgn` has its own.
+            a learnt power) or `flatten`. Default: `flatten` for `conv4`, `conv4_wide` and
+            `iresnet`, `average` for the others; `mgn` has its own.
         weights: path of a `.keras` file with the same net in it, for images of any size (the
             model.keras of a run, to fine-tune), or of a file with the backbone's weights
             (`.weights.h5`; for keras.applications also the `_notop.h5` files; for `mgn` those of
@@ -122,7 +123,7 @@ def _built(name, input_shape, pooling, weights):
         maps = _application(inputs, name, weights=weights)
     else:
         maps = keras_cv.feature_maps(inputs, name, weights=weights)
-    flat = name == "conv4" or name in iresnet.BLOCKS
+    flat = name in ("conv4", "conv4_wide", *iresnet.BLOCKS)
     default = "flatten" if flat else "average"
     return keras.Model(
         inputs, poolings.features(maps, pooling, default=default, name=name), name=name

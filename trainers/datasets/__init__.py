@@ -9,7 +9,7 @@ __all__ = ["LAYOUTS", "NAMES", "DataError", "Dataset", "Split", "load", "read_la
 
 # Published data sets, to be downloaded from where their authors offer them.
 LAYOUTS = ("market1501", "msmt17", "cub200", "cars196", "sop", "inshop")
-NAMES = ("glyphs", "digits", "folder", "table", "tfrecord", *LAYOUTS)
+NAMES = ("glyphs", "digits", "folder", "table", "tfrecord", "omniglot", *LAYOUTS)
 
 
 def load(config) -> Dataset:

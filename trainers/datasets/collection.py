@@ -16,7 +16,7 @@ from circle_tf.data import decoding, pipeline
 from circle_tf.utils import errors, files
 from trainers.datasets import base, images, places, views
 
-__all__ = ["Collection", "drop_unreadable", "inspect", "to_dataset"]
+__all__ = ["Collection", "drop_unreadable", "inspect", "name_hash", "to_dataset"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -163,7 +163,7 @@ def drop_unreadable(collection: Collection) -> Collection:
         DataError: no image can be decoded.
     """
     known = _known_readable(collection.root)
-    marks = np.array([_hash(text) for text in collection.fingerprints], np.uint64)
+    marks = np.array([name_hash(text) for text in collection.fingerprints], np.uint64)
     unknown = np.flatnonzero(~np.isin(marks, known))
     found = dict(zip(unknown, inspect(collection, rows=unknown), strict=True))
     unreadable = {row: fault for row, fault in found.items() if isinstance(fault, str)}
@@ -228,7 +228,7 @@ def _hold_out(collection, *, fraction):
             "classes to test on as --config.dataset.test_path=PATH (the same path tests on the "
             "classes trained on)." + "".join(f" {note}" for note in collection.notes)
         )
-    hashes = [_hash(name) for name in collection.class_names]
+    hashes = [name_hash(name) for name in collection.class_names]
     return _divide(collection, tested=np.argsort(hashes, kind="stable")[:held_out])
 
 
@@ -280,7 +280,8 @@ def _describe(collection):
     return f"{len(collection.labels)} images of {len(collection.class_names)} classes"
 
 
-def _hash(text):
+def name_hash(text):
+    """A whole number that is the same for a name on every machine."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest())
 
 
@@ -289,7 +290,7 @@ def _cache_path(root):
     if folder.startswith("~"):  # Of users without a home, as in containers: looked at each time.
         raise FileNotFoundError("There is no home folder to cache in.")
     place = root if places.is_remote(root) else os.path.abspath(root)
-    return pathlib.Path(folder, "circle-tf", "readable", f"{_hash(place):016x}.npy")
+    return pathlib.Path(folder, "circle-tf", "readable", f"{name_hash(place):016x}.npy")
 
 
 def _known_readable(root):

@@ -8,7 +8,7 @@ from circle_tf.utils import image_files
 from trainers.datasets import base, places
 from trainers.datasets.collection import Collection, to_dataset
 
-__all__ = ["collect", "load", "marks"]
+__all__ = ["collect", "load", "marks", "of_classes"]
 
 
 def load(config) -> base.Dataset:
@@ -79,7 +79,7 @@ def collect(path: str) -> Collection:
         notes.append(
             f"{path}: left out files that are no images of a class: {image_files.counted(others)}."
         )
-    return _collection(path, found, notes)
+    return of_classes(path, found, notes)
 
 
 def _folders_within(path, files):
@@ -100,7 +100,17 @@ def _nesting(path, nested):
     )
 
 
-def _collection(path, found, notes):
+def of_classes(path, found, notes=()) -> Collection:
+    """Images that were listed by class.
+
+    Args:
+        path: the folder they are in.
+        found: dict of class name to the list of its files.
+        notes: as of `Collection`.
+
+    Returns:
+        The images, in that order.
+    """
     files = np.array([file for name in found for file in found[name]], object)
     labels = np.repeat(np.arange(len(found)), [len(found[name]) for name in found])
     fingerprints, identities = marks(files, root=path)

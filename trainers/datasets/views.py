@@ -94,7 +94,7 @@ def decode(data, *, content):
 
 
 def _cut(image, box):
-    size = tf.shape(image)[1::-1]  # Width, height.
+    size = tf.gather(tf.shape(image), [1, 0])  # Width, height.
     start, end = tf.maximum(box[:2], 0), tf.minimum(box[:2] + box[2:], size)
     whole = tf.reduce_all(box == 0)
     start, end = tf.where(whole, 0, start), tf.where(whole, size, end)

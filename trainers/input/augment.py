@@ -1,12 +1,15 @@
-"""keras-cv's augmentation layers as one pure function of (images, seed).
+"""keras-cv's augmentation layers, and our own, as one pure function of (images, seed).
 
 keras-cv draws random numbers from a stateful generator, so that a resumed run would see other
 images than an uninterrupted one. Here the layers draw from the seed of the step instead.
 """
 
+import functools
+
 import tensorflow as tf
 
 from circle_tf import backbones
+from trainers.input import strokes
 
 __all__ = ["augmenter"]
 
@@ -20,8 +23,11 @@ _FIELDS = (
     "contrast",
     "saturation",
     "hue",
+    "bend",
+    "thicken",
     "cutout",
 )
+_OWN = {"bend", "thicken"}
 
 
 def augmenter(config):
@@ -49,14 +55,13 @@ def augmenter(config):
     if not layers:
         return None
     draws = [_SeededDraws() for _ in layers]
-    for layer, source in zip(layers, draws, strict=True):
-        _feed(layer, source)
+    steps = [_step(layer, source) for layer, source in zip(layers, draws, strict=True)]
 
     def augment(images, seed):
         pixels = tf.cast(images, tf.float32)
-        for position, (layer, source) in enumerate(zip(layers, draws, strict=True)):
+        for position, (step, source) in enumerate(zip(steps, draws, strict=True)):
             source.start(tf.random.experimental.stateless_fold_in(seed, position))
-            pixels = layer(pixels)
+            pixels = step(pixels)
         pixels = tf.clip_by_value(pixels, 0.0, 255.0)
         if images.dtype.is_integer:
             pixels = tf.round(pixels)
@@ -81,6 +86,14 @@ class _SeededDraws:
         return tf.random.stateless_uniform(shape, seed, minval, maxval, dtype)
 
 
+def _step(layer, source):
+    """`fn(pixels) -> pixels` of a keras-cv layer, or of a function of pixels and draws."""
+    if isinstance(layer, functools.partial):
+        return lambda pixels: layer(pixels, source)
+    _feed(layer, source)
+    return layer
+
+
 def _feed(layer, source):
     """Makes `layer` draw from `source` alone."""
     factor_sampler = backbones.import_keras_cv().core.UniformFactorSampler
@@ -97,7 +110,8 @@ def _feed(layer, source):
 
 def _layers(amounts, config):
     """The layers whose amount is not 0, geometric ones first."""
-    layers = backbones.import_keras_cv().layers if any(amounts.values()) else None
+    is_foreign = any(amount for field, amount in amounts.items() if field not in _OWN)
+    layers = backbones.import_keras_cv().layers if is_foreign else None
     fill = {"fill_mode": "constant", "fill_value": config.get("fill_value", 0.0)}
     # The layers' own seed is never used; without one they look for a global generator.
     any_ = {"seed": 1, "dtype": "float32"}
@@ -114,6 +128,10 @@ def _layers(amounts, config):
             (0.5 - share / 2, 0.5 + share / 2), **any_
         ),
         "hue": lambda share: layers.RandomHue(share, **pixel),
+        "bend": lambda share: functools.partial(
+            strokes.bend, amount=share, fill_value=fill["fill_value"]
+        ),
+        "thicken": lambda pixels: functools.partial(strokes.thicken, amount=pixels),
         "cutout": lambda share: layers.RandomCutout(share, share, **fill, **any_),
     }
     return [makers[field](amount) for field, amount in amounts.items() if amount]

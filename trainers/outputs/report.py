@@ -117,10 +117,20 @@ def table(results):
         "pairs": "pairs",
         "distractors": "distractors",
     }
+    runs = {
+        "error": "error",
+        "95 % from": "error_low",
+        "to": "error_high",
+        "runs": "runs",
+        "items": "items",
+    }
     lines = []
-    for kind in (cameras, columns, verified, templates, identified):
+    for kind in (cameras, columns, verified, templates, identified, runs):
         chosen = {name: r for name, r in results.items() if set(kind.values()) <= set(r)}
         lines += _rows(chosen, kind)
+    for found in results.values():
+        if "error_of_run" in found:
+            lines.append("Error of each run: " + _listed(found["error_of_run"]))
     lines += [
         f"{name.replace('_', '-')}: not measured. {found['not_measured']}"
         for name, found in results.items()
@@ -137,6 +147,16 @@ def _rows(results, columns):
     lines = ["".join([f"{'':<18}", *(f"{name:>13}" for name in columns)])] if results else []
     for protocol, report in results.items():
         cells = [report[key] for key in columns.values()]
-        shown = [f"{x:,}" if isinstance(x, int) else shares.as_text(x, ".3f") for x in cells]
+        shown = [_shown(cell) for cell in cells]
         lines.append(f"{protocol.replace('_', '-'):<18}" + "".join(f"{x:>13}" for x in shown))
     return lines
+
+
+def _shown(cell):
+    if cell is None:
+        return "-"
+    return f"{cell:,}" if isinstance(cell, int) else shares.as_text(cell, ".3f")
+
+
+def _listed(numbers):
+    return ", ".join(f"{name} {shares.as_text(share, '.3f')}" for name, share in numbers.items())

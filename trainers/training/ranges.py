@@ -40,6 +40,8 @@ _RANGES = {
         for name in ("translation", "zoom", "shear", "brightness", "contrast", "saturation")
     },
     "augment.hue": _SHARE,
+    "augment.bend": _SHARE,
+    "augment.thicken": _Range(0, 16),
     "augment.cutout": _SHARE,
     "augment.fill_value": _Range(0, 255),
     "batch.classes_per_batch": _Range(2, 2**20),

@@ -15,6 +15,8 @@ AMOUNTS = {
     "contrast": 0.5,
     "saturation": 0.5,
     "hue": 0.5,
+    "bend": 0.1,
+    "thicken": 1.5,
     "cutout": 0.5,
 }
 SEED, OTHER_SEED = tf.constant([3, 4]), tf.constant([3, 5])
