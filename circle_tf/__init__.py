@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # What type checkers, which do not run `__getattr__`, know th
     from circle_tf import plots as plots
     from circle_tf import records as records
     from circle_tf import retrieval as retrieval
+    from circle_tf import schedules as schedules
     from circle_tf.callbacks import *
     from circle_tf.data import *
     from circle_tf.evaluation import *
@@ -89,6 +90,7 @@ _MODULES = (
     "plots",
     "records",
     "retrieval",
+    "schedules",
 )
 _WITHOUT_KERAS = {"utils", "version"}
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from circle_tf.distribute import collectives, global_batch
-from circle_tf.losses import base, circle
+from circle_tf.losses import base, circle, hyperparameters
 from circle_tf.ops import numerics, pairs
 
 __all__ = [
@@ -23,12 +23,12 @@ __all__ = [
 
 
 def monitors(
-    *, margin: float, labels: Literal["pairwise", "class"] = "pairwise"
+    *, margin: hyperparameters.Scalar, labels: Literal["pairwise", "class"] = "pairwise"
 ) -> list[keras.metrics.Metric]:
     """All five monitors, for `compile(metrics=circle_tf.metrics.monitors(margin=0.4))`.
 
     Args:
-        margin: float m of the loss.
+        margin: m of the loss: a float, a schedule or a variable, as in `CircleLoss`.
         labels: `pairwise` (model output: embeddings) or `class` (model output: cosines).
 
     Returns:
@@ -200,15 +200,26 @@ class ValidAnchors(PairMonitor):
         return tf.cast(valid, similarities.dtype), tf.ones_like(valid)
 
 
-class _MeanWeight(PairMonitor):
+class _MeanWeight(hyperparameters.Hyperparameters, PairMonitor):
+    _RANGES = {"margin": hyperparameters.MARGIN}
+
     def __init__(
-        self, *, margin: float, labels: Literal["pairwise", "class"], name: str, dtype: Any
+        self,
+        *,
+        margin: hyperparameters.Scalar,
+        labels: Literal["pairwise", "class"],
+        name: str,
+        dtype: Any,
     ) -> None:
         super().__init__(labels=labels, name=name, dtype=dtype)
-        self.margin = float(margin)
+        self._keep(margin=margin)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "margin": self.margin}
+        return {**super().get_config(), **self._saved()}
+
+    def _weights(self, similarities):
+        margin = self.current(similarities.dtype).margin
+        return circle.anchor_weights(similarities, margin=margin)
 
 
 @keras.saving.register_keras_serializable("circle_tf")
@@ -216,7 +227,7 @@ class MeanPositiveWeight(_MeanWeight):
     """Mean weight `a_p = relu(1 + m - s_p)` of the positive pairs (eq. 5); 0 to 2 + m.
 
     Args:
-        margin: float m of the loss.
+        margin: m of the loss: a float, a schedule or a variable, as in `CircleLoss`.
         labels: `pairwise` or `class`.
         name: str.
         dtype: dtype of the running mean.
@@ -231,7 +242,7 @@ class MeanPositiveWeight(_MeanWeight):
     def __init__(
         self,
         *,
-        margin: float,
+        margin: hyperparameters.Scalar,
         labels: Literal["pairwise", "class"] = "pairwise",
         name: str = "weight_p",
         dtype: Any = None,
@@ -242,7 +253,7 @@ class MeanPositiveWeight(_MeanWeight):
         self, similarities: tf.Tensor, positives: tf.Tensor, negatives: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """The positive pairs' weights."""
-        return circle.anchor_weights(similarities, margin=self.margin)[0], positives
+        return self._weights(similarities)[0], positives
 
 
 @keras.saving.register_keras_serializable("circle_tf")
@@ -250,7 +261,7 @@ class MeanNegativeWeight(_MeanWeight):
     """Mean weight `a_n = relu(s_n + m)` of the negative pairs (eq. 5); 0 to 1 + m.
 
     Args:
-        margin: float m of the loss.
+        margin: m of the loss: a float, a schedule or a variable, as in `CircleLoss`.
         labels: `pairwise` or `class`.
         name: str.
         dtype: dtype of the running mean.
@@ -265,7 +276,7 @@ class MeanNegativeWeight(_MeanWeight):
     def __init__(
         self,
         *,
-        margin: float,
+        margin: hyperparameters.Scalar,
         labels: Literal["pairwise", "class"] = "pairwise",
         name: str = "weight_n",
         dtype: Any = None,
@@ -276,4 +287,4 @@ class MeanNegativeWeight(_MeanWeight):
         self, similarities: tf.Tensor, positives: tf.Tensor, negatives: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """The negative pairs' weights."""
-        return circle.anchor_weights(similarities, margin=self.margin)[1], negatives
+        return self._weights(similarities)[1], negatives

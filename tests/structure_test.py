@@ -35,6 +35,7 @@ ROOMS = {
         "baselines": {"losses"},
         "records": {"data"},
         "retrieval": {"evaluation"},
+        "schedules": {"utils"},
         "run_files": {"layers", "backbones"},
     },
     "trainers": {

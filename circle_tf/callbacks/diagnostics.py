@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from circle_tf.losses import circle
+from circle_tf.losses import circle, hyperparameters
 from circle_tf.ops import numerics, pairs
 from circle_tf.utils import checks, shares
 
@@ -24,7 +24,7 @@ _RISEN = 1.5
 _WINDOW = 20  # Steps whose losses are compared.
 
 
-class DiagnosticsCallback(keras.callbacks.Callback):
+class DiagnosticsCallback(hyperparameters.Hyperparameters, keras.callbacks.Callback):
     """Looks at a batch now and then, and tells what keeps the model from learning.
 
     It knows: no valid anchors (batches without positives), colliding label ids, inputs that are not
@@ -34,8 +34,8 @@ class DiagnosticsCallback(keras.callbacks.Callback):
     Args:
         inputs: a batch as the model trains on, `[B, ...]`; a few hundred rows will do.
         labels: `[B]` its integer ids.
-        margin: float m of the loss.
-        gamma: float of the loss.
+        margin: m of the loss: a float, a schedule or a variable, as in `CircleLoss`.
+        gamma: of the loss, the same.
         every: int, steps between two looks; the first is before the first step.
         embed: function of `inputs` to embeddings `[B, D]`; the model itself by default.
         tell: function that is given each message.
@@ -56,20 +56,21 @@ class DiagnosticsCallback(keras.callbacks.Callback):
         'No anchor of the batch has a positive, ...'
     """
 
+    _RANGES = hyperparameters.OF_CIRCLE
+
     def __init__(
         self,
         inputs: ArrayLike,
         labels: ArrayLike,
         *,
-        margin: float = 0.4,
-        gamma: float = 80.0,
+        margin: hyperparameters.Scalar = 0.4,
+        gamma: hyperparameters.Scalar = 80.0,
         every: int = 200,
         embed: Callable[[Any], Any] | None = None,
         tell: Callable[[str], object] = print,
     ) -> None:
         super().__init__()
-        circle.check_hyperparameters(margin=margin, gamma=gamma)
-        self.margin, self.gamma = float(margin), float(gamma)
+        self._keep(margin=margin, gamma=gamma)
         self.every = checks.whole_number(every, "every", least=1)
         self.found = {}
         self._inputs, self._labels = tf.convert_to_tensor(inputs), np.asarray(labels)
@@ -77,9 +78,13 @@ class DiagnosticsCallback(keras.callbacks.Callback):
             raise ValueError(f"Found {len(self._labels)} labels for {len(self._inputs)} inputs.")
         self._embed, self._tell = embed, tell
         self._losses, self._steps = [], 0
+        self._divides = False  # A loss grows with its gamma: then those by gamma are compared.
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Looks at labels, inputs and the untrained embeddings."""
+        if getattr(self.model, "optimizer", None) is not None:
+            self.follow(self.model.optimizer)
+        self._divides = "gamma" in self.scheduled()
         self._look_at_labels()
         self._look_at_inputs()
         self._look()
@@ -94,6 +99,9 @@ class DiagnosticsCallback(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Looks once more."""
         self._look()
+
+    def _gamma(self):
+        return float(self.current().gamma)
 
     def _say(self, kind, message):
         if kind not in self.found:
@@ -142,21 +150,22 @@ class DiagnosticsCallback(keras.callbacks.Callback):
     def _look_at_loss(self, loss):
         if loss is None:
             return
-        self._losses.append(float(loss))
-        if not math.isfinite(self._losses[-1]):
+        self._losses.append(float(loss) / (self._gamma() if self._divides else 1))
+        if not math.isfinite(float(loss)):
             self._say(
                 "learning rate too high",
-                f"The loss is {self._losses[-1]} at step {self._steps}. Lower the learning rate, "
-                f"or gamma (now {self.gamma:g}: gradients are proportional to it).",
+                f"The loss is {float(loss)} at step {self._steps}. Lower the learning rate, "
+                f"or gamma (now {self._gamma():g}: gradients are proportional to it).",
             )
         first, last = self._losses[:_WINDOW], self._losses[-_WINDOW:]
         del self._losses[_WINDOW:-_WINDOW]
         risen = len(self._losses) == 2 * _WINDOW and np.median(last) > _RISEN * np.median(first)
         if risen and np.median(first) > 0:
+            what = "loss / gamma" if self._divides else "loss"
             self._say(
                 "learning rate too high",
-                f"The loss has risen from {np.median(first):.3g} to {np.median(last):.3g} in "
-                f"{self._steps} steps: the learning rate is too high for gamma {self.gamma:g}, "
+                f"The {what} has risen from {np.median(first):.3g} to {np.median(last):.3g} in "
+                f"{self._steps} steps: the learning rate is too high for gamma {self._gamma():g}, "
                 "to which gradients are proportional. Lower it, or warm it up.",
             )
 
@@ -183,10 +192,10 @@ class DiagnosticsCallback(keras.callbacks.Callback):
 
     def _look_at_weights(self, similarities, positives, negatives):
         valid = circle.valid_anchors(positives, negatives).numpy()
-        options = {"margin": self.margin, "gamma": self.gamma}
+        options = vars(self.current(similarities.dtype))
         losses = circle.circle_loss(similarities, positives, negatives, **options).numpy()
         if np.any(valid) and np.max(losses[valid]) < _NOTHING_LEFT:
-            weights = circle.anchor_weights(similarities, margin=self.margin)
+            weights = circle.anchor_weights(similarities, margin=options["margin"])
             idle = np.mean(weights[1].numpy()[negatives.numpy()] == 0)
             share = shares.as_text(idle, ".0%")
             self._say(

@@ -38,8 +38,8 @@ def deferring_class_losses(
         defer: `fn(each)`, called when the tape computes gradients. `each(use)` computes the
             gradient of the class weights: it calls `use(rows [K], gradients [K, D])` for one block
             after the other, each row once. `use` may write these rows of the variable.
-        margin: float m in -1..1.
-        gamma: float scale above 0.
+        margin: m in -1..1, float or scalar tensor.
+        gamma: scale above 0, float or scalar tensor.
         detach_weights: see `circle_loss`.
         max_bytes: int, budget for the cosines of a block.
         product_dtype: None, or "bfloat16"; see `CircleHead`.
@@ -64,7 +64,7 @@ def deferring_class_losses(
         [0 1 2] [3, 3]
     """
     circle.check_hyperparameters(margin=margin, gamma=gamma)
-    options = tiles.Options(float(margin), float(gamma), bool(detach_weights))
+    options = tiles.Options.of(unit.dtype, margin, gamma, detach_weights)
     blocks = class_sweep.Blocks.of_batch(unit, variable.shape[0], max_bytes, product_dtype)
     blocks = blocks._replace(cached=False)
     unit = tf.convert_to_tensor(unit)

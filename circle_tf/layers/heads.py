@@ -12,7 +12,7 @@ import tensorflow as tf
 from circle_tf import compat
 from circle_tf.distribute import global_batch
 from circle_tf.layers import class_sampling, cosine_classifier, head_modes, loss_layers
-from circle_tf.losses import base
+from circle_tf.losses import base, hyperparameters
 from circle_tf.losses.streaming import class_sweep
 from circle_tf.ops import numerics, pairs
 from circle_tf.optimizers import row_updates
@@ -28,8 +28,8 @@ class CircleHead(loss_layers.LossLayer):
 
     Args:
         num_classes: int C of 2 or more.
-        margin: float m in -1..1.
-        gamma: float scale above 0.
+        margin: m in -1..1; a float, a schedule or a variable, as in `CircleLoss`.
+        gamma: scale above 0; a float, a schedule or a variable.
         reduction: how the losses become the model loss; see `circle_tf.losses.base.reduce_losses`.
         as_model_loss: add the reduced loss to the model's losses, so that `compile` needs none.
             In an `EmbeddingModel` the sample weights of `fit` weigh it; a `keras.Model` tells its
@@ -87,8 +87,8 @@ class CircleHead(loss_layers.LossLayer):
     def __init__(
         self,
         num_classes: int,
-        margin: float = 0.25,
-        gamma: float = 256.0,
+        margin: hyperparameters.Scalar = 0.25,
+        gamma: hyperparameters.Scalar = 256.0,
         *,
         reduction: base.Reduction = "mean",
         as_model_loss: bool = False,

@@ -11,41 +11,43 @@ import tensorflow as tf
 from circle_tf import compat
 from circle_tf.distribute import collectives, step_context
 from circle_tf.layers import dtypes
-from circle_tf.losses import base, circle, circle_losses
+from circle_tf.losses import base, circle_losses, hyperparameters
 from circle_tf.losses.streaming import pair_sweep
 
 __all__ = ["LossLayer", "PairwiseCircle"]
 
 
-class LossLayer(dtypes.ExactInputs):
+class LossLayer(hyperparameters.Hyperparameters, dtypes.ExactInputs):
     """A layer from (embeddings, ids) to per-example losses; base of both kinds of labels.
 
     Args:
-        margin: float m.
-        gamma: float scale.
+        margin: m; a float, a schedule or a variable, as in `CircleLoss`.
+        gamma: scale; a float, a schedule or a variable.
         reduction: how losses become the model loss; see `circle_tf.losses.base.reduce_losses`.
         as_model_loss: whether to add the reduced loss to the model's losses when called.
         detach_weights: see `circle_loss`.
         **kwargs: `name`, `dtype`.
     """
 
+    _RANGES = hyperparameters.OF_CIRCLE
+
     def __init__(
         self,
-        margin: float,
-        gamma: float,
+        margin: hyperparameters.Scalar,
+        gamma: hyperparameters.Scalar,
         *,
         reduction: base.Reduction,
         as_model_loss: bool,
         detach_weights: bool,
         **kwargs: Any,
     ) -> None:
-        circle.check_hyperparameters(margin=margin, gamma=gamma)
         base.check_reduction(reduction)
         if as_model_loss and reduction == "none":
             raise ValueError("as_model_loss=True wants a reduction to one number; found 'none'.")
         super().__init__(**kwargs)
-        self.margin, self.gamma, self.reduction = float(margin), float(gamma), reduction
-        self.as_model_loss, self.detach_weights = as_model_loss, detach_weights
+        self._keep(margin=margin, gamma=gamma)
+        self.reduction, self.as_model_loss = reduction, as_model_loss
+        self.detach_weights = detach_weights
 
     def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         """Per-example losses `[B]` of a pair (embeddings, ids)."""
@@ -80,12 +82,8 @@ class LossLayer(dtypes.ExactInputs):
         return self.as_model_loss
 
     def hyperparameters(self) -> dict[str, Any]:
-        """margin, gamma and detach_weights, as the loss functions take them."""
-        return {
-            "margin": self.margin,
-            "gamma": self.gamma,
-            "detach_weights": self.detach_weights,
-        }
+        """The margin and gamma of now, and detach_weights, as the loss functions take them."""
+        return {**vars(self.current()), "detach_weights": self.detach_weights}
 
     def compute_output_spec(self, inputs: Any) -> Any:
         """`[B]` in the loss dtype."""
@@ -93,8 +91,9 @@ class LossLayer(dtypes.ExactInputs):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        own = {"reduction": self.reduction, "as_model_loss": self.as_model_loss}
-        return {**super().get_config(), **self.hyperparameters(), **own}
+        names = ("detach_weights", "reduction", "as_model_loss")
+        own = {name: getattr(self, name) for name in names}
+        return {**super().get_config(), **self._saved(), **own}
 
 
 @keras.saving.register_keras_serializable("circle_tf")
@@ -102,8 +101,8 @@ class PairwiseCircle(LossLayer):
     """Pair-wise Circle loss as a layer, for models with several outputs and for custom loops.
 
     Args:
-        margin: float m in -1..1.
-        gamma: float scale above 0.
+        margin: m in -1..1; a float, a schedule or a variable, as in `CircleLoss`.
+        gamma: scale above 0; a float, a schedule or a variable.
         reduction: how the losses become the model loss; see `circle_tf.losses.base.reduce_losses`.
         as_model_loss: add the reduced loss to the model's losses, so that `compile` needs none.
             In an `EmbeddingModel` the sample weights of `fit` weigh it; a `keras.Model` tells its
@@ -133,8 +132,8 @@ class PairwiseCircle(LossLayer):
 
     def __init__(
         self,
-        margin: float = 0.4,
-        gamma: float = 80.0,
+        margin: hyperparameters.Scalar = 0.4,
+        gamma: hyperparameters.Scalar = 80.0,
         *,
         reduction: base.Reduction = "mean_valid",
         as_model_loss: bool = False,

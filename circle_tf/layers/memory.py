@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ import tensorflow as tf
 from circle_tf import compat
 from circle_tf.distribute import collectives, global_batch, step_context
 from circle_tf.layers import dtypes, loss_layers
-from circle_tf.losses import base, circle_losses
+from circle_tf.losses import base, circle_losses, hyperparameters
 from circle_tf.losses.streaming import pair_sweep
 from circle_tf.ops import pairs
 from circle_tf.utils import checks
@@ -37,8 +37,8 @@ class CrossBatchMemory(loss_layers.LossLayer):
 
     Args:
         memory_size: int M of 1 or more; smaller than a batch keeps its newest rows.
-        margin: float m in -1..1.
-        gamma: float scale above 0.
+        margin: m in -1..1; a float, a schedule or a variable, as in `CircleLoss`.
+        gamma: scale above 0; a float, a schedule or a variable.
         start_step: int of 0 or more; in so many first steps the memory fills and is not used.
         reduction: how the losses become the model loss; see `circle_tf.losses.base.reduce_losses`.
         as_model_loss: add the reduced loss to the model's losses, so that `compile` needs none.
@@ -74,8 +74,8 @@ class CrossBatchMemory(loss_layers.LossLayer):
     def __init__(
         self,
         memory_size: int,
-        margin: float = 0.4,
-        gamma: float = 80.0,
+        margin: hyperparameters.Scalar = 0.4,
+        gamma: hyperparameters.Scalar = 80.0,
         *,
         start_step: int = 0,
         reduction: base.Reduction = "mean_valid",
@@ -255,8 +255,8 @@ class CrossBatchCircleLoss(circle_losses.CircleLoss):
     def __init__(
         self,
         memory_size: int,
-        margin: float = 0.4,
-        gamma: float = 80.0,
+        margin: hyperparameters.Scalar = 0.4,
+        gamma: hyperparameters.Scalar = 80.0,
         reduction: base.Reduction = "mean_valid",
         *,
         start_step: int = 0,
@@ -283,6 +283,11 @@ class CrossBatchCircleLoss(circle_losses.CircleLoss):
             block_size=block_size,
             dtype="float32",
         )
+
+    def follow(self, optimizer: keras.optimizers.Optimizer) -> Self:
+        """As that of every loss, for the memory too."""
+        self.memory.follow(optimizer)
+        return super().follow(optimizer)
 
     def build(self, dim: int) -> None:
         """Makes the memory, once.

@@ -9,6 +9,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from circle_tf.distribute import collectives, global_batch
+from circle_tf.losses import hyperparameters
 from circle_tf.ops import numerics, pairs
 from circle_tf.utils import checks
 
@@ -30,11 +31,12 @@ Reduction = Literal["mean_valid", "mean", "sum", "none", "mean_nonzero"]
 REDUCTIONS = get_args(Reduction)
 
 
-class LabelLoss(keras.losses.Loss):
+class LabelLoss(hyperparameters.Hyperparameters, keras.losses.Loss):
     """A Keras loss that has one loss per row, by integer labels that stay exact.
 
     A subclass defines `_losses(y_true, y_pred) -> (losses [B], valid [B])` and `_CONFIG`, the names
-    of its constructor's arguments beside `name`, each kept as an attribute.
+    of its constructor's arguments beside `name`, each kept as an attribute; of these, in `_RANGES`,
+    those that can change while it trains (see `Hyperparameters`).
 
     Args:
         reduction: one of `REDUCTIONS`; see `reduce_losses`.
@@ -91,7 +93,8 @@ class LabelLoss(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {name: getattr(self, name) for name in (*self._CONFIG, "name")}
+        config = {name: getattr(self, name) for name in (*self._CONFIG, "name")}
+        return {**config, **self._saved()}
 
 
 def as_embeddings(values):

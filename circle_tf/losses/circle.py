@@ -6,12 +6,10 @@ come from; everything faster must equal this function in a test.
 
 from __future__ import annotations
 
-import math
-import numbers
-
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
+from circle_tf.losses import hyperparameters
 from circle_tf.ops import numerics
 
 __all__ = ["anchor_weights", "check_hyperparameters", "circle_loss", "valid_anchors"]
@@ -22,8 +20,8 @@ def circle_loss(
     positives: ArrayLike,
     negatives: ArrayLike,
     *,
-    margin: float,
-    gamma: float,
+    margin: float | tf.Tensor,
+    gamma: float | tf.Tensor,
     detach_weights: bool = True,
 ) -> tf.Tensor:
     """Circle loss of each anchor, from its similarities to its keys.
@@ -46,8 +44,9 @@ def circle_loss(
         positives: `[A, K]` bool, key is a positive of the anchor.
         negatives: `[A, K]` bool, key is a negative of the anchor. A pair that is neither (the
             anchor itself) has no gradient.
-        margin: float m in -1..1 (paper: 0.25 class-level, 0.4 pair-wise).
-        gamma: float scale above 0 (paper: 256 and 128 class-level, 80 pair-wise).
+        margin: m in -1..1 (paper: 0.25 class-level, 0.4 pair-wise); float, or a scalar tensor of
+            any range, through which no gradient flows.
+        gamma: scale above 0 (paper: 256 and 128 class-level, 80 pair-wise); float or scalar tensor.
         detach_weights: False differentiates the weights as well. That is not the paper's
             gradient: it pushes negatives with `-m < s_n < 0` the wrong way and stops pulling
             positives near 1. It reproduces `keras.losses.Circle`.
@@ -70,6 +69,7 @@ def circle_loss(
     """
     check_hyperparameters(margin=margin, gamma=gamma)
     s = numerics.as_loss_float(similarities)
+    margin, gamma = (hyperparameters.constant(value, s.dtype) for value in (margin, gamma))
     positives, negatives = _mask(positives, s), _mask(negatives, s)
     options = {"margin": margin, "gamma": gamma, "detach_weights": detach_weights}
     total = _logsumexp(s, positives, centre=1.0, **options)
@@ -150,25 +150,18 @@ def check_hyperparameters(*, margin, gamma):
 
     Args:
         margin: float m, -1 <= m <= 1. The boundary circle has radius `m * sqrt(2)`.
-        gamma: finite float above 0.
+        gamma: finite float above 0. Of scalar tensors nothing is known here.
 
     Raises:
-        ValueError: out of range; TypeError: not a number.
+        ValueError: out of range, no scalar; TypeError: not a number.
 
     Example:
         >>> check_hyperparameters(margin=0.25, gamma=0)
         Traceback (most recent call last):
         ValueError: gamma must be a finite number above 0 (the paper uses 80 to 256); found 0.
     """
-    for name, value in (("gamma", gamma), ("margin", margin)):
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{name} must be a Python number; found {value!r}.")
-    if not (math.isfinite(gamma) and gamma > 0):
-        raise ValueError(
-            f"gamma must be a finite number above 0 (the paper uses 80 to 256); found {gamma}."
-        )
-    if not -1 <= margin <= 1:
-        raise ValueError(f"margin must be in -1..1 (the paper uses 0.25 and 0.4); found {margin}.")
+    hyperparameters.check("gamma", gamma, hyperparameters.GAMMA)
+    hyperparameters.check("margin", margin, hyperparameters.MARGIN)
 
 
 def _mask(mask, similarities):

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from circle_tf.distribute import compilation, global_batch
-from circle_tf.losses import base, circle
+from circle_tf.losses import base, circle, hyperparameters
 from circle_tf.losses.streaming import pair_sweep
 from circle_tf.ops import pairs
 
@@ -165,28 +165,28 @@ class _Circle(base.LabelLoss):
     """What both losses share: hyper-parameters."""
 
     _CONFIG = ("margin", "gamma", "reduction", "detach_weights", "one_hot", "check_finite")
+    _RANGES = hyperparameters.OF_CIRCLE
 
     def __init__(
         self,
-        margin: float,
-        gamma: float,
+        margin: hyperparameters.Scalar,
+        gamma: hyperparameters.Scalar,
         reduction: base.Reduction,
         detach_weights: bool,
         one_hot: bool,
         check_finite: bool,
         name: str,
     ) -> None:
-        circle.check_hyperparameters(margin=margin, gamma=gamma)
         super().__init__(reduction=reduction, check_finite=check_finite, name=name)
-        self.margin, self.gamma = float(margin), float(gamma)
+        self._keep(margin=margin, gamma=gamma)
         self.detach_weights, self.one_hot = bool(detach_weights), bool(one_hot)
 
     def _losses(self, y_true, y_pred):
         return type(self)._FUNCTION(y_pred, y_true, **self._options())
 
     def _options(self):
-        names = ("margin", "gamma", "detach_weights", "one_hot")
-        return {name: getattr(self, name) for name in names}
+        own = {"detach_weights": self.detach_weights, "one_hot": self.one_hot}
+        return {**vars(self.current()), **own}
 
 
 @keras.saving.register_keras_serializable("circle_tf")
@@ -199,8 +199,10 @@ class CircleLoss(_Circle):
     any model will do; on unit rows that changes nothing.
 
     Args:
-        margin: float m in -1..1; pairs settle inside the circle `s_n^2 + (1 - s_p)^2 = 2 m^2`.
-        gamma: float scale above 0.
+        margin: m in -1..1; pairs settle inside the circle `s_n^2 + (1 - s_p)^2 = 2 m^2`. A float, a
+            schedule or a variable; see docs/choosing.md.
+        gamma: scale above 0; a float, a schedule (`circle_tf.schedules.GeometricGrowth(16, 80,
+            steps=700)`) or a variable.
         reduction: `mean_valid` (mean over the anchors that have a positive and a negative),
             `mean`, `sum`, `none`, or `mean_nonzero`; see `circle_tf.losses.base.reduce_losses`.
         detach_weights: False differentiates the pair weights too and reproduces
@@ -243,8 +245,8 @@ class CircleLoss(_Circle):
 
     def __init__(
         self,
-        margin: float = 0.4,
-        gamma: float = 80.0,
+        margin: hyperparameters.Scalar = 0.4,
+        gamma: hyperparameters.Scalar = 80.0,
         reduction: base.Reduction = "mean_valid",
         *,
         detach_weights: bool = True,
@@ -272,8 +274,8 @@ class ClassCircleLoss(_Circle):
     classes are negatives.
 
     Args:
-        margin: float m in -1..1.
-        gamma: float scale above 0.
+        margin: m in -1..1; a float, a schedule or a variable, as in `CircleLoss`.
+        gamma: scale above 0; a float, a schedule or a variable.
         reduction: `mean`, `mean_valid` (the same here), `sum`, `none` or `mean_nonzero`.
         detach_weights: see `circle_loss`.
         one_hot: whether `y_true` are one-hot rows `[B, C]`.
@@ -306,8 +308,8 @@ class ClassCircleLoss(_Circle):
 
     def __init__(
         self,
-        margin: float = 0.25,
-        gamma: float = 256.0,
+        margin: hyperparameters.Scalar = 0.25,
+        gamma: hyperparameters.Scalar = 256.0,
         reduction: base.Reduction = "mean",
         *,
         detach_weights: bool = True,

@@ -14,7 +14,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from circle_tf.distribute import collectives, compilation
-from circle_tf.losses import base, circle
+from circle_tf.losses import base, hyperparameters
 from circle_tf.ops import numerics, pairs
 
 __all__ = ["AMSoftmaxLoss", "ArcFaceLoss", "NormFaceLoss", "ProxyAnchorLoss", "arc_cosines"]
@@ -25,19 +25,25 @@ class _Softmax(base.LabelLoss):
 
     takes = "cosines"
     _CONFIG = ("margin", "gamma", "reduction", "check_finite")
+    _RANGES = hyperparameters.OF_CIRCLE
 
     def __init__(
-        self, margin: float, gamma: float, reduction: base.Reduction, check_finite: bool, name: str
+        self,
+        reduction: base.Reduction,
+        check_finite: bool,
+        name: str,
+        **given: hyperparameters.Scalar,
     ) -> None:
         super().__init__(reduction=reduction, check_finite=check_finite, name=name)
-        self.margin, self.gamma = float(margin), float(gamma)
+        self._keep(**given)
 
     def _losses(self, y_true, y_pred):
         batch = base.class_batch(y_pred, y_true)
+        now = self.current(batch.cosines.dtype)
 
         def score(cosines, ids):
             positives, _ = pairs.class_masks(ids, batch.num_classes)
-            logits = self.gamma * tf.where(positives, self._with_margin(cosines), cosines)
+            logits = now.gamma * tf.where(positives, self._with_margin(cosines, now), cosines)
             # XLA drops the check of the ids; what they then give is made NaN below.
             ids = tf.clip_by_value(ids, 0, tf.cast(batch.num_classes, tf.int64) - 1)
             return tf.nn.sparse_softmax_cross_entropy_with_logits(ids, logits)
@@ -45,8 +51,8 @@ class _Softmax(base.LabelLoss):
         losses = compilation.call_compiled(score, batch.cosines, batch.ids)
         return base.nan_unless(batch.usable, losses), tf.ones_like(batch.ids, tf.bool)
 
-    def _with_margin(self, cosines):
-        return cosines - self.margin
+    def _with_margin(self, cosines, now):
+        return cosines - now.margin
 
 
 @keras.saving.register_keras_serializable("circle_tf")
@@ -57,8 +63,8 @@ class AMSoftmaxLoss(_Softmax):
     with class-level labels.
 
     Args:
-        margin: float m in -1..1.
-        gamma: float scale above 0.
+        margin: m in -1..1; a float, a schedule or a variable, as in `CircleLoss`.
+        gamma: scale above 0; a float, a schedule or a variable.
         reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
@@ -86,15 +92,14 @@ class AMSoftmaxLoss(_Softmax):
 
     def __init__(
         self,
-        margin: float = 0.35,
-        gamma: float = 64.0,
+        margin: hyperparameters.Scalar = 0.35,
+        gamma: hyperparameters.Scalar = 64.0,
         reduction: base.Reduction = "mean",
         *,
         check_finite: bool = False,
         name: str = "am_softmax_loss",
     ) -> None:
-        circle.check_hyperparameters(margin=margin, gamma=gamma)
-        super().__init__(margin, gamma, reduction, check_finite, name)
+        super().__init__(reduction, check_finite, name, margin=margin, gamma=gamma)
 
 
 @keras.saving.register_keras_serializable("circle_tf")
@@ -102,7 +107,7 @@ class NormFaceLoss(_Softmax):
     """NormFace: cross-entropy of scaled cosines, without a margin.
 
     Args:
-        gamma: float scale above 0.
+        gamma: scale above 0; a float, a schedule or a variable, as in `CircleLoss`.
         reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
@@ -128,17 +133,21 @@ class NormFaceLoss(_Softmax):
     """
 
     _CONFIG = ("gamma", "reduction", "check_finite")
+    _RANGES = {"gamma": hyperparameters.GAMMA}
+    margin = 0.0
 
     def __init__(
         self,
-        gamma: float = 16.0,
+        gamma: hyperparameters.Scalar = 16.0,
         reduction: base.Reduction = "mean",
         *,
         check_finite: bool = False,
         name: str = "norm_face_loss",
     ) -> None:
-        circle.check_hyperparameters(margin=0.0, gamma=gamma)
-        super().__init__(0.0, gamma, reduction, check_finite, name)
+        super().__init__(reduction, check_finite, name, gamma=gamma)
+
+    def _with_margin(self, cosines, now):
+        return cosines
 
 
 @keras.saving.register_keras_serializable("circle_tf")
@@ -148,8 +157,8 @@ class ArcFaceLoss(_Softmax):
     `cos(angle + m)` takes the place of the own cosine; see `arc_cosines` for angles near pi.
 
     Args:
-        margin: float m in 0..pi/2, radians.
-        gamma: float scale above 0.
+        margin: m in 0..pi/2, radians; a float, a schedule or a variable, as in `CircleLoss`.
+        gamma: scale above 0; a float, a schedule or a variable.
         reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
@@ -174,22 +183,24 @@ class ArcFaceLoss(_Softmax):
         Deng et al., "ArcFace", CVPR 2019, eq. 3.
     """
 
+    _RANGES = {
+        "margin": hyperparameters.Range(0, math.pi / 2, "0 to pi/2 radians"),
+        "gamma": hyperparameters.GAMMA,
+    }
+
     def __init__(
         self,
-        margin: float = 0.5,
-        gamma: float = 64.0,
+        margin: hyperparameters.Scalar = 0.5,
+        gamma: hyperparameters.Scalar = 64.0,
         reduction: base.Reduction = "mean",
         *,
         check_finite: bool = False,
         name: str = "arc_face_loss",
     ) -> None:
-        if not 0 <= margin <= math.pi / 2:
-            raise ValueError(f"margin must be 0 to pi/2 radians; found {margin}.")
-        circle.check_hyperparameters(margin=0.0, gamma=gamma)
-        super().__init__(margin, gamma, reduction, check_finite, name)
+        super().__init__(reduction, check_finite, name, margin=margin, gamma=gamma)
 
-    def _with_margin(self, cosines):
-        return arc_cosines(cosines, margin=self.margin)
+    def _with_margin(self, cosines, now):
+        return arc_cosines(cosines, margin=now.margin)
 
 
 def arc_cosines(cosines, *, margin):
@@ -201,7 +212,7 @@ def arc_cosines(cosines, *, margin):
 
     Args:
         cosines: `[...]` float in -1..1; what lies beyond by rounding is taken for -1 or 1.
-        margin: float m in 0..pi/2, radians.
+        margin: m in 0..pi/2, radians; float or scalar tensor.
 
     Returns:
         `[...]`.
@@ -213,8 +224,9 @@ def arc_cosines(cosines, *, margin):
     cosines = tf.convert_to_tensor(cosines)
     square = tf.maximum(1 - tf.square(cosines), 1e-8)
     # Where the sine is held, its value is that of the clipped angle and its slope is 0.
-    turned = cosines * math.cos(margin) - tf.sqrt(square) * math.sin(margin)
-    turning = math.cos(math.pi - margin)
+    cos, sin = (tf.cos, tf.sin) if tf.is_tensor(margin) else (math.cos, math.sin)
+    turned = cosines * cos(margin) - tf.sqrt(square) * sin(margin)
+    turning = cos(math.pi - margin)
     return tf.where(cosines > turning, turned, cosines - turning - 1)
 
 
@@ -230,8 +242,8 @@ class ProxyAnchorLoss(base.LabelLoss):
     The loss belongs to classes, not to rows: there is no reduction to choose.
 
     Args:
-        margin: float in -1..1.
-        gamma: float scale above 0, the paper's alpha.
+        margin: in -1..1; a float, a schedule or a variable, as in `CircleLoss`.
+        gamma: scale above 0, the paper's alpha; a float, a schedule or a variable.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
 
@@ -257,18 +269,18 @@ class ProxyAnchorLoss(base.LabelLoss):
 
     takes = "cosines"
     _CONFIG = ("margin", "gamma", "check_finite")
+    _RANGES = hyperparameters.OF_CIRCLE
 
     def __init__(
         self,
-        margin: float = 0.1,
-        gamma: float = 32.0,
+        margin: hyperparameters.Scalar = 0.1,
+        gamma: hyperparameters.Scalar = 32.0,
         *,
         check_finite: bool = False,
         name: str = "proxy_anchor_loss",
     ) -> None:
-        circle.check_hyperparameters(margin=margin, gamma=gamma)
         super().__init__(reduction="sum", check_finite=check_finite, name=name)
-        self.margin, self.gamma = float(margin), float(gamma)
+        self._keep(margin=margin, gamma=gamma)
 
     def __call__(
         self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
@@ -283,8 +295,9 @@ class ProxyAnchorLoss(base.LabelLoss):
     def _losses(self, y_true, y_pred):
         batch = base.class_batch(y_pred, y_true)
         cosines, ids = (collectives.gather_rows(rows)[0] for rows in (batch.cosines, batch.ids))
+        now = self.current(cosines.dtype)
         value = compilation.call_compiled(
-            lambda s, y: self._value(s, y, batch.num_classes), cosines, ids
+            lambda s, y: self._of_batch(now, s, y, batch.num_classes), cosines, ids
         )
         # Each row of the global batch is given an equal share, so that replicas add up to the loss.
         share = value / tf.cast(tf.maximum(tf.size(ids), 1), value.dtype)
@@ -292,11 +305,11 @@ class ProxyAnchorLoss(base.LabelLoss):
         usable = tf.reduce_all(batch.usable)
         return base.nan_unless(usable, losses), tf.ones_like(batch.ids, tf.bool)
 
-    def _value(self, cosines, ids, num_classes):
+    def _of_batch(self, now, cosines, ids, num_classes):
         # Class weights are the anchors: all is [C, B].
         masks = pairs.class_masks(ids, num_classes)
         cosines, positives, negatives = (tf.transpose(rows) for rows in (cosines, *masks))
-        pulled = numerics.log1p_sum_exp(-self.gamma * (cosines - self.margin), positives)
-        pushed = numerics.log1p_sum_exp(self.gamma * (cosines + self.margin), negatives)
+        pulled = numerics.log1p_sum_exp(-now.gamma * (cosines - now.margin), positives)
+        pushed = numerics.log1p_sum_exp(now.gamma * (cosines + now.margin), negatives)
         present = tf.math.count_nonzero(tf.reduce_any(positives, axis=1))
         return numerics.positive_mean(tf.reduce_sum(pulled), present) + tf.reduce_mean(pushed)

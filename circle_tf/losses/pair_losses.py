@@ -8,13 +8,14 @@ anchor averages over its own, and then come the anchors: the same for batches of
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import functools
+from typing import Literal
 
 import keras
 import tensorflow as tf
 
 from circle_tf.distribute import compilation, global_batch
-from circle_tf.losses import base, circle, distances
+from circle_tf.losses import base, circle, distances, hyperparameters
 from circle_tf.ops import numerics
 
 __all__ = [
@@ -27,36 +28,47 @@ __all__ = [
 ]
 
 _MINING = ("semihard", "hard", "all")
+_DISTANCE = {"margin": hyperparameters.ABOVE_0}
+_SIMILARITY = {
+    "alpha": hyperparameters.ABOVE_0,
+    "beta": hyperparameters.ABOVE_0,
+    "base": hyperparameters.MARGIN._replace(words="in -1..1"),
+}
+_EPSILON = hyperparameters.ABOVE_0._replace(words="0 or more, or None", above=False)
 
 
 class _PairLoss(base.LabelLoss):
     """One loss per anchor from its similarities `[A, K]` and masks of positives and negatives.
 
-    A subclass defines `_score(similarities, positives, negatives, keys, key_ids) -> [A]`; anchors
-    without a positive or without a negative get 0.
+    A subclass defines `_score(now, similarities, positives, negatives, keys, key_ids) -> [A]`, with
+    its hyper-parameters as `now`; anchors without a positive or without a negative get 0.
     """
 
     takes = "embeddings"
 
     def __init__(
-        self, reduction: base.Reduction, check_finite: bool, name: str, **hyperparameters: Any
+        self,
+        reduction: base.Reduction,
+        check_finite: bool,
+        name: str,
+        **given: hyperparameters.Scalar | None,
     ) -> None:
         super().__init__(reduction=reduction, check_finite=check_finite, name=name)
-        for key, value in hyperparameters.items():
-            setattr(self, key, value)
+        self._keep(**given)
 
     def _losses(self, y_true, y_pred):
         batch = global_batch.global_batch(base.as_embeddings(y_pred), y_true)
-        losses, valid = compilation.call_compiled(self._of_batch, *batch)
+        of_batch = functools.partial(self._of_batch, self.current(batch.unit.dtype))
+        losses, valid = compilation.call_compiled(of_batch, *batch)
         return base.nan_unless(base.usable_rows(batch.unit, y_true), losses), valid
 
-    def _of_batch(self, unit, ids, keys, key_ids, offset):
+    def _of_batch(self, now, unit, ids, keys, key_ids, offset):
         similarities, *masks = base.pair_matrix(unit, ids, keys, key_ids, offset)
-        losses = self._score(similarities, *masks, keys, key_ids)
+        losses = self._score(now, similarities, *masks, keys, key_ids)
         valid = circle.valid_anchors(*masks)
         return tf.where(valid, losses, tf.zeros_like(losses)), valid
 
-    def _score(self, similarities, positives, negatives, keys, key_ids):
+    def _score(self, now, similarities, positives, negatives, keys, key_ids):
         raise NotImplementedError
 
 
@@ -69,8 +81,8 @@ class UnifiedLoss(_PairLoss):
     `AMSoftmaxLoss`.
 
     Args:
-        margin: float m in -1..1.
-        gamma: float scale above 0.
+        margin: m in -1..1; a float, a schedule or a variable, as in `CircleLoss`.
+        gamma: scale above 0; a float, a schedule or a variable.
         reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
@@ -95,22 +107,22 @@ class UnifiedLoss(_PairLoss):
     """
 
     _CONFIG = ("margin", "gamma", "reduction", "check_finite")
+    _RANGES = hyperparameters.OF_CIRCLE
 
     def __init__(
         self,
-        margin: float = 0.25,
-        gamma: float = 80.0,
+        margin: hyperparameters.Scalar = 0.25,
+        gamma: hyperparameters.Scalar = 80.0,
         reduction: base.Reduction = "mean_valid",
         *,
         check_finite: bool = False,
         name: str = "unified_loss",
     ) -> None:
-        circle.check_hyperparameters(margin=margin, gamma=gamma)
-        super().__init__(reduction, check_finite, name, margin=float(margin), gamma=float(gamma))
+        super().__init__(reduction, check_finite, name, margin=margin, gamma=gamma)
 
-    def _score(self, similarities, positives, negatives, keys, key_ids):
-        pushed = numerics.masked_logsumexp(self.gamma * (similarities + self.margin), negatives)
-        pulled = numerics.masked_logsumexp(-self.gamma * similarities, positives)
+    def _score(self, now, similarities, positives, negatives, keys, key_ids):
+        pushed = numerics.masked_logsumexp(now.gamma * (similarities + now.margin), negatives)
+        pulled = numerics.masked_logsumexp(-now.gamma * similarities, positives)
         return tf.math.softplus(pushed + pulled)
 
 
@@ -123,7 +135,7 @@ class NPairsLoss(_PairLoss):
     `circle_tf.baselines.npairs`, has the other positives in the softmax too.
 
     Args:
-        gamma: float scale above 0.
+        gamma: scale above 0; a float, a schedule or a variable, as in `CircleLoss`.
         reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
@@ -148,20 +160,20 @@ class NPairsLoss(_PairLoss):
     """
 
     _CONFIG = ("gamma", "reduction", "check_finite")
+    _RANGES = {"gamma": hyperparameters.GAMMA}
 
     def __init__(
         self,
-        gamma: float = 16.0,
+        gamma: hyperparameters.Scalar = 16.0,
         reduction: base.Reduction = "mean_valid",
         *,
         check_finite: bool = False,
         name: str = "n_pairs_loss",
     ) -> None:
-        circle.check_hyperparameters(margin=0.0, gamma=gamma)
-        super().__init__(reduction, check_finite, name, gamma=float(gamma))
+        super().__init__(reduction, check_finite, name, gamma=gamma)
 
-    def _score(self, similarities, positives, negatives, keys, key_ids):
-        logits = self.gamma * similarities
+    def _score(self, now, similarities, positives, negatives, keys, key_ids):
+        logits = now.gamma * similarities
         against = numerics.masked_logsumexp(logits, negatives)
         losses = tf.math.softplus(against[:, None] - logits)
         return distances.mean_where(losses, positives)
@@ -177,9 +189,10 @@ class MultiSimilarityLoss(_PairLoss):
         + log(1 + sum over negatives (exp(beta * (s - base)))) / beta
 
     Args:
-        alpha: float above 0, scale of the positives.
-        beta: float above 0, scale of the negatives.
-        base: float in -1..1, the cosine between the two, the paper's lambda.
+        alpha: above 0, scale of the positives; a float, a schedule or a variable, as in
+            `CircleLoss`.
+        beta: above 0, scale of the negatives; the same.
+        base: in -1..1, the cosine between the two, the paper's lambda; the same.
         epsilon: float of 0 or more, margin of the mining; None to keep all pairs.
         reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
@@ -207,42 +220,34 @@ class MultiSimilarityLoss(_PairLoss):
     """
 
     _CONFIG = ("alpha", "beta", "base", "epsilon", "reduction", "check_finite")
+    _RANGES = _SIMILARITY
 
     def __init__(
         self,
-        alpha: float = 2.0,
-        beta: float = 50.0,
-        base: float = 0.5,
+        alpha: hyperparameters.Scalar = 2.0,
+        beta: hyperparameters.Scalar = 50.0,
+        base: hyperparameters.Scalar = 0.5,
         epsilon: float | None = 0.1,
         *,
         reduction: base.Reduction = "mean_valid",
         check_finite: bool = False,
         name: str = "multi_similarity_loss",
     ) -> None:
-        for scale in (alpha, beta):
-            circle.check_hyperparameters(margin=base, gamma=scale)
-        if epsilon is not None and not epsilon >= 0:
-            raise ValueError(f"epsilon must be 0 or more, or None; found {epsilon}.")
-        super().__init__(
-            reduction,
-            check_finite,
-            name,
-            alpha=float(alpha),
-            beta=float(beta),
-            base=float(base),
-            epsilon=None if epsilon is None else float(epsilon),
-        )
+        super().__init__(reduction, check_finite, name, alpha=alpha, beta=beta, base=base)
+        if epsilon is not None:
+            hyperparameters.check("epsilon", epsilon, _EPSILON)
+        self.epsilon = None if epsilon is None else float(epsilon)
 
-    def _score(self, similarities, positives, negatives, keys, key_ids):
+    def _score(self, now, similarities, positives, negatives, keys, key_ids):
         if self.epsilon is not None:
             # 2 lies beyond all cosines: an anchor without such a pair keeps none of the others.
             lowest = tf.reduce_min(tf.where(positives, similarities, 2.0), axis=1, keepdims=True)
             highest = tf.reduce_max(tf.where(negatives, similarities, -2.0), axis=1, keepdims=True)
             positives &= similarities < highest + self.epsilon
             negatives &= similarities > lowest - self.epsilon
-        gaps = similarities - self.base
-        pulled = numerics.log1p_sum_exp(-self.alpha * gaps, positives) / self.alpha
-        return pulled + numerics.log1p_sum_exp(self.beta * gaps, negatives) / self.beta
+        gaps = similarities - now.base
+        pulled = numerics.log1p_sum_exp(-now.alpha * gaps, positives) / now.alpha
+        return pulled + numerics.log1p_sum_exp(now.beta * gaps, negatives) / now.beta
 
 
 @keras.saving.register_keras_serializable("circle_tf")
@@ -253,7 +258,8 @@ class ContrastiveLoss(_PairLoss):
     most of a batch are far beyond it and would thin the others out.
 
     Args:
-        margin: float above 0, a distance of unit rows (0 to 2).
+        margin: above 0, a distance of unit rows (0 to 2); a float, a schedule or a variable, as in
+            `CircleLoss`.
         reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
@@ -279,23 +285,24 @@ class ContrastiveLoss(_PairLoss):
     """
 
     _CONFIG = ("margin", "reduction", "check_finite")
+    _RANGES = _DISTANCE
 
     def __init__(
         self,
-        margin: float = 1.0,
+        margin: hyperparameters.Scalar = 1.0,
         reduction: base.Reduction = "mean_valid",
         *,
         check_finite: bool = False,
         name: str = "contrastive_loss",
     ) -> None:
-        super().__init__(reduction, check_finite, name, margin=_above_0(margin))
+        super().__init__(reduction, check_finite, name, margin=margin)
 
-    def _score(self, similarities, positives, negatives, keys, key_ids):
+    def _score(self, now, similarities, positives, negatives, keys, key_ids):
         pair_distances = distances.unit_distances(similarities)
         losses = distances.contrastive(
-            pair_distances, tf.cast(positives, similarities.dtype), margin=self.margin
+            pair_distances, tf.cast(positives, similarities.dtype), margin=now.margin
         )
-        within = negatives & (pair_distances < self.margin)
+        within = negatives & (pair_distances < now.margin)
         return distances.mean_where(losses, positives) + distances.mean_where(losses, within)
 
 
@@ -314,7 +321,8 @@ class TripletLoss(_PairLoss):
     `semihard` and `all` take memory for `[A, K, K]`.
 
     Args:
-        margin: float above 0, a distance of unit rows (0 to 2); without effect if `soft`.
+        margin: above 0, a distance of unit rows (0 to 2); without effect if `soft`. A float, a
+            schedule or a variable, as in `CircleLoss`.
         mining: `semihard`, `hard` or `all`.
         soft: whether the margin is soft.
         reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
@@ -343,10 +351,11 @@ class TripletLoss(_PairLoss):
     """
 
     _CONFIG = ("margin", "mining", "soft", "reduction", "check_finite")
+    _RANGES = _DISTANCE
 
     def __init__(
         self,
-        margin: float = 0.2,
+        margin: hyperparameters.Scalar = 0.2,
         mining: Literal["semihard", "hard", "all"] = "semihard",
         *,
         soft: bool = False,
@@ -356,28 +365,22 @@ class TripletLoss(_PairLoss):
     ) -> None:
         if mining not in _MINING:
             raise ValueError(f"mining must be one of {', '.join(_MINING)}; found {mining!r}.")
-        super().__init__(
-            reduction,
-            check_finite,
-            name,
-            margin=_above_0(margin),
-            mining=mining,
-            soft=bool(soft),
-        )
+        super().__init__(reduction, check_finite, name, margin=margin)
+        self.mining, self.soft = mining, bool(soft)
 
-    def _score(self, similarities, positives, negatives, keys, key_ids):
+    def _score(self, now, similarities, positives, negatives, keys, key_ids):
         pair_distances = distances.unit_distances(similarities)
         if self.mining == "hard":
-            return self._loss(distances.hardest_gaps(pair_distances, positives, negatives))
+            return self._loss(now, distances.hardest_gaps(pair_distances, positives, negatives))
         if self.mining == "semihard":
-            losses = self._loss(distances.semihard_gaps(pair_distances, negatives))
+            losses = self._loss(now, distances.semihard_gaps(pair_distances, negatives))
             return distances.mean_where(losses, positives)
-        losses = self._loss(pair_distances[:, :, None] - pair_distances[:, None, :])
+        losses = self._loss(now, pair_distances[:, :, None] - pair_distances[:, None, :])
         triplets = positives[:, :, None] & negatives[:, None, :]
         return distances.mean_where(losses, triplets & (losses > 0), axis=[1, 2])
 
-    def _loss(self, gaps):
-        return distances.hinge(gaps, self.margin, soft=self.soft)
+    def _loss(self, now, gaps):
+        return distances.hinge(gaps, now.margin, soft=self.soft)
 
 
 @keras.saving.register_keras_serializable("circle_tf")
@@ -388,7 +391,8 @@ class LiftedStructureLoss(_PairLoss):
     the positives j of anchor i.
 
     Args:
-        margin: float above 0, a distance of unit rows (0 to 2).
+        margin: above 0, a distance of unit rows (0 to 2); a float, a schedule or a variable, as in
+            `CircleLoss`.
         reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
         name: str.
@@ -415,28 +419,23 @@ class LiftedStructureLoss(_PairLoss):
     """
 
     _CONFIG = ("margin", "reduction", "check_finite")
+    _RANGES = _DISTANCE
 
     def __init__(
         self,
-        margin: float = 1.0,
+        margin: hyperparameters.Scalar = 1.0,
         reduction: base.Reduction = "mean_valid",
         *,
         check_finite: bool = False,
         name: str = "lifted_structure_loss",
     ) -> None:
-        super().__init__(reduction, check_finite, name, margin=_above_0(margin))
+        super().__init__(reduction, check_finite, name, margin=margin)
 
-    def _score(self, similarities, positives, negatives, keys, key_ids):
+    def _score(self, now, similarities, positives, negatives, keys, key_ids):
         pair_distances = distances.unit_distances(similarities)
-        nearby = numerics.masked_logsumexp(self.margin - pair_distances, negatives)
+        nearby = numerics.masked_logsumexp(now.margin - pair_distances, negatives)
         among_keys = distances.unit_distances(tf.matmul(keys, keys, transpose_b=True))
         apart = tf.not_equal(key_ids[:, None], key_ids[None, :])
-        key_nearby = numerics.masked_logsumexp(self.margin - among_keys, apart)
+        key_nearby = numerics.masked_logsumexp(now.margin - among_keys, apart)
         losses = distances.lifted_pairs(pair_distances, nearby, key_nearby)
         return distances.mean_where(losses, positives)
-
-
-def _above_0(margin):
-    if not margin > 0:
-        raise ValueError(f"margin must be above 0; found {margin}.")
-    return float(margin)

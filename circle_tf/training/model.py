@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from circle_tf import compat
 from circle_tf.distribute import collectives, compilation, step_context
+from circle_tf.losses import hyperparameters
 from circle_tf.optimizers import extension
 from circle_tf.training import outputs, sharded_gradients
 from circle_tf.utils import checks
@@ -29,7 +30,8 @@ class EmbeddingModel(keras.Model):
     statistics are those of the global batch; random masks differ between replicas; XLA compiles
     each replica's forward pass and loss. `jit_compile="auto"` takes the faster choice for the
     device (XLA on GPU and TPU; off on CPU, where XLA's convolutions are slower). On one device it
-    runs Keras' own steps. See docs/distributed.md.
+    runs Keras' own steps. See docs/distributed.md. Margins and gammas that are schedules follow the
+    optimizer's updates.
 
     Args:
         inputs: Keras inputs, usually raw pixels `[B, H, W, C]`.
@@ -126,6 +128,7 @@ class EmbeddingModel(keras.Model):
         outputs.check_losses(self)
         if self.optimizer is not None:
             self.optimizer = self._prepared(self.optimizer)
+            self._tell_whose_updates()
 
     def fit(
         self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
@@ -329,6 +332,14 @@ class EmbeddingModel(keras.Model):
                 self._check_fused(layer)
                 optimizer = layer.prepare_optimizer(optimizer)
         return optimizer
+
+    def _tell_whose_updates(self):
+        """Lets schedules of margins and gammas count the updates of the optimizer."""
+        given = self._compile_config.config
+        parts = [self.loss, given.get("metrics"), given.get("weighted_metrics")]
+        for part in [*tf.nest.flatten(parts), *_layers_below(self)]:
+            if isinstance(part, hyperparameters.Hyperparameters):
+                part.follow(self.optimizer)
 
     def _count_across_replicas(self):
         several_workers = isinstance(

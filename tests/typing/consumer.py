@@ -33,7 +33,9 @@ def losses() -> list[keras.losses.Loss]:
         circle_tf.CrossBatchCircleLoss(1024, 0.4, 80, start_step=10),
         circle_tf.baselines.TripletLoss(0.2, "hard", soft=True),
         circle_tf.baselines.MultiSimilarityLoss(epsilon=None),
-        circle_tf.baselines.ArcFaceLoss(),
+        circle_tf.baselines.ArcFaceLoss(gamma=tf.Variable(64.0), margin=lambda step: 0.5),
+        circle_tf.CircleLoss(gamma=circle_tf.schedules.GeometricGrowth(16, 80, steps=700)),
+        circle_tf.ClassCircleLoss(gamma=keras.Variable(64.0)).follow(keras.optimizers.SGD()),
         circle_tf.addons.losses.TripletSemiHardLoss(distance_metric="angular"),
         circle_tf.addons.losses.TripletHardLoss(distance_metric=lambda embeddings: embeddings),
     ]

@@ -53,8 +53,8 @@ def class_losses(
         ids: int64 `[B]`, the own classes; the result for an id outside `0 .. C - 1` is undefined.
             Sharded: of the global batch, counted from this replica's first class, so that those of
             other replicas are not in `0 .. C - 1`.
-        margin: float m in -1..1.
-        gamma: float scale above 0.
+        margin: m in -1..1, float or scalar tensor.
+        gamma: scale above 0, float or scalar tensor.
         detach_weights: see `circle_loss`.
         max_bytes: int, budget for cosines: within it they are cached for the gradient, above it
             they are computed twice, a block at a time (so too where B is unknown when traced).
@@ -82,8 +82,8 @@ def class_losses(
         Classes over devices: Deng et al., "ArcFace", CVPR 2019.
     """
     circle.check_hyperparameters(margin=margin, gamma=gamma)
-    options = tiles.Options(float(margin), float(gamma), bool(detach_weights))
     batch, class_weights = tf.convert_to_tensor(unit), tf.convert_to_tensor(class_weights)
+    options = tiles.Options.of(batch.dtype, margin, gamma, detach_weights)
     if sharded:
         batch, offset = collectives.gather_rows(batch)
     blocks = Blocks.of_batch(batch, class_weights.shape[0], max_bytes, product_dtype)

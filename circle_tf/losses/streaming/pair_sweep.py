@@ -59,8 +59,8 @@ def pair_losses(
             example with itself and do not count; None numbers them from 0.
         key_rows: int64 `[K]`; -1 marks an empty slot, which is no key.
         empty_keys: False promises that `key_rows` hold no -1, which saves a little.
-        margin: float m in -1..1.
-        gamma: float scale above 0.
+        margin: m in -1..1, float or scalar tensor.
+        gamma: scale above 0, float or scalar tensor.
         detach_weights: see `circle_loss`.
         block_size: "auto", or the number of rows in a block (it need not divide anything).
 
@@ -84,7 +84,7 @@ def pair_losses(
     circle.check_hyperparameters(margin=margin, gamma=gamma)
     if check_block_size(block_size) is None:
         raise ValueError("pair_losses wants a block_size; circle_loss takes the whole matrix.")
-    options = tiles.Options(float(margin), float(gamma), bool(detach_weights))
+    options = tiles.Options.of(unit.dtype, margin, gamma, detach_weights)
     symmetric = keys is None or keys is unit
     if rows is None:
         rows = global_batch.row_numbers(ids)

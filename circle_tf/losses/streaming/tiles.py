@@ -11,6 +11,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from circle_tf.distribute import compilation
+from circle_tf.losses import hyperparameters
 
 __all__ = [
     "Labels",
@@ -27,11 +28,17 @@ __all__ = [
 
 
 class Options(NamedTuple):
-    """Hyper-parameters of the loss, as in `circle_loss`."""
+    """Hyper-parameters of the loss, as in `circle_loss`: numbers, or scalars that a graph reads."""
 
-    margin: float
-    gamma: float
+    margin: float | tf.Tensor
+    gamma: float | tf.Tensor
     detach_weights: bool
+
+    @classmethod
+    def of(cls, dtype, margin, gamma, detach_weights):
+        """Those to compute with in a dtype."""
+        constants = (hyperparameters.constant(value, dtype) for value in (margin, gamma))
+        return cls(*constants, bool(detach_weights))
 
 
 class Labels(NamedTuple):

@@ -76,6 +76,20 @@ def test_a_loss_that_is_not_finite():
     assert "The loss is nan at step 1" in look.found["learning rate too high"]
 
 
+@pytest.mark.parametrize(("power", "told"), [(1.0, False), (2.0, True)])
+def test_a_loss_that_grows_with_gamma_alone_is_no_fault(power, told):
+    model = keras.Sequential([keras.Input((12,)), circle_tf.UnitEmbedding(4)])
+    model.compile(keras.optimizers.SGD())
+    gamma = circle_tf.schedules.GeometricGrowth(16.0, 80.0, steps=50)
+    look = DiagnosticsCallback(ROWS, IDS, gamma=gamma, tell=lambda message: None)
+    look.set_model(model)
+    look.on_train_begin()
+    for step in range(60):
+        model.optimizer.iterations.assign(step)
+        look.on_train_batch_end(step, {"loss": float(gamma(step)) ** power})
+    assert ("loss / gamma has risen" in look.found.get("learning rate too high", "")) is told
+
+
 def test_nothing_left_to_learn():
     rows = np.eye(12, dtype=np.float32)[IDS]
     keras.utils.set_random_seed(0)

@@ -234,7 +234,7 @@ def test_two_replicas_are_one_batch(make, oracle):
         (lambda: baselines.TripletLoss(-1), "margin must be above 0; found -1"),
         (lambda: baselines.TripletLoss(mining="x"), "one of semihard, hard, all; found 'x'"),
         (lambda: baselines.MultiSimilarityLoss(epsilon=-1), "epsilon must be 0 or more"),
-        (lambda: baselines.MultiSimilarityLoss(beta=-1), "gamma must be"),
+        (lambda: baselines.MultiSimilarityLoss(beta=-1), "beta must be above 0"),
         (lambda: baselines.LiftedStructureLoss(reduction="x"), "reduction"),
         (lambda: baselines.NPairsLoss()([[0, 1]], [[1.0]]), r"\[B\] or \[B, 1\]"),
         (lambda: baselines.NPairsLoss()([0], [1.0]), r"embeddings of shape \[B, D\]"),
