@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # What type checkers, which do not run `__getattr__`, know th
     from circle_tf import backbones as backbones
     from circle_tf import baselines as baselines
     from circle_tf import callbacks as callbacks
+    from circle_tf import fine_tuning as fine_tuning
     from circle_tf import metrics as metrics
     from circle_tf import plots as plots
     from circle_tf import records as records
@@ -86,6 +87,7 @@ _MODULES = (
     "backbones",
     "baselines",
     "callbacks",
+    "fine_tuning",
     "metrics",
     "plots",
     "records",

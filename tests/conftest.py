@@ -39,6 +39,7 @@ tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfigu
 collect_ignore = []
 if not compat.IS_KERAS_3:
     collect_ignore = [
+        "circle_tf/fine_tuning",
         "circle_tf/training/cached_gradients_test.py",
         "circle_tf/training/all_rows_test.py",
         "circle_tf/training/model_distributed_test.py",

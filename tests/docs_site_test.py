@@ -11,7 +11,9 @@ import circle_tf
 
 ROOT = pathlib.Path(__file__).absolute().parents[1]
 REFERENCE = "\n".join(page.read_text() for page in sorted(ROOT.glob("docs/reference/*.md")))
-MODULES = "addons backbones baselines callbacks metrics plots records retrieval schedules".split()
+MODULES = (
+    "addons backbones baselines callbacks fine_tuning metrics plots records retrieval schedules"
+).split()
 DIRECTIVE = re.compile(
     r"^::: (circle_tf[\w.]*)(?:\n    options:\n      members: (\[.*\]))?", re.MULTILINE
 )

@@ -28,6 +28,7 @@ DEFAULT_STACK_MODULES = (
     "circle_tf.distribute.compilation",
     "circle_tf.distribute.sharded_variable",
     "circle_tf.serving",
+    "circle_tf.fine_tuning",
     "circle_tf.optimizers",
 )
 

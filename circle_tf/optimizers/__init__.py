@@ -1,1 +1,1 @@
-"""Updates of some rows of a variable, by any Keras optimizer."""
+"""Updates of some rows of a variable, and rates of some variables, by any Keras optimizer."""

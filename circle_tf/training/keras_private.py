@@ -26,9 +26,11 @@ __all__ = [
     "compute_loss",
     "copy_masks",
     "for_replicas",
+    "layers_within",
     "loss_tracker",
     "masks_of",
     "optimizer_strategy",
+    "variables_of",
     "without_optionals",
 ]
 
@@ -106,6 +108,13 @@ def all_layers(model):
     return model._flatten_layers()
 
 
+def layers_within(layer):
+    """The layers that a layer or a model holds itself: list, of a functional model in its order."""
+    if isinstance(layer, keras.Model):
+        return list(layer.layers)
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
 def build_from(model, specs):
     """Makes all variables of a compiled model from the `tf.TensorSpec`s of a batch alone."""
     model._symbolic_build(data_batch=without_optionals(specs))
@@ -125,6 +134,11 @@ def loss_tracker(model):
 def optimizer_strategy(optimizer):
     """The strategy under which an optimizer was made."""
     return extension.inner_optimizer(optimizer)._distribution_strategy
+
+
+def variables_of(optimizer):
+    """The variables that a built optimizer was made for, in the order of its moments: list."""
+    return list(extension.inner_optimizer(optimizer)._trainable_variables)
 
 
 class ReplicaUpdates:

@@ -226,9 +226,7 @@ class EmbeddingModel(keras.Model):
         """As `keras.Model.make_train_function`."""
         if self._micro_batches > 1 and self._accumulator is None:
             with self.distribute_strategy.scope():
-                self._accumulator = _steps().Accumulator(
-                    self.trainable_variables, self._micro_batches
-                )
+                self._accumulator = _steps().Accumulator(self._ever_trained, self._micro_batches)
         if not self._several:
             return super().make_train_function(force)
         if self.train_function is None or force:
@@ -253,6 +251,13 @@ class EmbeddingModel(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built and self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
+
+    @property
+    def _ever_trained(self):
+        """Also those that are frozen at present, of which a built optimizer knows."""
+        built = extension.inner_optimizer(self.optimizer).built
+        known = _keras_private().variables_of(self.optimizer) if built else None
+        return known or self.trainable_variables
 
     @property
     def _several(self):

@@ -192,12 +192,13 @@ class Accumulator:
     checkpoint needs only one of them.
 
     Args:
-        variables: the trainable variables.
+        variables: all variables that are ever trained.
         steps: int k.
     """
 
     def __init__(self, variables, steps):
         self.steps = steps
+        self._places = {id(variable): place for place, variable in enumerate(variables)}
         self.counter = tf.Variable(0, trainable=False, dtype=tf.int64, name="micro_batches")
         self.sums = [
             tf.Variable(tf.zeros_like(variable.value), trainable=False, name="sum")
@@ -206,7 +207,7 @@ class Accumulator:
 
     @property
     def variables(self):
-        """The state: the counter, then one sum for each trainable variable."""
+        """The state: the counter, then one sum for each of the variables."""
         return [self.counter, *self.sums]
 
     def add(self, gradients, optimizer, variables):
@@ -215,9 +216,10 @@ class Accumulator:
         Args:
             gradients: list of tensors, None where there is no gradient.
             optimizer: Keras optimizer.
-            variables: the trainable variables.
+            variables: those that are trained at present, the same in all of the k calls.
         """
-        for total, gradient in zip(self.sums, gradients, strict=True):
+        sums = [self.sums[self._places[id(variable)]] for variable in variables]
+        for total, gradient in zip(sums, gradients, strict=True):
             if gradient is not None:
                 total.assign_add(cached_gradients.dense(gradient))
         self.counter.assign_add(1)
@@ -226,10 +228,10 @@ class Accumulator:
         def apply():
             mean = [
                 total / self.steps if there else None
-                for total, there in zip(self.sums, known, strict=True)
+                for total, there in zip(sums, known, strict=True)
             ]
             optimizer.apply(mean, variables)
-            for total in self.sums:
+            for total in sums:
                 total.assign(tf.zeros_like(total))
 
         # A condition around an update has to stand outside the replicas.

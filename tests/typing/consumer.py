@@ -80,6 +80,9 @@ def training() -> None:
         circle_tf.RetrievalCallback(images, ids, ks=(1, 5), model=model),
         circle_tf.callbacks.DiagnosticsCallback(images, ids, tell=lambda message: None),
         circle_tf.DiagnosticsCallback(images, ids, embed=model.predict),
+        circle_tf.fine_tuning.FineTuning(
+            model, freeze_steps=100, unfreeze_from=0.5, layer_decay=0.8
+        ),
         circle_tf.addons.callbacks.StochasticWeightAveraging(100, average_period=10),
     ]
     embedding.fit(batches, epochs=2, callbacks=callbacks, verbose=0)
