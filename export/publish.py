@@ -53,6 +53,14 @@ def define_flags():
         "Most pixels of an image file, height times width: decoding takes 18 bytes each.",
         lower_bound=1,
     )
+    flags.DEFINE_float(
+        "false_accept_rate",
+        None,
+        "Decide by the thresholds that trainers.evaluate found at this rate. Default: the lowest "
+        "rate that the examples were enough for, or none.",
+        lower_bound=0,
+        upper_bound=1,
+    )
     flags.DEFINE_list("lite", [], "LiteRT models to add: float32, float16, int8.")
     flags.DEFINE_list("onnx", [], "Signatures to add as ONNX models: serving_default.")
     flags.DEFINE_string(
@@ -83,7 +91,7 @@ def main(argv):
             servers=asked,
             options=_what(options, sizes),
         )
-    print(report(published))
+    print(report(published, run=run))
     print(next_steps(published, options, config=config))
 
 
@@ -102,6 +110,7 @@ def _what(options, sizes):
         onnx=tuple(options.onnx),
         max_batch_size=options.max_batch_size,
         max_pixels=options.max_pixels,
+        false_accept_rate=options.false_accept_rate,
     )
 
 
@@ -117,11 +126,14 @@ def _batch_sizes(values):
     return sizes
 
 
-def report(published):
+def report(published, *, run):
     """What a user wants to know after publishing, in lines."""
+    from export.publishing import thresholds
+
     lines = [
         *(f"  {line}" for line in published.verified.summary()),
         *_variant_lines(published.manifest["variants"]),
+        *(f"  {line}" for line in thresholds.summary(published.manifest, run=run)),
         f"Published {published.path}",
         f"  {'fingerprint':<16} {published.manifest['fingerprint']}",
     ]

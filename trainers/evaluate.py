@@ -25,6 +25,11 @@ _PAIRS = flags.DEFINE_multi_string(
 _ONE_SHOT_RUNS = flags.DEFINE_string(
     "one_shot_runs", "", "Folder of Omniglot's runs of one-shot classification (run01, ...)."
 )
+_RATES = flags.DEFINE_list(
+    "false_accept_rates",
+    ["0.01", "0.001"],
+    "How seldom to say 'the same' or 'known' wrongly: thresholds are found for each rate.",
+)
 _IJBC = flags.DEFINE_string("ijbc", "", "Folder of IJB-C: verification of templates.")
 _PROBES = flags.DEFINE_string("probes", "", "Folder per person, to identify among distractors.")
 _DISTRACTORS = flags.DEFINE_string("distractors", "", "Folder of pictures of others.")
@@ -34,6 +39,7 @@ flags.mark_flags_as_required(["workdir"])
 def main(argv):
     """Evaluates, and says what to do next."""
     del argv
+    rates = _rates(_RATES.value)
     quiet.import_tensorflow(log_level=3)  # What goes wrong is raised as well.
     from trainers.evaluation import faces, one_shot
     from trainers.outputs import report
@@ -46,12 +52,29 @@ def main(argv):
     )
     protocols |= one_shot.protocols(_ONE_SHOT_RUNS.value)
     run = report.evaluate_run(
-        _WORKDIR.value, protocols=protocols, rerank=_RERANK.value, best=_BEST.value
+        _WORKDIR.value,
+        protocols=protocols,
+        rerank=_RERANK.value,
+        best=_BEST.value,
+        false_accept_rates=rates,
     )
     print(f"Written to {run.evaluation} and {run.plots}.")
     options = [f"--workdir={_WORKDIR.value}", f"--base_path={run.suggested_base_path}"]
     options += ["--best"] if _BEST.value else []
     print(f"Next: {command_lines.python_module('export.publish', *options)}")
+
+
+def _rates(values):
+    try:
+        rates = tuple(float(value) for value in values)
+    except ValueError:
+        rates = ()
+    if not rates or not all(0 < rate < 1 for rate in rates):
+        raise commands.ConfigError(
+            "--false_accept_rates must be numbers above 0 and below 1, as 0.01,0.001; found "
+            f"{','.join(values) or 'none'}."
+        )
+    return rates
 
 
 if __name__ == "__main__":

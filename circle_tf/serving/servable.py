@@ -28,6 +28,7 @@ from circle_tf.serving.signatures import (
     NEEDS_CLASS_NAMES,
     NEEDS_CLASS_WEIGHTS,
     NEEDS_GALLERY,
+    as_threshold,
     check_names,
     concrete_functions,
     make_parts,
@@ -56,6 +57,8 @@ def save_servable(
     jit_compile: bool = False,
     max_batch_size: int = MAX_BATCH_SIZE,
     max_pixels: int = MAX_PIXELS,
+    verification_threshold: float | None = None,
+    search_threshold: float | None = None,
 ) -> str:
     """Saves an embedding model as a SavedModel for TF Serving, complete or not at all.
 
@@ -66,11 +69,14 @@ def save_servable(
         serving_bytes      image_bytes string [B], image files -> embeddings [B, D]
         serving_examples   examples string [B], tf.Example with image/encoded -> embeddings [B, D]
         similarity         images_a, images_b [B, H, W, C] -> similarity [B], cosines
-        search             embeddings [B, D] -> ids [B, k], scores [B, k], the nearest first
-        search_image       images -> ids, scores
-        search_bytes       image_bytes -> ids, scores
-        search_k           embeddings, k int32 scalar -> ids, scores
-        search_image_k     images, k int32 scalar -> ids, scores
+        verify             images_a, images_b -> similarity [B], same [B] bool, threshold [B]
+        verify_bytes       image_bytes_a, image_bytes_b string [B] -> similarity, same, threshold
+        search             embeddings [B, D] -> ids [B, k], scores [B, k], the nearest first; with
+                           search_threshold also unknown [B] bool, threshold [B]
+        search_image       images -> as search
+        search_bytes       image_bytes -> as search
+        search_k           embeddings, k int32 scalar -> as search
+        search_image_k     images, k int32 scalar -> as search
         classify           inputs string [B], tf.Example with image/encoded -> classes string
                            [B, n], scores [B, n]: for TF Serving's Classify; votes of the k nearest,
                            weighed by softmax(16 * cosine) and added up by class
@@ -109,6 +115,11 @@ def save_servable(
         max_pixels: int, the most pixels, height times width, of an image file before it is resized;
             more are refused by the file's header, before anything is decoded. Decoding takes about
             18 bytes each: 1.2 GB for the default, which a camera of 61 megapixels stays below.
+        verification_threshold: float of -1 or more, the cosine from which on `verify` says that two
+            images are of one class; `circle_tf.calibrate` finds it.
+        search_threshold: float of -1 or more, the cosine of the nearest neighbour below which
+            searches say that the image is of no class of the gallery. Thresholds are rounded up
+            to float32.
 
     Returns:
         `path` as str.
@@ -120,7 +131,7 @@ def save_servable(
             or output, an unknown image or embedding size, embeddings that are not finite or not
             unit rows, or operations that belong to training; a signature is unknown or lacks what
             it needs; the gallery is another model's or has other dimensions; k is out of range; a
-            limit is not a whole number of 1 or more.
+            limit is not a whole number of 1 or more; a threshold is not a number of -1 or more.
 
     Example:
         >>> import tempfile
@@ -137,10 +148,16 @@ def save_servable(
     _check_absent(path)
     limits = {"max_batch_size": max_batch_size, "max_pixels": max_pixels}
     limits = {name: checks.whole_number(limit, name, least=1) for name, limit in limits.items()}
+    verification_threshold = as_threshold(verification_threshold, "verification_threshold")
+    search_threshold = as_threshold(search_threshold, "search_threshold")
     _check_model(model)
     image_shape = _image_shape(model, image_shape)
     names = check_names(
-        signatures, gallery=gallery, class_weights=class_weights, class_names=class_names
+        signatures,
+        gallery=gallery,
+        class_weights=class_weights,
+        class_names=class_names,
+        verification_threshold=verification_threshold,
     )
     served = served_model(model, weights=weights)
     stored = StoredWeights(served, weights)
@@ -155,6 +172,8 @@ def save_servable(
         class_weights=class_weights if set(names) & set(NEEDS_CLASS_WEIGHTS) else None,
         class_names=class_names if set(names) & set(NEEDS_CLASS_NAMES) else None,
         k=k,
+        verification_threshold=verification_threshold,
+        search_threshold=search_threshold,
         **limits,
     )
     functions = concrete_functions(names, parts)

@@ -20,8 +20,10 @@ __all__ = [
     "NEEDS_CLASS_NAMES",
     "NEEDS_CLASS_WEIGHTS",
     "NEEDS_GALLERY",
+    "NEEDS_THRESHOLD",
     "VOTE_SCALE",
     "Parts",
+    "as_threshold",
     "check_names",
     "concrete_functions",
     "guarded_images",
@@ -32,7 +34,15 @@ NEEDS_CLASS_WEIGHTS = ("class_scores", "top_classes", "top_classes_bytes")
 NEEDS_CLASS_NAMES = ("top_classes", "top_classes_bytes")
 NEEDS_CLASSES = ("classify",)
 NEEDS_GALLERY = ("search", "search_k", "search_image", "search_image_k", "search_bytes", "classify")
-DECODE = ("serving_bytes", "serving_examples", "search_bytes", "classify", "top_classes_bytes")
+NEEDS_THRESHOLD = ("verify", "verify_bytes")
+DECODE = (
+    "serving_bytes",
+    "serving_examples",
+    "verify_bytes",
+    "search_bytes",
+    "classify",
+    "top_classes_bytes",
+)
 # Of the softmax over cosines that weighs the votes of neighbours.
 VOTE_SCALE = 16.0
 # Of a model's activations every image needs its own: a large batch takes all memory, and a kernel
@@ -59,6 +69,9 @@ class Parts:
             top_classes returns.
         max_batch_size: int, the most rows of a batch.
         max_pixels: int, the most pixels of an image file.
+        verification_threshold: float, the least cosine of two images of one class; None for none.
+        search_threshold: float, the least cosine at which a neighbour names the class; None for
+            none.
     """
 
     embed: Callable
@@ -72,9 +85,38 @@ class Parts:
     k: int = 10
     max_batch_size: int = MAX_BATCH_SIZE
     max_pixels: int = MAX_PIXELS
+    verification_threshold: float | None = None
+    search_threshold: float | None = None
 
 
-def check_names(names, *, gallery, class_weights, class_names=None):
+def as_threshold(value, name):
+    """A threshold as it is compared with cosines, which are float32.
+
+    Args:
+        value: number of -1 or more, or None.
+        name: str, what to call it in errors.
+
+    Returns:
+        float, the least of float32 that is no lower; above 1 stays above 1. None of None.
+
+    Raises:
+        ValueError: no such number.
+
+    Example:
+        >>> as_threshold(0.5, "threshold"), as_threshold(0.1, "threshold") >= 0.1
+        (0.5, True)
+    """
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not (is_number and np.isfinite(value) and value >= -1):
+        raise ValueError(f"{name} must be a number of -1 or more; found {value!r}.")
+    nearest = np.float32(value)
+    above = np.nextafter(nearest, np.float32(np.inf))
+    return float(nearest if float(nearest) >= value else above)
+
+
+def check_names(names, *, gallery, class_weights, class_names=None, verification_threshold=None):
     """The signatures wanted, in the order of the table, `serving_default` among them.
 
     Args:
@@ -82,6 +124,7 @@ def check_names(names, *, gallery, class_weights, class_names=None):
         gallery: gallery.Gallery or None.
         class_weights: `[C, D]` or None.
         class_names: `[C]` or None.
+        verification_threshold: float or None.
 
     Returns:
         List of str.
@@ -102,6 +145,7 @@ def check_names(names, *, gallery, class_weights, class_names=None):
         ),
         (NEEDS_CLASS_WEIGHTS, class_weights, "class_weights= of a head"),
         (NEEDS_CLASS_NAMES, class_names, "class_names=, one for each row of class_weights"),
+        (NEEDS_THRESHOLD, verification_threshold, "verification_threshold=, a cosine"),
     ]
     for needing, given, what in needs:
         if (lacking := sorted(names & set(needing))) and given is None:
@@ -116,7 +160,7 @@ def check_names(names, *, gallery, class_weights, class_names=None):
 
 
 def make_parts(
-    embed, image_shape, *, gallery, class_weights, class_names=None, k, max_batch_size, max_pixels
+    embed, image_shape, *, gallery, class_weights, class_names=None, k, **limits_and_thresholds
 ):
     """Everything signatures share, the gallery and class weights as variables.
 
@@ -127,8 +171,7 @@ def make_parts(
         class_weights: `[C, D]` or None.
         class_names: `[C]` or None.
         k: int.
-        max_batch_size: int.
-        max_pixels: int.
+        limits_and_thresholds: the other fields of Parts.
 
     Returns:
         Parts.
@@ -146,8 +189,7 @@ def make_parts(
         stored["class_weights"] = _variable(rows, "class_weights")
     if class_names is not None:
         stored["class_names"] = _variable(np.asarray(class_names, str), "class_names")
-    limits = {"max_batch_size": max_batch_size, "max_pixels": max_pixels}
-    return Parts(embed, image_shape, k=k, **limits, **stored)
+    return Parts(embed, image_shape, k=k, **limits_and_thresholds, **stored)
 
 
 def _variable(values, name):
@@ -202,8 +244,8 @@ def _embeddings_spec(parts):
     return {"embeddings": tf.TensorSpec([None, parts.gallery.shape[1]], tf.float32)}
 
 
-def _strings_spec(name):
-    return lambda parts: {name: tf.TensorSpec([None], tf.string)}
+def _strings_spec(*names):
+    return lambda parts: {name: tf.TensorSpec([None], tf.string) for name in names}
 
 
 def _with_k(spec):
@@ -219,25 +261,37 @@ def _embed_images(parts, given, name="images"):
 
 def _embed_pair(parts, given):
     """Both sides in one batch; `[2 * B, D]`."""
-    left, right = (tf.ensure_shape(given[n], [None, *parts.image_shape]) for n in sorted(given))
-    sizes = tf.stack([tf.shape(left)[0], tf.shape(right)[0]])
-    message = "images_a and images_b must be equally many; found"
-    check = tf.debugging.Assert(tf.equal(sizes[0], sizes[1]), [message, sizes], name="pairs")
-    with tf.control_dependencies([check]):
-        images = tf.concat([left, right], axis=0)
+    images = _both_sides(given, [None, *parts.image_shape])
     most = 2 * parts.max_batch_size
     return parts.embed(guarded_images(images, parts.image_shape, most=most))
 
 
+def _embed_pair_bytes(parts, given):
+    content = _both_sides(given, [None])
+    most = 2 * parts.max_batch_size
+    return parts.embed(_decoded(parts, _guarded_strings(content, "image file", most=most)))
+
+
+def _both_sides(given, shape):
+    names = sorted(given)
+    left, right = (tf.ensure_shape(given[name], shape) for name in names)
+    sizes = tf.stack([tf.shape(left)[0], tf.shape(right)[0]])
+    message = f"{' and '.join(names)} must be equally many; found"
+    check = tf.debugging.Assert(tf.equal(sizes[0], sizes[1]), [message, sizes], name="pairs")
+    with tf.control_dependencies([check]):
+        return tf.concat([left, right], axis=0)
+
+
 def _embed_bytes(parts, given):
     (content,) = given.values()
-    return parts.embed(_decoded(parts, _guarded_strings(parts, content, "image file")))
+    content = _guarded_strings(content, "image file", most=parts.max_batch_size)
+    return parts.embed(_decoded(parts, content))
 
 
 def _embed_examples(parts, given):
     (examples,) = given.values()
     features = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
-    examples = _guarded_strings(parts, examples, "tf.train.Example")
+    examples = _guarded_strings(examples, "tf.train.Example", most=parts.max_batch_size)
     parsed = tf.io.parse_example(examples, features)
     return parts.embed(_decoded(parts, parsed["image/encoded"]))
 
@@ -272,9 +326,9 @@ def guarded_images(images, image_shape, *, most=MAX_BATCH_SIZE):
         return tf.identity(images)
 
 
-def _guarded_strings(parts, content, what):
+def _guarded_strings(content, what, *, most):
     content = tf.ensure_shape(content, [None])
-    with tf.control_dependencies(_size_checks(content, what, most=parts.max_batch_size)):
+    with tf.control_dependencies(_size_checks(content, what, most=most)):
         return tf.identity(content)
 
 
@@ -312,9 +366,24 @@ def _similarity(parts, embeddings, given):
     return {"similarity": tf.clip_by_value(tf.reduce_sum(left * right, axis=1), -1.0, 1.0)}
 
 
+def _verify(parts, embeddings, given):
+    found = _similarity(parts, embeddings, given)
+    threshold = _each(parts.verification_threshold, found["similarity"])
+    return found | {"same": found["similarity"] >= threshold, "threshold": threshold}
+
+
+def _each(threshold, scores):
+    """`[B]`: TF Serving can neither batch a scalar nor answer with one row by row."""
+    return tf.fill(tf.shape(scores), tf.constant(threshold, tf.float32))
+
+
 def _search(parts, embeddings, given):
     scores, rows = _neighbours(parts, embeddings, _neighbours_wanted(parts, given))
-    return {"ids": tf.gather(parts.ids, rows), "scores": scores}
+    found = {"ids": tf.gather(parts.ids, rows), "scores": scores}
+    if parts.search_threshold is None:
+        return found
+    threshold = _each(parts.search_threshold, scores[:, 0])
+    return found | {"unknown": scores[:, 0] < threshold, "threshold": threshold}
 
 
 def _neighbours_wanted(parts, given):
@@ -371,6 +440,12 @@ _SIGNATURES = {
     "serving_bytes": (_BYTES, _embed_bytes, _embeddings),
     "serving_examples": (_strings_spec("examples"), _embed_examples, _embeddings),
     "similarity": (_pair_spec, _embed_pair, _similarity),
+    "verify": (_pair_spec, _embed_pair, _verify),
+    "verify_bytes": (
+        _strings_spec("image_bytes_a", "image_bytes_b"),
+        _embed_pair_bytes,
+        _verify,
+    ),
     "search": (_embeddings_spec, _guarded_embeddings, _search),
     "search_k": (_with_k(_embeddings_spec), _guarded_embeddings, _search),
     "search_image": (_images_spec, _embed_images, _search),

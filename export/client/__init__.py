@@ -4,6 +4,24 @@ It knows nothing of the models' code: it imports no TensorFlow, no Keras, and of
 needs neither.
 """
 
-from export.client.client import Answer, Client, ServerError, connect, is_rest, signature
+from export.client.client import (
+    Answer,
+    Client,
+    Neighbours,
+    ServerError,
+    Verified,
+    connect,
+    is_rest,
+    signature,
+)
 
-__all__ = ["Answer", "Client", "ServerError", "connect", "is_rest", "signature"]
+__all__ = [
+    "Answer",
+    "Client",
+    "Neighbours",
+    "ServerError",
+    "Verified",
+    "connect",
+    "is_rest",
+    "signature",
+]

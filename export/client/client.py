@@ -7,8 +7,10 @@ It needs neither the library nor the training code; gRPC needs tensorflow-servin
 requests only.
 """
 
+import dataclasses
 import random
 import time
+from typing import NamedTuple
 
 import numpy as np
 import tqdm
@@ -19,15 +21,60 @@ from export.client import images as images_of
 from export.client import transports
 from export.client.transports import Answer, ServerError
 
-__all__ = ["Answer", "Client", "ServerError", "connect", "is_rest", "signature"]
+__all__ = [
+    "Answer",
+    "Client",
+    "Neighbours",
+    "ServerError",
+    "Verified",
+    "connect",
+    "is_rest",
+    "signature",
+]
 
 _RETRIED = "UNAVAILABLE"  # The only status that says that the request was not worked on.
 _SIGNATURES = {  # Output: the signatures that have it, for pixels and for files.
     "embeddings": ("serving_default", "serving_bytes"),
     "ids": ("search_image", "search_bytes"),
     "classes": ("top_classes", "top_classes_bytes"),
+    "same": ("verify", "verify_bytes"),
 }
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Neighbours:
+    """The nearest of a gallery, the nearest first: `ids, scores = neighbours`.
+
+    Args:
+        ids: `[N, k]` str or int.
+        scores: `[N, k]` float32 cosines.
+        unknown: `[N]` bool, whether even the nearest is below the threshold; None of a version that
+            was published without one.
+        threshold: `[N]` float32, the threshold, the same of all; or None.
+    """
+
+    ids: np.ndarray
+    scores: np.ndarray
+    unknown: np.ndarray | None = None
+    threshold: np.ndarray | None = None
+
+    def __iter__(self):
+        return iter((self.ids, self.scores))
+
+
+class Verified(NamedTuple):
+    """Whether pairs of images are of one class.
+
+    Args:
+        similarity: `[N]` float32 cosines.
+        same: `[N]` bool, whether they are at or above the threshold.
+        threshold: `[N]` float32, the threshold, the same of all.
+    """
+
+    similarity: np.ndarray
+    same: np.ndarray
+    threshold: np.ndarray
 
 
 def is_rest(target):
@@ -148,7 +195,7 @@ class Client:
             OSError: a file cannot be read.
         """
         options = {"batch_size": batch_size, "progress": progress, "refused": refused}
-        return self.map(images, "embeddings", **options)[0]
+        return self._found(images, "embeddings", **options)["embeddings"]
 
     def search(self, images, *, batch_size=32, progress=False):
         """Asks for the nearest of the gallery that the model holds.
@@ -159,14 +206,34 @@ class Client:
             progress: whether to show a progress bar on a terminal.
 
         Returns:
-            `(ids, scores)`: `[N, k]` str or int, and `[N, k]` float32 cosines, the nearest first.
+            Neighbours.
 
         Raises:
             ServerError: as `embed`, or the model has no gallery.
         """
-        kinds = ("ids", "scores")
-        ids, scores = self.map(images, *kinds, batch_size=batch_size, progress=progress)
-        return _texts(ids), scores
+        found = self._found(images, "ids", batch_size=batch_size, progress=progress)
+        ids, scores = _texts(found["ids"]), found["scores"]
+        return Neighbours(ids, scores, found.get("unknown"), found.get("threshold"))
+
+    def verify(self, a, b, *, batch_size=32, progress=False):
+        """Asks whether pairs of images are of one class, by the published threshold.
+
+        Args:
+            a: images, as for `embed`: the first of each pair.
+            b: images, as many and of the same kind, files or pixels: the second.
+            batch_size: int, pairs a call.
+            progress: whether to show a progress bar on a terminal.
+
+        Returns:
+            Verified.
+
+        Raises:
+            ServerError: as `embed`, or the model was published without a threshold.
+            console.ExportError: as `embed`, or they are not as many or of another kind.
+        """
+        pairs = images_of.as_pairs(a, b)
+        found = self._found(pairs, "same", batch_size=batch_size, progress=progress)
+        return Verified(found["similarity"], found["same"], found["threshold"])
 
     def classify(self, images, *, batch_size=32, progress=False):
         """Asks a class-level model for the nearest of the classes that it was trained on.
@@ -182,34 +249,37 @@ class Client:
         Raises:
             ServerError: as `embed`, or the model has no names of classes.
         """
-        kinds = ("classes", "scores")
-        classes, scores = self.map(images, *kinds, batch_size=batch_size, progress=progress)
-        return _texts(classes), scores
+        found = self._found(images, "classes", batch_size=batch_size, progress=progress)
+        return _texts(found["classes"]), found["scores"]
 
-    def map(self, images, *outputs, batch_size, progress=False, refused=None):
-        """Outputs of all images, by the signature that has the first; see `embed`, `search`."""
-        images = images_of.as_images(images)
-        name, chosen = signature(images, outputs[0])
+    def _found(self, images, output, *, batch_size, progress=False, refused=None):
+        """All outputs, by name, of the signature that has this one."""
+        if not isinstance(images, images_of.Pairs):
+            images = images_of.as_images(images)
+        chosen = signature(images, output)[1]
         starts = range(0, len(images), batch_size)
         bar = tqdm.tqdm(total=len(images), unit=" images", disable=None if progress else True)
         found = []
         with bar:
             for start in starts:
                 batch = images[start : start + batch_size]
-                found.append(self._ask(batch, start, name, chosen, refused))
+                found.append(self._ask(batch, start, chosen, refused))
                 bar.update(len(batch))
         if not any(found):  # All were refused.
             raise next(iter(refused.values()))
-        return [np.concatenate([part[output] for part in found if part]) for output in outputs]
+        answers = [part for part in found if part]
+        # Of all batches: another version may have become the latest in between.
+        names = set.intersection(*(set(part) for part in answers))
+        return {name: np.concatenate([part[name] for part in answers]) for name in names}
 
-    def _ask(self, batch, start, name, signature, refused):
+    def _ask(self, batch, start, signature, refused):
         """The outputs of a batch, without the images that go to `refused`; {} if none is left."""
         try:
-            return self.predict({name: images_of.as_batch(batch)}, signature=signature).outputs
+            return self.predict(images_of.as_inputs(batch), signature=signature).outputs
         except ServerError as error:
-            if error.code != "INVALID_ARGUMENT" or isinstance(batch, np.ndarray):
+            if error.code != "INVALID_ARGUMENT" or images_of.are_pixels(batch):
                 raise
-            culprits = self._culprits(batch, start, name, signature)
+            culprits = self._culprits(batch, start, signature)
             if refused is None:
                 raise next((culprit for _, culprit in culprits), error) from error
             found = dict(culprits)
@@ -219,16 +289,16 @@ class Client:
         rest = [image for number, image in enumerate(batch, start) if number not in found]
         if not rest:
             return {}
-        return self.predict({name: images_of.as_batch(rest)}, signature=signature).outputs
+        return self.predict(images_of.as_inputs(rest), signature=signature).outputs
 
-    def _culprits(self, batch, start, name, signature):
+    def _culprits(self, batch, start, signature):
         """`(number, error)` of each file that is refused: of a batch a server does not say which.
 
-        Each is asked for alone.
+        Each is asked for alone, of pairs each side beside itself.
         """
-        for number, image in enumerate(batch, start):
+        for number, image, alone in images_of.each_alone(batch, start):
             try:
-                self.predict({name: images_of.as_batch([image])}, signature=signature)
+                self.predict(images_of.as_inputs(alone), signature=signature)
             except ServerError as error:
                 yield (
                     number,
@@ -256,8 +326,8 @@ def signature(images, output):
     """Which signature to ask for images.
 
     Args:
-        images: list of files, or pixels.
-        output: `embeddings`, `ids` of the model's gallery, or `classes`.
+        images: list of files, or pixels, or `images.Pairs` of these.
+        output: `embeddings`, `ids` of the model's gallery, `classes`, or `same` of pairs.
 
     Returns:
         `(input, signature)`, their names.
@@ -267,7 +337,7 @@ def signature(images, output):
         ('image_bytes', 'top_classes_bytes')
     """
     by_pixels, by_bytes = _SIGNATURES[output]
-    return ("images", by_pixels) if isinstance(images, np.ndarray) else ("image_bytes", by_bytes)
+    return ("images", by_pixels) if images_of.are_pixels(images) else ("image_bytes", by_bytes)
 
 
 def _texts(values):

@@ -1,6 +1,7 @@
 """What people give as images, as it is sent: the bytes of files, or pixels."""
 
 import collections.abc
+import dataclasses
 import io
 import os
 
@@ -8,12 +9,35 @@ import numpy as np
 
 from export.cli import console
 
-__all__ = ["as_batch", "as_images", "name"]
+__all__ = [
+    "Pairs",
+    "are_pixels",
+    "as_batch",
+    "as_images",
+    "as_inputs",
+    "as_pairs",
+    "each_alone",
+    "name",
+]
 
 _FILES = (str, os.PathLike, bytes, bytearray, memoryview)
 _WANTED = "a path, the bytes of a file, a PIL image or pixels [H, W, C], 0..255"
 # Modes of PIL images that a PNG file holds and a server decodes to the same pixels.
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pairs:
+    """Images two by two, as `as_images` returns each side."""
+
+    a: np.ndarray | list
+    b: np.ndarray | list
+
+    def __len__(self):
+        return len(self.a)
+
+    def __getitem__(self, part):
+        return Pairs(self.a[part], self.b[part])
 
 
 def as_images(images):
@@ -60,6 +84,80 @@ def as_images(images):
             f"Pixels of a batch must be of one size; found {', '.join(shapes)}. Send files, which "
             "the server resizes."
         ) from error
+
+
+def as_pairs(a, b):
+    """Images two by two.
+
+    Args:
+        a: as `as_images` takes them.
+        b: as many, of the same kind: files, or pixels.
+
+    Returns:
+        Pairs.
+
+    Raises:
+        console.ExportError: as `as_images`, or they do not fit.
+
+    Example:
+        >>> len(as_pairs("a.png", "b.png"))
+        1
+    """
+    pairs = Pairs(as_images(a), as_images(b))
+    if len(pairs.a) != len(pairs.b):
+        raise console.ExportError(
+            f"Pairs need as many images on both sides; found {len(pairs.a)} and {len(pairs.b)}."
+        )
+    if are_pixels(pairs.a) != are_pixels(pairs.b):
+        raise console.ExportError("Both sides of pairs must be files, or both pixels.")
+    return pairs
+
+
+def are_pixels(images):
+    """Whether these are pixels, and not files.
+
+    Args:
+        images: as `as_images` or `as_pairs` returns them.
+
+    Returns:
+        bool.
+    """
+    return isinstance(images.a if isinstance(images, Pairs) else images, np.ndarray)
+
+
+def as_inputs(images):
+    """A part of `as_images` or `as_pairs` as a signature takes it.
+
+    Args:
+        images: as they return them.
+
+    Returns:
+        dict of input name to array.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    kind = "images" if are_pixels(images) else "image_bytes"
+    if isinstance(images, Pairs):
+        return {f"{kind}_a": as_batch(images.a), f"{kind}_b": as_batch(images.b)}
+    return {kind: as_batch(images)}
+
+
+def each_alone(images, start):
+    """Each file of a batch by itself, to find out which one is refused.
+
+    Args:
+        images: list of files, or Pairs of these.
+        start: int, the place of the first.
+
+    Yields:
+        `(place, file, what to ask)`.
+    """
+    if not isinstance(images, Pairs):
+        yield from ((at, image, [image]) for at, image in enumerate(images, start))
+        return
+    for at, sides in enumerate(zip(images.a, images.b, strict=True), start):
+        yield from ((at, image, Pairs([image], [image])) for image in sides)
 
 
 def as_batch(images):

@@ -19,7 +19,7 @@ __all__ = ["PATH", "describe", "fingerprint", "write"]
 PATH = contents_of.MANIFEST
 
 
-def describe(path, *, run, version, verified, contents, model, variants=None):
+def describe(path, *, run, version, verified, contents, model, thresholds, variants=None):
     """The manifest of a SavedModel.
 
     Args:
@@ -29,6 +29,7 @@ def describe(path, *, run, version, verified, contents, model, variants=None):
         verified: checks.Verification.
         contents: contents.Contents it was made with.
         model: the run's model.
+        thresholds: dict of decision to the threshold that was chosen, and what was found about it.
         variants: dict, what was found out about other forms of the model.
 
     Returns:
@@ -71,6 +72,11 @@ def describe(path, *, run, version, verified, contents, model, variants=None):
         },
         "metrics": run.record.get("metrics", {}),
         "decision": run.decision(),
+        "thresholds": {
+            name: found
+            for name, found in thresholds.items()
+            if getattr(contents, f"{name}_threshold") is not None
+        },
         "verified": {check.name: check.seen for check in verified.checks},
         "parity": verified.parity,
         "operations": sorted(_operations(graph, signatures)),

@@ -11,7 +11,7 @@ from circle_tf.serving.weights import as_float32
 from circle_tf.utils import quiet
 from circle_tf.utils.files import disk_errors
 from export.cli import console, runs
-from export.publishing import gallery_sources, manifest, variants
+from export.publishing import gallery_sources, manifest, thresholds, variants
 from export.rollout import lifecycle, versions
 from export.saved_model import warmup
 from export.saved_model.contents import Contents
@@ -53,6 +53,7 @@ class Options:
         onnx: signatures to make an ONNX model of.
         max_batch_size: int, the most rows of a batch that is answered.
         max_pixels: int, the most pixels of an image file that is decoded.
+        false_accept_rate: float, of the thresholds to decide by; None for the lowest reliable.
     """
 
     signatures: tuple[str, ...] | None = None
@@ -66,6 +67,7 @@ class Options:
     onnx: tuple[str, ...] = ()
     max_batch_size: int = Contents.max_batch_size
     max_pixels: int = Contents.max_pixels
+    false_accept_rate: float | None = None
 
 
 def publish(
@@ -97,16 +99,26 @@ def publish(
     versions.choose(base_path, wanted=version)  # Before anything is made or waited for.
     options = options or Options()
     variants.check(lite=options.lite, onnx=options.onnx)
+    chosen = thresholds.choose(
+        run, rate=options.false_accept_rate, signatures=options.signatures or ()
+    )
     _check_batch_sizes(options)
     with disk_errors(base_path), versions.exclusive(base_path, tell=tell):
         version = versions.choose(base_path, wanted=version)
         tell(f"Loading {os.path.join(run.workdir, 'best.keras' if run.best else 'model.keras')}")
         model = runs.load_model(run.workdir, best=run.best)
-        contents = _contents(run, model, options)
+        contents = _contents(run, model, options, chosen)
         with versions.staging(base_path) as stage:
             staged = os.path.join(stage, str(version))
             content, verified = _stage(
-                staged, run, model, contents, options=options, base_path=base_path, tell=tell
+                staged,
+                run,
+                model,
+                contents,
+                chosen=chosen,
+                options=options,
+                base_path=base_path,
+                tell=tell,
             )
             path = os.path.join(base_path, str(version))
             os.rename(staged, path)
@@ -127,7 +139,7 @@ def _check_batch_sizes(options):
         )
 
 
-def _stage(staged, run, model, contents, *, options, base_path, tell):
+def _stage(staged, run, model, contents, *, chosen, options, base_path, tell):
     """Everything that is to be in the version's directory; `(manifest, Verification)`."""
     tell("Exporting" + _precision_note(model))
     with _for_people():
@@ -145,6 +157,7 @@ def _stage(staged, run, model, contents, *, options, base_path, tell):
         verified=verified,
         contents=contents,
         model=model,
+        thresholds=chosen,
         variants=variants.report(staged, run=run, model=model, made=made),
     )
     manifest.write(staged, content)
@@ -177,7 +190,7 @@ def warmup_requests(model, contents, *, batch_sizes, run):
     return requests
 
 
-def _contents(run, model, options):
+def _contents(run, model, options, chosen):
     shape = run.image_shape or model.input_shape[1:]
     gallery = None
     if options.gallery:
@@ -189,9 +202,10 @@ def _contents(run, model, options):
             skip_unreadable=options.skip_unreadable,
         )
     class_weights, class_names = run.class_weights(), run.class_names()
+    found = {name: chosen[name]["threshold"] for name in chosen}
     names = options.signatures
     if names is None:
-        names = _possible(shape, gallery, class_weights)
+        names = _possible(shape, gallery, class_weights, found.get("verification"))
     return Contents(
         signatures=("serving_default", *(n for n in names if n != "serving_default")),
         gallery=gallery,
@@ -202,10 +216,12 @@ def _contents(run, model, options):
         jit_compile=options.xla,
         max_batch_size=options.max_batch_size,
         max_pixels=options.max_pixels,
+        verification_threshold=found.get("verification"),
+        search_threshold=None if gallery is None else found.get("search"),
     )
 
 
-def _possible(shape, gallery, class_weights):
+def _possible(shape, gallery, class_weights, verification_threshold):
     """The signatures that can be made."""
     names = set(signatures.NAMES)
     if gallery is None:
@@ -214,6 +230,8 @@ def _possible(shape, gallery, class_weights):
         names -= set(signatures.NEEDS_CLASSES)
     if class_weights is None:
         names -= set(signatures.NEEDS_CLASS_WEIGHTS)
+    if verification_threshold is None:
+        names -= set(signatures.NEEDS_THRESHOLD)
     if shape[-1] not in (1, 3):
         names -= set(signatures.DECODE)
     return tuple(name for name in signatures.NAMES if name in names)

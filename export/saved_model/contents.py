@@ -35,6 +35,8 @@ class Contents:
         jit_compile: whether XLA compiles the model.
         max_batch_size: int, the most rows of a batch.
         max_pixels: int, the most pixels of an image file.
+        verification_threshold: float, the cosine from which on two images are of one class.
+        search_threshold: float, the cosine below which the nearest neighbour names no class.
     """
 
     signatures: tuple[str, ...] = ("serving_default",)
@@ -46,6 +48,8 @@ class Contents:
     jit_compile: bool = False
     max_batch_size: int = MAX_BATCH_SIZE
     max_pixels: int = MAX_PIXELS
+    verification_threshold: float | None = None
+    search_threshold: float | None = None
 
     def save(self, model, path, *, image_shape):
         """`circle_tf.save_servable` with these options."""
@@ -85,6 +89,10 @@ class Contents:
             weights=manifest.get("weights", cls.weights),
             jit_compile=manifest.get("xla", cls.jit_compile),
             **manifest.get("limits", {}),
+            **{
+                f"{decision}_threshold": found["threshold"]
+                for decision, found in (manifest.get("thresholds") or {}).items()
+            },
         )
 
     def size(self, model):

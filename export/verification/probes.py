@@ -7,6 +7,11 @@ from circle_tf.serving import signatures
 
 __all__ = ["as_examples", "as_png", "bad_inputs", "good_inputs", "probes"]
 
+_PAIRS = {  # Their inputs.
+    "similarity": ("images_a", "images_b"),
+    "verify": ("images_a", "images_b"),
+    "verify_bytes": ("image_bytes_a", "image_bytes_b"),
+}
 _TIE = 2e-5  # Neighbours whose cosines are closer may change places by rounding.
 
 
@@ -49,8 +54,11 @@ def good_inputs(name, images, *, embeddings=None, k=1):
     Returns:
         dict of input name to array.
     """
-    if name == "similarity":
-        return {"images_a": images, "images_b": images[::-1]}
+    if name in _PAIRS:
+        sides = images, images[::-1]
+        if name == "verify_bytes":
+            sides = [_strings([as_png(image) for image in side]) for side in sides]
+        return dict(zip(_PAIRS[name], sides, strict=True))
     if name in ("serving_examples", "classify"):
         contents = as_examples([as_png(image) for image in images])
         return {"examples" if name == "serving_examples" else "inputs": contents}
@@ -88,10 +96,10 @@ def bad_inputs(name, images, *, dim=None):
         bad["wrong dtype"] = good | {first: value.astype(np.float64)}
         bad["wrong size"] = good | {first: value[..., :0]}
     else:
-        bad["wrong dtype"] = {first: images[:2]}
-        bad["undecodable"] = {first: _strings([b"neither an image nor an example"] * 2)}
-    if name == "similarity":
-        bad["unequal pairs"] = {"images_a": images[:1], "images_b": images[:2]}
+        bad["wrong dtype"] = good | {first: images[:2]}
+        bad["undecodable"] = good | {first: _strings([b"neither an image nor an example"] * 2)}
+    if name in _PAIRS:
+        bad["unequal pairs"] = good | {first: value[:1]}
     if "k" in good:
         bad |= {"k of 0": good | {"k": np.int32(0)}, "k too large": good | {"k": np.int32(2**30)}}
     return bad
@@ -130,9 +138,12 @@ def _is_known(name, contents):
     """Whether it is known what a signature should answer."""
     if contents is None:
         return False
-    needs_weights = name in signatures.NEEDS_CLASS_WEIGHTS
-    lacks = needs_weights and contents.class_weights is None
-    return not (lacks or (name in signatures.NEEDS_GALLERY and contents.gallery is None))
+    needs = {
+        signatures.NEEDS_CLASS_WEIGHTS: contents.class_weights,
+        signatures.NEEDS_GALLERY: contents.gallery,
+        signatures.NEEDS_THRESHOLD: contents.verification_threshold,
+    }
+    return not any(name in names and given is None for names, given in needs.items())
 
 
 def _strings(values):
@@ -146,8 +157,13 @@ def _probe(name, images, embeddings, contents):
     if name.startswith("serving_"):
         return inputs, {"embeddings": embeddings}, {}
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    if name == "similarity":
-        return inputs, {"similarity": np.sum(unit * unit[::-1], axis=1)}, {}
+    if name in _PAIRS:
+        cosines = np.sum(unit * unit[::-1], axis=1)
+        found = {"similarity": cosines}
+        if name == "similarity":
+            return inputs, found, {}
+        above = _decisions(cosines, contents.verification_threshold)
+        return inputs, found | {"same": above[0], "threshold": above[1]}, {"same": above[2]}
     if name in signatures.NEEDS_CLASS_WEIGHTS:
         weights = np.asarray(contents.class_weights, np.float64)
         cosines = unit @ (weights / np.linalg.norm(weights, axis=1, keepdims=True)).T
@@ -163,7 +179,18 @@ def _probe(name, images, embeddings, contents):
     ids = contents.gallery.ids[rows]
     if ids.dtype.kind == "U":
         ids = _encoded(ids)
-    return inputs, {"ids": ids, "scores": scores}, {"ids": decided}
+    found, decided = {"ids": ids, "scores": scores}, {"ids": decided}
+    if contents.search_threshold is not None:
+        above = _decisions(scores[:, 0], contents.search_threshold)
+        found |= {"unknown": ~above[0], "threshold": above[1]}
+        decided["unknown"] = above[2]
+    return inputs, found, decided
+
+
+def _decisions(cosines, threshold):
+    """Which are above, the threshold of each, and which of them rounding cannot change."""
+    thresholds = np.full(len(cosines), threshold)
+    return cosines >= threshold, thresholds, np.abs(cosines - threshold) > _TIE
 
 
 def _encoded(texts):

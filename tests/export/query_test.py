@@ -11,6 +11,7 @@ from export.cli import console
 from export.client import answers, client
 from export.verification import probes
 from tests import processes, saved_models
+from tests import serving_calls as calls
 
 IMAGES = saved_models.IMAGES
 CLASSES = np.array(["a", "b", "c"])
@@ -18,7 +19,8 @@ LABELS = np.arange(17) % 3
 
 
 # Version: what it has beside the embeddings.
-HAS = {1: {"gallery"}, 2: set(), 3: {"gallery", "classes"}, 4: {"classes"}}
+HAS = {1: {"gallery"}, 2: set(), 3: {"gallery", "classes", "thresholds"}, 4: {"classes"}}
+SAME, KNOWN = 0.9, 0.999
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,10 @@ def base_path(tmp_path_factory):
             folder / str(version),
             image_shape=saved_models.SHAPE,
             signatures=["serving_bytes", *searches * ("gallery" in has)]
-            + classifies * ("classes" in has),
+            + classifies * ("classes" in has)
+            + ["verify", "verify_bytes"] * ("thresholds" in has),
+            verification_threshold=SAME if "thresholds" in has else None,
+            search_threshold=KNOWN if "thresholds" in has else None,
             gallery=gallery if "gallery" in has else None,
             class_weights=embeddings[:3] if "classes" in has else None,
             class_names=CLASSES if "classes" in has else None,
@@ -62,7 +67,9 @@ def started(base_path):
 
 @pytest.fixture
 def served(started):
-    with client.connect(f"127.0.0.1:{started.grpc_port}", model="tiny", version=1) as opened:
+    with client.connect(
+        f"127.0.0.1:{started.grpc_port}", model="tiny", version=1, timeout=calls.TIMEOUT
+    ) as opened:
         yield opened
 
 
@@ -117,7 +124,9 @@ def test_files_are_searched_in_the_gallery(served, folder, tmp_path):
 
 
 def test_a_model_without_a_gallery_is_told(started, folder):
-    with client.connect(f"127.0.0.1:{started.grpc_port}", model="tiny", version=2) as served:
+    with client.connect(
+        f"127.0.0.1:{started.grpc_port}", model="tiny", version=2, timeout=calls.TIMEOUT
+    ) as served:
         with pytest.raises(console.ExportError, match="no signature search_bytes.*--gallery"):
             answers.find(served, answers.queries([str(folder)]), k=1)
 
@@ -127,7 +136,7 @@ def test_a_model_without_a_gallery_is_told(started, folder):
 def test_a_class_level_model_names_the_class(started, folder, held_out, protocol, version):
     ports = {"grpc": started.grpc_port, "rest": started.rest_port}
     target = f"{'http://' * (protocol == 'rest')}127.0.0.1:{ports[protocol]}"
-    with client.connect(target, model="tiny", version=version) as served:
+    with client.connect(target, model="tiny", version=version, timeout=calls.TIMEOUT) as served:
         for asked in (
             answers.queries([str(folder / CLASSES[row] / f"{row}.png") for row in range(3)]),
             answers.queries([], held_out=held_out, count=1),
@@ -138,6 +147,69 @@ def test_a_class_level_model_names_the_class(started, folder, held_out, protocol
             assert [bool(ids) for ids in found.ids] == [version == 3] * len(asked.names)
             lines = answers.table(asked, found)
             assert lines[:2] == [asked.names[0], "  class 1.0000  a"]
+
+
+@pytest.fixture(params=["grpc", "rest"])
+def decides(request, started):
+    """A client of the version with thresholds."""
+    ports = {"grpc": started.grpc_port, "rest": started.rest_port}
+    target = f"{'http://' * (request.param == 'rest')}127.0.0.1:{ports[request.param]}"
+    with client.connect(target, model="tiny", version=3, timeout=calls.TIMEOUT) as opened:
+        yield opened
+
+
+def _cosines(left, right):
+    embed = saved_models.embedding_model(seed=3)
+    return np.sum(embed(left).numpy() * embed(right).numpy(), axis=1)
+
+
+@pytest.mark.parametrize("kind", ["pixels", "files"])
+def test_pairs_are_verified(decides, kind):
+    left, right = IMAGES, IMAGES[::-1]
+    cosines = _cosines(left, right)
+    if kind == "files":
+        left, right = ([probes.as_png(image) for image in side] for side in (left, right))
+    similarity, same, threshold = decides.verify(left, right, batch_size=5)
+    np.testing.assert_allclose(similarity, cosines, atol=1e-5)
+    assert same.dtype == bool and same.tolist() == (cosines >= SAME).tolist()
+    assert {True, False} == set(same.tolist())
+    np.testing.assert_allclose(threshold, [SAME] * 17, atol=1e-7)
+
+
+def test_of_pairs_the_bad_file_is_named(decides, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    good = [probes.as_png(image) for image in IMAGES[:3]]
+    with pytest.raises(client.ServerError, match=r"bad\.png: .*nknown image file format"):
+        decides.verify(good, [*good[:2], tmp_path / "bad.png"])
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "message"),
+    [
+        (IMAGES[:2], IMAGES[:3], "as many images on both sides; found 2 and 3"),
+        (["a.png"], IMAGES[:1], "Both sides of pairs must be files, or both pixels"),
+    ],
+)
+def test_pairs_must_fit(served, left, right, message):
+    with pytest.raises(console.ExportError, match=message):
+        served.verify(left, right)
+
+
+def test_who_is_like_nobody_is_unknown(decides):
+    queries = IMAGES[:4].copy()
+    queries[2:] = np.random.default_rng(5).integers(0, 256, queries[2:].shape)
+    found = decides.search(queries, batch_size=3)
+    ids, scores = found
+    assert ids is found.ids and scores is found.scores
+    assert found.unknown.tolist() == (scores[:, 0] < KNOWN).tolist() == [False, False, True, True]
+    np.testing.assert_allclose(found.threshold, [KNOWN] * 4, atol=1e-7)
+
+
+def test_a_version_without_thresholds_decides_nothing(served):
+    found = served.search(IMAGES[:2])
+    assert found.unknown is None and found.threshold is None
+    with pytest.raises(client.ServerError, match="verify"):
+        served.verify(IMAGES[:2], IMAGES[:2])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,15 @@ from circle_tf.callbacks import RetrievalCallback
 from circle_tf.evaluation import calibration, reidentification, reranking, retrieval
 from trainers.cli import commands
 
-__all__ = ["VALIDATED", "Embedder", "choose_classes", "during_training", "embed", "evaluate"]
+__all__ = [
+    "RATES",
+    "VALIDATED",
+    "Embedder",
+    "choose_classes",
+    "during_training",
+    "embed",
+    "evaluate",
+]
 
 # What `during_training` puts into the logs.
 VALIDATED = (
@@ -22,19 +30,22 @@ VALIDATED = (
     "val_r_precision",
 )
 
+RATES = (1e-2, 1e-3)  # False accepts.
+
 _CHUNK = 1024  # images decoded at a time
 _BATCH = 256
 _SHORT = 4  # chunks, for which a bar would only flash by
 _CALIBRATED = 10_000  # examples at most: fifty million pairs
 
 
-def evaluate(model, dataset, *, rerank=False):
+def evaluate(model, dataset, *, rerank=False, false_accept_rates=RATES):
     """All metrics of a data set's protocols.
 
     Args:
         model: keras.Model from pixels `[B, H, W, C]` to embeddings `[B, D]`.
         dataset: trainers.datasets.Dataset.
         rerank: whether to rank anew by k-reciprocal neighbours as well, where cameras are known.
+        false_accept_rates: floats above 0 and below 1, to find thresholds for.
 
     Returns:
         dict: `leave_one_out` -> the numbers of `circle_tf.retrieval.retrieval_report` for the
@@ -69,14 +80,17 @@ def evaluate(model, dataset, *, rerank=False):
         retrieval.retrieval_report, embeddings, dataset.test.labels
     )
     rows = choose_classes(dataset.test, examples=_CALIBRATED)
-    results["decision"] = _measured(_calibrated, embeddings[rows], dataset.test.labels[rows])
+    results["decision"] = _measured(
+        _calibrated, embeddings[rows], dataset.test.labels[rows], false_accept_rates
+    )
     return results
 
 
-def _calibrated(embeddings, labels):
+def _calibrated(embeddings, labels, rates):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # The table marks rates of too few examples.
-        return calibration.calibrate(embeddings, labels).as_dict()
+        found = calibration.calibrate(embeddings, labels, false_accept_rates=rates)
+    return found.as_dict()
 
 
 def _measured(report, *arguments, **options):

@@ -14,7 +14,9 @@ from trainers.outputs import workdir as workdirs
 __all__ = ["evaluate_run", "open_finished", "table"]
 
 
-def evaluate_run(path, *, protocols=None, rerank=False, best=False):
+def evaluate_run(
+    path, *, protocols=None, rerank=False, best=False, false_accept_rates=metrics.RATES
+):
     """Evaluates a finished run, prints the table, writes evaluation.json and a retrieval sheet.
 
     Args:
@@ -23,6 +25,7 @@ def evaluate_run(path, *, protocols=None, rerank=False, best=False):
             `faces.protocols`: these are told as well.
         rerank: see `metrics.evaluate`.
         best: bool, take the model that was best during training, not the last.
+        false_accept_rates: floats above 0 and below 1, to find thresholds for.
 
     Returns:
         trainers.outputs.workdir.Workdir.
@@ -36,7 +39,7 @@ def evaluate_run(path, *, protocols=None, rerank=False, best=False):
     dataset = run_data.load(files, files.recipe())
     print(dataset.report)
     run_data.warn(files, dataset)
-    results = metrics.evaluate(model, dataset, rerank=rerank)
+    results = metrics.evaluate(model, dataset, rerank=rerank, false_accept_rates=false_accept_rates)
     results |= {name: judge(model) for name, judge in (protocols or {}).items()}
     print(table(results))
     with disk_errors(files.path):

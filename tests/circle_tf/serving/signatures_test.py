@@ -22,6 +22,7 @@ IMAGES = saved_models.IMAGES
 SHAPE = saved_models.SHAPE
 IDS = np.array([f"picture-{n}" for n in range(12)])
 CLASSES = np.array(["a", "b", "c"])[np.arange(12) % 3]
+SAME, KNOWN = 0.75, 0.7  # Thresholds.
 CLASS_NAMES = ["zero", "one", "zwei, drei", "drei", "ἕξ"]
 
 
@@ -63,6 +64,8 @@ def opened(model, gallery, tmp_path_factory):
         k=4,
         class_weights=np.eye(6)[:5] * 3,
         class_names=CLASS_NAMES,
+        verification_threshold=SAME,
+        search_threshold=KNOWN,
     )
     with session.SavedModelSession(path) as opened:
         yield opened
@@ -110,6 +113,31 @@ def test_similarity_is_the_cosine_of_pairs(opened, model):
     np.testing.assert_allclose(found["similarity"], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["verify", "verify_bytes"])
+def test_pairs_at_the_threshold_and_above_are_the_same(opened, model, name):
+    left, right = IMAGES, IMAGES[::-1]
+    inputs = {"images_a": left, "images_b": right}
+    if name == "verify_bytes":
+        inputs = {"image_bytes_a": encoded(left), "image_bytes_b": encoded(right)}
+    found = opened.run(inputs, signature=name)
+    expected = np.sum(_embed(model, left) * _embed(model, right), axis=1)
+    assert found["similarity"].dtype == found["threshold"].dtype == np.float32
+    np.testing.assert_allclose(found["similarity"], expected, atol=1e-6)
+    assert found["same"].tolist() == (expected >= SAME).tolist()
+    assert {True, False} == set(found["same"].tolist())
+    np.testing.assert_allclose(found["threshold"], [SAME] * 17, atol=1e-7)
+
+
+def test_a_threshold_that_nothing_may_pass_refuses_even_one_image_twice(tmp_path, model):
+    threshold = np.nextafter(1.0, 2.0)  # Which float32 does not tell from 1.
+    path = servable.save_servable(
+        model, tmp_path / "1", signatures=["verify"], verification_threshold=threshold
+    )
+    with session.SavedModelSession(path) as opened:
+        found = opened.run({"images_a": IMAGES, "images_b": IMAGES}, signature="verify")
+    assert found["similarity"].max() == 1 and not found["same"].any()
+
+
 def _nearest(embeddings, gallery, k):
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     cosines = unit @ gallery.embeddings.T
@@ -130,6 +158,9 @@ def test_searches_find_the_nearest_of_the_gallery(opened, model, gallery, name):
     assert found["scores"].dtype == np.float32
     np.testing.assert_allclose(found["scores"], cosines, atol=1e-6)
     assert [[i.decode() for i in row] for row in found["ids"]] == IDS[rows].tolist()
+    assert found["unknown"].tolist() == (cosines[:, 0] < KNOWN).tolist()
+    assert {True, False} == set(found["unknown"].tolist())
+    np.testing.assert_allclose(found["threshold"], [KNOWN] * 17, atol=1e-7)
 
 
 def test_search_by_files(opened):
@@ -145,6 +176,7 @@ def test_whole_numbers_as_ids(tmp_path, model):
     )
     with session.SavedModelSession(path) as opened:
         found = opened.run({"embeddings": np.eye(6, dtype=np.float32)}, signature="search")
+    assert set(found) == {"ids", "scores"}  # No threshold, no decision.
     assert found["ids"].dtype == np.int64
     assert found["ids"][:, 0].tolist() == (np.arange(6) + 2**40).tolist()
 
@@ -201,6 +233,17 @@ ROWS = np.ones([2, 6], np.float32)
         ("similarity", {"images_a": IMAGES[:2], "images_b": IMAGES[:3]}, "equally many; found"),
         ("similarity", {"images_a": IMAGES[:0], "images_b": IMAGES[:0]}, "empty"),
         ("similarity", {"images_a": IMAGES[:2], "images_b": IMAGES[0]}, "expected shape"),
+        ("verify", {"images_a": IMAGES[:2], "images_b": IMAGES[:3]}, "equally many; found"),
+        (
+            "verify_bytes",
+            {"image_bytes_a": encoded(IMAGES[:2]), "image_bytes_b": encoded(IMAGES[:1])},
+            "image_bytes_a and image_bytes_b must be equally many; found.*2 1",
+        ),
+        (
+            "verify_bytes",
+            {"image_bytes_a": encoded(IMAGES[:1]), "image_bytes_b": np.array([b"no image"])},
+            "Unknown image file format",
+        ),
         ("search", {"embeddings": ROWS[:0]}, "batch is empty"),
         ("search", {"embeddings": ROWS[:, :5]}, "expected shape"),
         ("search", {"embeddings": ROWS[0]}, "expected shape"),
@@ -228,6 +271,7 @@ def limited(model, gallery, tmp_path_factory):
         gallery=gallery,
         class_weights=np.eye(6),
         class_names=list("abcdef"),
+        verification_threshold=SAME,
         max_batch_size=3,
         max_pixels=SHAPE[0] * SHAPE[1],
     )
@@ -253,7 +297,9 @@ def test_a_file_of_too_many_pixels_is_refused_by_its_header(limited, name):
     contents = [encoded(IMAGES[:1])[0], encoded(np.zeros([1, 9, 8, 1]))[0][:40]]
     contents = np.array(contents, object)
     inputs = {"image_bytes": contents}
-    if not name.endswith("_bytes"):
+    if name == "verify_bytes":
+        inputs = {"image_bytes_a": contents[:1], "image_bytes_b": contents[1:]}
+    elif not name.endswith("_bytes"):
         inputs = {"inputs" if name == "classify" else "examples": examples(contents)}
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"at most 64 pixels; found\] \[72\]"):
         limited.run(inputs, signature=name)
@@ -262,7 +308,14 @@ def test_a_file_of_too_many_pixels_is_refused_by_its_header(limited, name):
 def test_signatures_share_one_copy_and_are_reproducible(tmp_path, model, gallery):
     names = set(signatures.NAMES) - set(signatures.NEEDS_CLASS_WEIGHTS)
     paths = [
-        servable.save_servable(model, tmp_path / str(n), signatures=names, gallery=gallery)
+        servable.save_servable(
+            model,
+            tmp_path / str(n),
+            signatures=names,
+            gallery=gallery,
+            verification_threshold=SAME,
+            search_threshold=KNOWN,
+        )
         for n in (1, 2)
     ]
     stored = tf.train.list_variables(f"{paths[0]}/variables/variables")
@@ -280,6 +333,9 @@ def test_signatures_share_one_copy_and_are_reproducible(tmp_path, model, gallery
         ({"signatures": ["search"]}, "search need gallery="),
         ({"signatures": ["class_scores"]}, "need class_weights="),
         ({"signatures": ["top_classes"], "class_weights": np.eye(6)}, "need class_names="),
+        ({"signatures": ["verify"]}, "verify need verification_threshold=, a cosine"),
+        ({"verification_threshold": -1.1}, "verification_threshold must be a number of -1"),
+        ({"search_threshold": float("nan")}, "search_threshold must be a number .*found nan"),
         ({"class_weights": np.eye(6), "class_names": ["a"]}, "class_weights, 6; found 1"),
         ({"class_names": ["a"]}, "class_weights, 0; found 1"),
         (

@@ -11,6 +11,7 @@ from export.cli import console, runs
 from export.publishing import manifest, publisher, variants
 from export.saved_model import contents, warmup
 from tests import saved_models
+from tests.export.publishing.thresholds_test import MEASURED
 
 CLASS_NAMES = ["v", "w", "x", "y, z", "ä"]
 
@@ -27,6 +28,8 @@ def run(tmp_path_factory):
     )
     weights = {"class_weights": rng.normal(size=(5, 6)), "class_names": np.array(CLASS_NAMES)}
     np.savez(workdir / "class_weights.npz", **weights)
+    evaluated = {"decision": MEASURED, "model": {"file": "model.keras", "step": 7}}
+    (workdir / "evaluation.json").write_text(json.dumps(evaluated))
     return runs.read(str(workdir))
 
 

@@ -110,6 +110,15 @@ def test_required_flags(arguments, flag):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("rates", ["", "a", "0.01,1", "nan"])
+def test_rates_that_are_none(rates):
+    done = processes.run(
+        "-m", "trainers.evaluate", "--workdir=none", f"--false_accept_rates={rates}"
+    )
+    assert done.returncode == 1
+    assert "error: --false_accept_rates must be numbers above 0 and below 1" in done.stderr
+
+
 def test_a_recipe_that_is_wrong_itself_keeps_its_traceback(tmp_path):
     recipe = tmp_path / "wrong.py"
     recipe.write_text("from configs import digits\nget_config = lambda: digits.get_config().stepz")

@@ -81,6 +81,8 @@ def test_thresholds_are_those_of_the_library():
     with pytest.warns(UserWarning, match="too small"):
         expected = circle_tf.calibrate(metrics.embed(model(), data.test), data.test.labels)
     assert circle_tf.Calibration.from_dict(found) == expected
+    found = metrics.evaluate(model(), data, false_accept_rates=(0.3,))["decision"]
+    assert [one["false_accept_rate"] for one in found["search"]] == [0.3]
 
 
 def test_one_shot_looks_queries_up_in_the_gallery():
