@@ -4,11 +4,13 @@ r"""Asks a server for the nearest neighbours of images.
     python -m export.query --model=glyphs --build=shop --index=shop.npz  # an index kept here
     python -m export.query --model=glyphs --image=a.png --index=shop.npz --sheet=found.png
     python -m export.query --model=glyphs --held_out=runs/glyphs/held_out.npz --sheet=found.png
+    python -m export.query --model=glyphs --image=a.png --same_as=b.png  # Are both of one class?
 
 --target=localhost:8500 is asked by gRPC, --target=http://localhost:8501 by REST: TF Serving, or
 `python -m export.serve`.
 """
 
+import json
 import os
 
 from absl import flags
@@ -28,6 +30,10 @@ def define_flags():
         "held_out", None, "Instead of --image: a run's held_out.npz, whose classes are known."
     )
     flags.DEFINE_integer("count", 5, "How many examples of --held_out to ask about.", 1)
+    flags.DEFINE_string(
+        "same_as", None, "Image file: say of each --image whether it is of one class with this one."
+    )
+    flags.DEFINE_bool("json", False, "Print answers as JSON.")
     flags.DEFINE_string("index", None, "Search this index, not the gallery that the model holds.")
     flags.DEFINE_string("build", None, "Embed this folder and write it to --index.")
     flags.DEFINE_bool("skip_unreadable", False, "--build: leave out files that the server refuses.")
@@ -60,7 +66,9 @@ def main(argv):
     ) as served:
         if options.build:
             print("\n".join(build(served, options)), flush=True)
-        if options.image or options.held_out:
+        if options.same_as:
+            print("\n".join(verify(served, options)))
+        elif options.image or options.held_out:
             print("\n".join(ask(served, options)))
 
 
@@ -79,6 +87,12 @@ def check_flags(options):
         raise console.ExportError(
             "Give --image=FILE_OR_FOLDER or --held_out=FILE to ask, or --build=FOLDER for an index."
         )
+    if options.same_as and not options.image:
+        raise console.ExportError("--same_as=FILE needs --image=FILE_OR_FOLDER to compare with it.")
+    if options.same_as and (options.index or options.build or options.sheet):
+        raise console.ExportError("--same_as=FILE goes without --index, --build and --sheet.")
+    if options.json and options.build:
+        raise console.ExportError("--json is for answers: build the index by a command of its own.")
     if options.build and not options.index:
         raise console.ExportError("--build=FOLDER needs --index=FILE to write to.")
 
@@ -118,10 +132,28 @@ def ask(served, options):
         batch_size=options.batch_size,
     )
     lines = answers.table(asked, found)
+    if options.json:
+        lines = [json.dumps(answers.as_json(asked, found), indent=1, ensure_ascii=False)]
     if options.sheet:
         found.draw(options.sheet, asked, folder=options.gallery_images)
+    if options.sheet and not options.json:
         lines.append(f"Drew {options.sheet}.")
     return lines
+
+
+def verify(served, options):
+    """Compares with one image; returns what to print, in lines."""
+    from export.client import answers
+
+    asked = answers.queries(options.image)
+    found = answers.verify(served, asked, options.same_as, batch_size=options.batch_size)
+    if options.json:
+        return [json.dumps(found, indent=1, ensure_ascii=False)]
+    return [
+        f"{one['a']}: {'the same' if one['same'] else 'not the same'} as {one['b']}, "
+        f"{one['similarity']:.4f} (the same from {one['threshold']:.4f} on)"
+        for one in found
+    ]
 
 
 if __name__ == "__main__":

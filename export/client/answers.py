@@ -10,7 +10,7 @@ from export.cli import console, image_files, runs
 from export.client import client
 from export.client import index as indexes
 
-__all__ = ["Found", "Queries", "find", "queries", "table"]
+__all__ = ["Found", "Queries", "as_json", "find", "queries", "table", "verify"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,12 +45,19 @@ class Found:
         folder: where the images are that ids name; "" if that is not known.
         classes: list of lists of (name, cosine), the nearest of the classes that the model was
             trained on, the nearest first; empty where it tells none.
+        thresholds: list of float, from which cosine on a neighbour names the class of each query;
+            empty where the model decides nothing.
     """
 
     ids: list
     scores: list
     folder: str
     classes: list = ()
+    thresholds: list = ()
+
+    def is_known(self, query, score):
+        """Whether a neighbour with this score names the query's class; None if nobody decides."""
+        return score >= self.thresholds[query] if self.thresholds else None
 
     def draw(self, path, asked, *, folder=None):
         """Draws queries and neighbours.
@@ -69,7 +76,9 @@ class Found:
             row = [(asked.images[query], asked.names[query], None)]
             for name, score in zip(ids, scores, strict=True):
                 picture = self._picture(name, asked, folder or self.folder)
-                row.append((picture, f"{score:.3f}\n{name}", asked.is_right(query, name)))
+                word = _word(self.is_known(query, score))
+                caption = f"{score:.2f} {word}" if word else f"{score:.3f}"  # What has room.
+                row.append((picture, f"{caption}\n{name}", asked.is_right(query, name)))
             rows.append(row)
         with files.replacing(path) as partial, open(partial, "wb") as stream:
             Image.fromarray(sheets.draw(rows)).save(stream, format="PNG", optimize=True)
@@ -134,7 +143,8 @@ def find(served, asked, *, k, index=None, backend="exact", batch_size=32):
             names of classes.
         client.ServerError: a request was refused or not answered.
     """
-    folder, classes, options = "", [], {"batch_size": batch_size, "progress": True}
+    folder, classes, thresholds = "", [], []
+    options = {"batch_size": batch_size, "progress": True}
     if index is None:
         searches, names_classes = _has(served, asked)
         if names_classes:
@@ -142,7 +152,10 @@ def find(served, asked, *, k, index=None, backend="exact", batch_size=32):
         if not searches:
             nothing = [[] for _ in asked.names]
             return Found(nothing, nothing, folder, classes)
-        ids, scores = served.search(asked.images, **options)
+        neighbours = served.search(asked.images, **options)
+        ids, scores = neighbours
+        if neighbours.threshold is not None:
+            thresholds = neighbours.threshold.tolist()
     else:
         found = indexes.Index.load(index)
         found.check(served)
@@ -158,7 +171,42 @@ def find(served, asked, *, k, index=None, backend="exact", batch_size=32):
         [[s for _, s in row] for row in pairs],
         folder,
         classes,
+        thresholds,
     )
+
+
+def verify(served, asked, other, *, batch_size=32):
+    """Asks whether images are of one class with another one.
+
+    Args:
+        served: client.Client.
+        asked: Queries of files.
+        other: path of a file, which each of them is compared with.
+        batch_size: int, pairs a call.
+
+    Returns:
+        list of dicts: `a`, `b`, `similarity`, `same`, `threshold`.
+
+    Raises:
+        console.ExportError: there is no such file, or the model was published without a threshold.
+        client.ServerError: a request was refused or not answered.
+    """
+    if not os.path.isfile(other):
+        raise console.ExportError(f"There is no file {other!r}.")
+    if "verify_bytes" not in served.signatures():
+        raise console.ExportError(
+            f"{served.model!r} has no signature verify_bytes: it was published without a "
+            "threshold. python -m trainers.evaluate finds thresholds, python -m export.publish "
+            "--false_accept_rate takes one."
+        )
+    others = [other] * len(asked.images)
+    found = served.verify(asked.images, others, batch_size=batch_size, progress=True)
+    return [
+        {"a": name, "b": other, "similarity": cosine, "same": same, "threshold": threshold}
+        for name, cosine, same, threshold in zip(
+            asked.names, *(values.tolist() for values in found), strict=True
+        )
+    ]
 
 
 def _pairs(names, scores, k):
@@ -182,6 +230,45 @@ def _has(served, asked):
     return found
 
 
+def as_json(asked, found):
+    """The same as `table`, for programs.
+
+    Args:
+        asked: Queries.
+        found: Found.
+
+    Returns:
+        list of dicts: `query`, `classes` and `neighbours`, each with `score`; where the model
+        decides, `threshold`, `unknown`, and of each neighbour `known`; where classes are known, of
+        each neighbour `same_class`.
+    """
+    answers = []
+    for query, (ids, scores) in enumerate(zip(found.ids, found.scores, strict=True)):
+        neighbours = [
+            {"id": name, "score": score}
+            | _unless_none(known=found.is_known(query, score))
+            | _unless_none(same_class=asked.is_right(query, name))
+            for name, score in zip(ids, scores, strict=True)
+        ]
+        answer = {"query": asked.names[query], "neighbours": neighbours}
+        if found.classes:
+            named = found.classes[query]
+            answer["classes"] = [{"class": name, "score": score} for name, score in named]
+        if found.thresholds:
+            answer["threshold"] = found.thresholds[query]
+            answer["unknown"] = not any(one["known"] for one in neighbours)
+        answers.append(answer)
+    return answers
+
+
+def _unless_none(**values):
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _word(known):
+    return {None: "", True: "known", False: "unknown"}[known]
+
+
 def table(asked, found):
     """Lines for a terminal.
 
@@ -194,14 +281,24 @@ def table(asked, found):
     """
     lines, right = [], []
     for query, (ids, scores) in enumerate(zip(found.ids, found.scores, strict=True)):
-        lines.append(asked.names[query])
+        lines.append(asked.names[query] + _decision(found, query))
         for name, score in found.classes[query] if found.classes else ():
             lines.append(f"  class {score:6.4f}  {name}")
         for rank, (name, score) in enumerate(zip(ids, scores, strict=True), 1):
             is_right = asked.is_right(query, name)
             mark = {None: "", True: "  same class", False: ""}[is_right]
-            lines.append(f"  {rank:>3}  {score:7.4f}  {name}{mark}")
+            word = f"{_word(found.is_known(query, score)):<9}" if found.thresholds else ""
+            lines.append(f"  {rank:>3}  {score:7.4f}  {word}{name}{mark}")
             right += [is_right] if rank == 1 else []
     if asked.known and right:
         lines.append(f"The nearest is of the same class for {sum(right)} of {len(right)}.")
     return lines
+
+
+def _decision(found, query):
+    if not found.thresholds:
+        return ""
+    threshold = found.thresholds[query]
+    if any(found.is_known(query, score) for score in found.scores[query]):
+        return f": known, from {threshold:.4f} on"
+    return f": unknown, nothing from {threshold:.4f} on"
