@@ -31,7 +31,7 @@ ROOMS = {
         "data": {"utils"},
         "backbones": {"compat", "utils"},
         "serving": {"compat", "utils", "ops", "data"},
-        "plots": {"utils", "ops"},
+        "plots": {"utils", "ops", "evaluation"},
         "addons": {"compat", "ops", "losses", "optimizers", "baselines"},
         "baselines": {"losses"},
         "records": {"data"},
@@ -76,6 +76,8 @@ SITES = {  # Heavy or ageing: the modules that may import it, in functions only.
     "matplotlib": {
         "benchmarks.comparison",
         "benchmarks.paper_figures",
+        "circle_tf.plots.canvas",
+        "circle_tf.plots.decisions",  # For the type, as figures.
         "circle_tf.plots.figures",
         "trainers.datasets.glyphs",  # Needs its fonts only.
         "trainers.tuning.pictures",

@@ -8,7 +8,8 @@
     python -m trainers.evaluate --workdir=runs/face --ijbc=IJBC
     python -m trainers.evaluate --workdir=runs/face --probes=facescrub --distractors=megaface
 
-Prints a table, and writes it to evaluation.json beside a sheet of queries with what they found.
+Prints a table, and writes it to evaluation.json beside pictures: a sheet of queries with what they
+found, and the scores that thresholds decide by.
 """
 
 from absl import flags

@@ -8,10 +8,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # What type checkers, which do not run `__getattr__`, know the names by.
+    from circle_tf.plots.decisions import *
     from circle_tf.plots.figures import *
     from circle_tf.plots.projector import *
 
 _MODULES = {
+    "decision_thresholds": "decisions",
     "figure_to_image": "figures",
     "retrieval_sheet": "figures",
     "save_png": "figures",

@@ -7,7 +7,6 @@ Positives are blue and negatives orange, which people of any colour vision can t
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from circle_tf.plots import pair_sampling, sheets
+from circle_tf.plots import canvas, pair_sampling, sheets
+from circle_tf.plots.canvas import BLUE, GREY, ORANGE, PNG_DPI
 from circle_tf.utils import files, shares
 
 if TYPE_CHECKING:
@@ -31,10 +31,8 @@ __all__ = [
     "training_curves",
 ]
 
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#767676"
-_COLOURS = (_BLUE, _ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _TITLES = ("before training", "after training")
-_PNG_DPI = 130
 _PAIRS = {"random": pair_sampling.random_pairs, "hardest": pair_sampling.hardest_pairs}
 
 
@@ -84,11 +82,11 @@ def similarity_scatter(
         2
     """
     draws = _draw_pairs(before, after, labels=labels, pairs=pairs, count=points, seed=seed)
-    figure, panels = _panels(len(draws), size=(4.8, 5.3))
+    figure, panels = canvas.row(len(draws), size=(4.8, 5.3))
     lowest = min(-0.1, *(np.min(draw) for draw in draws))
     limits = (max(-1.04, math.floor(lowest * 10) / 10), 1.04)
     for panel, (s_n, s_p), title in zip(panels, draws, _titles(titles, after), strict=True):
-        panel.scatter(s_n, s_p, s=7, color=_BLUE, alpha=0.35, linewidths=0, rasterized=True)
+        panel.scatter(s_n, s_p, s=7, color=BLUE, alpha=0.35, linewidths=0, rasterized=True)
         _draw_boundary(panel, margin, limits)
         panel.set(xlim=limits, ylim=limits, aspect="equal")
         panel.set_xlabel("$s_n$, similarity to a negative (cosine)")
@@ -135,15 +133,15 @@ def similarity_histograms(
         1
     """
     draws = _draw_pairs(before, after, labels=labels, pairs=pairs, count=points, seed=seed)
-    figure, panels = _panels(len(draws), size=(4.8, 3.9))
+    figure, panels = canvas.row(len(draws), size=(4.8, 3.9))
     lowest = min(-0.1, *(np.min(draw) for draw in draws))
     bins = np.linspace(max(-1.0, math.floor(lowest * 10) / 10), 1.0, 61)
     for panel, (s_n, s_p), title in zip(panels, draws, _titles(titles, after), strict=True):
         for values, colour, hatch, name in (
-            (s_n, _ORANGE, "////", "negative pairs"),
-            (s_p, _BLUE, None, "positive pairs"),
+            (s_n, ORANGE, "////", "negative pairs"),
+            (s_p, BLUE, None, "positive pairs"),
         ):
-            _draw_histogram(panel, values, bins=bins, colour=colour, hatch=hatch, name=name)
+            canvas.draw_histogram(panel, values, bins=bins, colour=colour, hatch=hatch, name=name)
         if margin is not None:
             _draw_margins(panel, margin)
         panel.set(xlim=(bins[0] - 0.02, 1.02), xlabel="similarity (cosine)")
@@ -179,7 +177,7 @@ def training_curves(records: Iterable[Mapping[str, Any]]) -> Figure:
     if not losses:
         raise ValueError(f"No record has a loss; found the fields {sorted(series)}.")
     scores = {name: values for name, values in series.items() if _is_score(name, series)}
-    figure, panels = _panels(2 if scores else 1, size=(4.8, 3.6))
+    figure, panels = canvas.row(2 if scores else 1, size=(4.8, 3.6))
     _draw_curves(
         panels[0], losses, title="loss", names={"loss": "training", "val_loss": "held out"}
     )
@@ -246,15 +244,15 @@ def retrieval_sheet(
     )
     image = sheets.draw(rows, title=title)
     # As many pixels as the image has, here and in `save_png`: text stays sharp.
-    height, width = (pixels / _PNG_DPI + 1e-6 for pixels in image.shape[:2])
-    figure = _new_figure(size=(width, height), dpi=_PNG_DPI, layout=None)
+    height, width = (pixels / PNG_DPI + 1e-6 for pixels in image.shape[:2])
+    figure = canvas.new_figure(size=(width, height), dpi=PNG_DPI, layout=None)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(image, aspect="auto", interpolation="nearest")
     axes.axis("off")
     return figure
 
 
-def save_png(figure: Figure, path: str | os.PathLike[str], *, dpi: int = _PNG_DPI) -> None:
+def save_png(figure: Figure, path: str | os.PathLike[str], *, dpi: int = PNG_DPI) -> None:
     """Writes a figure as PNG; a half-written one never stands at `path`.
 
     Args:
@@ -292,34 +290,6 @@ def figure_to_image(figure: Figure) -> np.ndarray:
     return np.array(figure.canvas.buffer_rgba())
 
 
-def _import_matplotlib(module):
-    try:
-        return importlib.import_module(f"matplotlib.{module}")
-    except ImportError as error:
-        raise ImportError(
-            f"Plots need matplotlib, which cannot be imported ({error}). "
-            "Install it with: pip install 'circle-tf[train]'"
-        ) from error
-
-
-def _new_figure(*, size, dpi=100, layout="compressed"):
-    figure = _import_matplotlib("figure").Figure(size, dpi=dpi, layout=layout)
-    _import_matplotlib("backends.backend_agg").FigureCanvasAgg(figure)
-    figure.set_facecolor("white")
-    return figure
-
-
-def _panels(count, *, size):
-    figure = _new_figure(size=(count * size[0], size[1]))
-    panels = list(figure.subplots(1, count, squeeze=False)[0])
-    for panel in panels:
-        panel.grid(color="#e6e6e6", linewidth=0.6)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelsize=9)
-    return figure, panels
-
-
 def _draw_pairs(before, after, *, labels, pairs, count, seed):
     if pairs not in _PAIRS:
         raise ValueError(f"pairs must be one of {sorted(_PAIRS)}; found {pairs!r}.")
@@ -341,26 +311,17 @@ def _legend_below(figure, panels, *, columns):
 def _draw_boundary(panel, margin, limits):
     angle = np.linspace(0, 2 * np.pi, 361)
     radius = math.sqrt(2) * margin
-    panel.plot(limits, limits, ":", color=_GREY, linewidth=1.2, label="$s_p = s_n$")
+    panel.plot(limits, limits, ":", color=GREY, linewidth=1.2, label="$s_p = s_n$")
     label = f"$s_n^2 + (1-s_p)^2 = 2m^2$, $m$ = {margin:g}"
     circle = (radius * np.cos(angle), 1 + radius * np.sin(angle))
-    panel.plot(*circle, color=_ORANGE, linewidth=1.8, label=label)
-    panel.plot(0, 1, "*", color=_ORANGE, markersize=13, markeredgecolor="white", label="optimum")
-
-
-def _draw_histogram(panel, values, *, bins, colour, hatch, name):
-    weights = np.full(len(values), 100 / len(values))
-    style = {"weights": weights, "bins": bins, "histtype": "stepfilled", "hatch": hatch}
-    label = name
-    panel.hist(
-        values, facecolor=colour + "55", edgecolor=colour, linewidth=1.2, label=label, **style
-    )
+    panel.plot(*circle, color=ORANGE, linewidth=1.8, label=label)
+    panel.plot(0, 1, "*", color=ORANGE, markersize=13, markeredgecolor="white", label="optimum")
 
 
 def _draw_margins(panel, margin):
     for place, colour, name in (
-        (margin, _ORANGE, f"$m$ = {margin:g}: negatives should lie below"),
-        (1 - margin, _BLUE, f"$1-m$ = {1 - margin:g}: positives should lie above"),
+        (margin, ORANGE, f"$m$ = {margin:g}: negatives should lie below"),
+        (1 - margin, BLUE, f"$1-m$ = {1 - margin:g}: positives should lie above"),
     ):
         panel.axvline(place, color=colour, linestyle="--", linewidth=1.4, label=name)
 

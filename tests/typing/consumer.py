@@ -105,6 +105,7 @@ def evaluation() -> list[float]:
     decision = circle_tf.calibrate(rows, ids, false_accept_rates=[0.1, 0.01], resamples=10)
     assert_type(decision, circle_tf.Calibration)
     first: circle_tf.Threshold = decision.verification[0]
+    circle_tf.plots.decision_thresholds(rows, ids, decision)
     print(first.threshold + 1, circle_tf.Calibration.from_dict(decision.as_dict()).table())
     inspection: circle_tf.LabelInspection = circle_tf.inspect_labels(rows, ids, neighbours=2)
     suspect: circle_tf.Suspect = inspection.suspects[0]

@@ -38,7 +38,7 @@ _SHORT = 4  # chunks, for which a bar would only flash by
 _CALIBRATED = 10_000  # examples at most: fifty million pairs
 
 
-def evaluate(model, dataset, *, rerank=False, false_accept_rates=RATES):
+def evaluate(model, dataset, *, rerank=False, false_accept_rates=RATES, on_decision=None):
     """All metrics of a data set's protocols.
 
     Args:
@@ -46,6 +46,8 @@ def evaluate(model, dataset, *, rerank=False, false_accept_rates=RATES):
         dataset: trainers.datasets.Dataset.
         rerank: whether to rank anew by k-reciprocal neighbours as well, where cameras are known.
         false_accept_rates: floats above 0 and below 1, to find thresholds for.
+        on_decision: `fn(embeddings, labels, Calibration)`, called with what thresholds were found
+            on; None for nothing.
 
     Returns:
         dict: `leave_one_out` -> the numbers of `circle_tf.retrieval.retrieval_report` for the
@@ -81,15 +83,21 @@ def evaluate(model, dataset, *, rerank=False, false_accept_rates=RATES):
     )
     rows = choose_classes(dataset.test, examples=_CALIBRATED)
     results["decision"] = _measured(
-        _calibrated, embeddings[rows], dataset.test.labels[rows], false_accept_rates
+        _calibrated,
+        embeddings[rows],
+        dataset.test.labels[rows],
+        rates=false_accept_rates,
+        on_decision=on_decision,
     )
     return results
 
 
-def _calibrated(embeddings, labels, rates):
+def _calibrated(embeddings, labels, *, rates, on_decision):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # The table marks rates of too few examples.
         found = calibration.calibrate(embeddings, labels, false_accept_rates=rates)
+    if on_decision is not None:
+        on_decision(embeddings, labels, found)
     return found.as_dict()
 
 

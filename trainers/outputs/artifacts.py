@@ -19,6 +19,7 @@ from trainers.outputs import workdir as workdirs
 __all__ = [
     "BeforeAndAfter",
     "class_weights_of",
+    "draw_decision",
     "draw_retrieval",
     "save_class_weights",
     "save_examples",
@@ -154,6 +155,20 @@ def draw_retrieval(model, dataset, *, files, step, seed=0):
         title="Unseen classes and what is nearest to them",
     )
     _write({"retrieval_sheet": figure}, files=files, step=step)
+
+
+def draw_decision(embeddings, labels, found, *, files, step):
+    """Draws scores and thresholds of unseen classes.
+
+    Args:
+        embeddings: `[N, D]`, those that the thresholds were found on.
+        labels: `[N]`.
+        found: circle_tf.Calibration.
+        files: trainers.outputs.workdir.Workdir.
+        step: int, where TensorBoard shows the picture.
+    """
+    figure = plots.decision_thresholds(embeddings, labels, found)
+    _write({"decision_thresholds": figure}, files=files, step=step)
 
 
 def _neighbours(model, queries, references, rows):

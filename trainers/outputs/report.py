@@ -17,7 +17,7 @@ __all__ = ["evaluate_run", "open_finished", "table"]
 def evaluate_run(
     path, *, protocols=None, rerank=False, best=False, false_accept_rates=metrics.RATES
 ):
-    """Evaluates a finished run, prints the table, writes evaluation.json and a retrieval sheet.
+    """Evaluates a finished run, prints the table, writes evaluation.json and pictures.
 
     Args:
         path: str, directory of the run.
@@ -39,12 +39,21 @@ def evaluate_run(
     dataset = run_data.load(files, files.recipe())
     print(dataset.report)
     run_data.warn(files, dataset)
-    results = metrics.evaluate(model, dataset, rerank=rerank, false_accept_rates=false_accept_rates)
+    decided = []
+    results = metrics.evaluate(
+        model,
+        dataset,
+        rerank=rerank,
+        false_accept_rates=false_accept_rates,
+        on_decision=lambda *found: decided.append(found),
+    )
     results |= {name: judge(model) for name, judge in (protocols or {}).items()}
     print(table(results))
     with disk_errors(files.path):
         workdirs.write_json(files.evaluation, {**results, "model": evaluated})
         artifacts.draw_retrieval(model, dataset, files=files, step=evaluated["step"])
+        for found in decided:  # None where the data allow none.
+            artifacts.draw_decision(*found, files=files, step=evaluated["step"])
     return files
 
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from circle_tf import plots
+from circle_tf import calibrate, plots
 from configs import digits, glyphs
 from trainers import datasets
 from trainers.outputs import artifacts, workdir
@@ -84,6 +84,17 @@ def test_a_sheet_of_the_test_classes_leaves_each_query_out(tmp_path, drawn):
     assert (np.diff(sheet["similarities"]) <= 0).all() and sheet["similarities"].min() > 0.8
     same = sheet["neighbours"] == sheet["queries"][:, None]
     assert not same.all(axis=(2, 3, 4)).any()
+
+
+def test_thresholds_are_drawn(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(40, 4))
+    labels = np.arange(40) % 10
+    files = workdir.Workdir(str(tmp_path))
+    with pytest.warns(UserWarning, match="too small"):
+        found = calibrate(rows, labels)
+    artifacts.draw_decision(rows, labels, found, files=files, step=5)
+    assert os.listdir(files.plots) == ["decision_thresholds.png"]
+    assert images_in(files) == {"decision_thresholds"}
 
 
 # Glyphs take seconds to render.

@@ -53,7 +53,7 @@ def test_evaluation_is_printed_and_written(tmp_path, capsys):
     written, printed = workdir.read_json(files.evaluation), capsys.readouterr().out
     assert f"{written['leave_one_out']['recall_at_1']:.3f}" in printed
     assert f"{written['decision']['search'][0]['threshold']:.4f}" in printed
-    assert os.listdir(files.plots) == ["retrieval_sheet.png"]
+    assert sorted(os.listdir(files.plots)) == ["decision_thresholds.png", "retrieval_sheet.png"]
 
 
 def test_a_full_disk_is_told_after_the_numbers(tmp_path, capsys):
