@@ -24,6 +24,14 @@ def define_flags():
         "that the run kept.",
     )
     flags.DEFINE_string("output", None, "File to write, .npz.", required=True)
+    flags.DEFINE_integer(
+        "thumbnails",
+        96,
+        "Longer side of the thumbnails that go with it in pixels; 64 MiB of them at most; 0 for "
+        "none.",
+        0,
+        1024,
+    )
     flags.DEFINE_bool(
         "skip_unreadable",
         False,
@@ -47,6 +55,7 @@ def main(argv):
         model=model,
         image_shape=shape,
         skip_unreadable=options.skip_unreadable,
+        thumbnails=options.thumbnails,
     )
     gallery.save(options.output)
     print(f"Wrote {len(gallery)} embeddings of {gallery.dim} numbers to {options.output}.")

@@ -36,6 +36,14 @@ def define_flags():
         False,
         "Leave out files of a --gallery of images that cannot be read; without, refuse the folder.",
     )
+    flags.DEFINE_integer(
+        "thumbnails",
+        96,
+        "Longer side of the thumbnails of the gallery's images in pixels, for the page of "
+        "export.serve --ui; 64 MiB of them at most; 0 for none.",
+        0,
+        1024,
+    )
     flags.DEFINE_integer("k", 10, "Neighbours that searches return.", lower_bound=1)
     flags.DEFINE_enum(
         "weights", "float32", ["float32", "float16", "bfloat16"], "How large weights are stored."
@@ -102,6 +110,7 @@ def _what(options, sizes):
         signatures=tuple(options.signatures) if options.signatures is not None else None,
         gallery=options.gallery,
         skip_unreadable=options.skip_unreadable,
+        thumbnails=options.thumbnails,
         k=options.k,
         weights=options.weights,
         xla=options.xla,
@@ -137,6 +146,14 @@ def report(published, *, run):
         f"Published {published.path}",
         f"  {'fingerprint':<16} {published.manifest['fingerprint']}",
     ]
+    gallery = published.manifest["gallery"]
+    if gallery is not None and gallery["thumbnails"]:
+        size = f"{gallery['thumbnail_bytes']:,} bytes"
+        lines.insert(
+            -2,
+            f"  {'thumbnails':<16} {gallery['thumbnails']} of {gallery['rows']} images, {size}; "
+            "--thumbnails=0 leaves them out",
+        )
     labels = [label for label, version in published.labels.items() if _is(published, version)]
     if labels:
         lines.append(f"  {'label':<16} {', '.join(labels)}")

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from circle_tf.data import image_bytes
 
-__all__ = ["as_channels", "as_pixels", "decode", "image_decoder"]
+__all__ = ["as_channels", "as_pixels", "decode", "image_decoder", "image_resizer"]
 
 # Of a file's beginning, in bytes: where cameras note an orientation.
 _HEAD = 8192
@@ -60,16 +60,36 @@ def image_decoder(image_shape, *, decode=decode):
         >>> image_decoder((1, 1, 1))(content).numpy().tolist()
         [[[7]]]
     """
+    resize = image_resizer(image_shape)
+    return lambda content: resize(decode(content))
+
+
+def image_resizer(image_shape):
+    """Makes what turns decoded images into images of one size; see `image_decoder`.
+
+    Args:
+        image_shape: `(H, W, C)` in pixels; C is 1 for grey, 3 for colour.
+
+    Returns:
+        `fn(image [H, W, 3] of any size) -> [H, W, C] uint8`.
+
+    Raises:
+        ValueError: another number of channels.
+
+    Example:
+        >>> image_resizer((1, 1, 1))(tf.fill([2, 3, 3], 7)).numpy().tolist()
+        [[[7]]]
+    """
     height, width, channels = image_shape
     _check_channels(channels)
 
-    def decode_and_resize(content):
-        image = as_channels(decode(content), channels)
+    def resize(image):
+        image = as_channels(image, channels)
         # Antialias: a photograph made small without it is all noise.
         image = tf.image.resize(image, [height, width], antialias=True)
         return as_pixels(image, image_shape)
 
-    return decode_and_resize
+    return resize
 
 
 def as_channels(image, channels):

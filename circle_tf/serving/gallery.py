@@ -24,6 +24,8 @@ class Gallery:
         ids: `[N]` strings or whole numbers, what a search answers with.
         classes: `[N]` names of classes (strings or whole numbers), for Classify; None without.
         source: `embedder_fingerprint` of the model that made the embeddings; None if unknown.
+        thumbnails: list of N bytes, a small JPEG file of each image, empty where there is none;
+            None for none. A model does not hold them.
 
     Raises:
         ValueError: shapes that do not fit, NaN or inf, a row of zeros, ids of another kind.
@@ -38,6 +40,7 @@ class Gallery:
     ids: np.ndarray
     classes: np.ndarray | None = None
     source: str | None = None
+    thumbnails: list[bytes] | None = None
 
     # By hand, for what is given need not be of the types that are kept.
     def __init__(
@@ -46,12 +49,19 @@ class Gallery:
         ids: ArrayLike,
         classes: ArrayLike | None = None,
         source: str | None = None,
+        thumbnails: list[bytes] | None = None,
     ) -> None:
         rows = unit_rows(embeddings, name="A gallery's embeddings")
         ids = _column(ids, rows=len(rows), name="ids")
         if classes is not None:
             classes = _column(classes, rows=len(rows), name="classes").astype(str)
-        self.__dict__.update(embeddings=rows, ids=ids, classes=classes, source=source)
+        if thumbnails is not None and len(thumbnails) != len(rows):
+            raise ValueError(
+                f"A gallery wants one thumbnail per embedding, {len(rows)}; found "
+                f"{len(thumbnails)}."
+            )
+        found = {"classes": classes, "source": source, "thumbnails": thumbnails}
+        self.__dict__.update(embeddings=rows, ids=ids, **found)
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -70,6 +80,9 @@ class Gallery:
         content = {"embeddings": self.embeddings, "ids": self.ids, "source": self.source or ""}
         if self.classes is not None:
             content["classes"] = self.classes
+        if self.thumbnails is not None:
+            content["thumbnails"] = np.frombuffer(b"".join(self.thumbnails), np.uint8)
+            content["thumbnail_ends"] = np.cumsum([len(one) for one in self.thumbnails])
         with files.replacing(path) as partial, open(partial, "wb") as stream:
             np.savez(stream, **content)
 
@@ -98,7 +111,8 @@ class Gallery:
             with np.load(path) as stored:
                 classes = stored["classes"] if "classes" in stored else None
                 source = str(stored["source"]) or None
-                return cls(stored["embeddings"], stored["ids"], classes, source)
+                thumbnails = _thumbnails(stored) if "thumbnails" in stored else None
+                return cls(stored["embeddings"], stored["ids"], classes, source, thumbnails)
         except (KeyError, zipfile.BadZipFile, AttributeError, EOFError) as error:
             raise ValueError(f"{path} is not a gallery file ({error}).") from error
 
@@ -183,6 +197,11 @@ def unit_rows(embeddings, *, name):
             f"zero ({len(bad)} are not)."
         )
     return (rows / lengths[:, None]).astype(np.float32)
+
+
+def _thumbnails(stored):
+    content, ends = stored["thumbnails"].tobytes(), stored["thumbnail_ends"].tolist()
+    return [content[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _column(values, *, rows, name):

@@ -88,12 +88,15 @@ def _describe_gallery(contents):
     gallery = contents.gallery
     if gallery is None:
         return None
+    small = gallery.thumbnails or []
     return {
         "rows": len(gallery),
         "dim": gallery.dim,
         "ids": "int64" if gallery.ids.dtype.kind == "i" else "string",
         "classes": None if gallery.classes is None else len(np.unique(gallery.classes)),
         "k": contents.k,
+        "thumbnails": sum(bool(content) for content in small),
+        "thumbnail_bytes": sum(len(content) for content in small),
         "source_fingerprint": gallery.source,
     }
 

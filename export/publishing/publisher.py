@@ -13,7 +13,7 @@ from circle_tf.utils.files import disk_errors
 from export.cli import console, runs
 from export.publishing import gallery_sources, manifest, thresholds, variants
 from export.rollout import lifecycle, versions
-from export.saved_model import warmup
+from export.saved_model import pictures, warmup
 from export.saved_model.contents import Contents
 from export.verification import checks, probes, session_checks
 
@@ -53,6 +53,8 @@ class Options:
         onnx: signatures to make an ONNX model of.
         max_batch_size: int, the most rows of a batch that is answered.
         max_pixels: int, the most pixels of an image file that is decoded.
+        thumbnails: int, the longer side of small pictures of the gallery's images in pixels, for
+            the page of `export.serve --ui`; 0 for none.
         false_accept_rate: float, of the thresholds to decide by; None for the lowest reliable.
     """
 
@@ -67,6 +69,7 @@ class Options:
     onnx: tuple[str, ...] = ()
     max_batch_size: int = Contents.max_batch_size
     max_pixels: int = Contents.max_pixels
+    thumbnails: int = 96
     false_accept_rate: float | None = None
 
 
@@ -147,6 +150,8 @@ def _stage(staged, run, model, contents, *, chosen, options, base_path, tell):
             contents.save(model, staged, image_shape=run.image_shape)
         requests = warmup_requests(model, contents, batch_sizes=options.batch_sizes, run=run)
         warmup.write(staged, requests, model_name=lifecycle.model_name(base_path))
+    if contents.gallery is not None:
+        pictures.write(staged, contents.gallery)
     tell("Verifying in a C++ session, as TF Serving runs it")
     verified = checks.verify_servable(staged, model=model, contents=contents)
     made = variants.make(staged, run=run, model=model, lite=options.lite, onnx=options.onnx)
@@ -200,6 +205,7 @@ def _contents(run, model, options, chosen):
             model=model,
             image_shape=shape,
             skip_unreadable=options.skip_unreadable,
+            thumbnails=options.thumbnails,
         )
     class_weights, class_names = run.class_weights(), run.class_names()
     found = {name: chosen[name]["threshold"] for name in chosen}

@@ -190,6 +190,29 @@ class Manager:
             served = [model for model in self._models.values() if model.config is not None]
             return {model.name: model.config.base_path for model in served}
 
+    def path_of(self, name, version):
+        """Where a version that answers requests is.
+
+        Args:
+            name: the model's name.
+            version: int.
+
+        Returns:
+            str, its directory.
+
+        Raises:
+            errors.ServingError: there is no such version.
+        """
+        with self._changed:
+            model = self._models.get(name)
+            for found in model.available() if model else []:
+                if found.number == version:
+                    return found.path
+        raise errors.ServingError(
+            f"Servable not found for request: Specific({name}, {version})",
+            code=grpc.StatusCode.NOT_FOUND,
+        )
+
     def _find(self, spec):
         """The version that answers a request; ServingError if there is none."""
         if not spec.name:

@@ -171,7 +171,9 @@ class Server:
 
     def _start_http(self, started, host, port, *, monitoring_path, names):
         """With the page if there are names to show it by."""
-        pages = pages_of.routes(models=self._manager.models) if names else ()
+        pages = ()
+        if names:
+            pages = pages_of.routes(models=self._manager.models, path_of=self._manager.path_of)
         application = rest_api.application(
             self._manager,
             self._metrics,

@@ -96,32 +96,73 @@ async function search(isLast) {
     { signature_name: signature, inputs: { image_bytes: [{ b64 }] } },
   )).outputs;
   const [found, named] = [await answer("search_bytes"), await answer("top_classes_bytes")];
-  if (isLast()) show(found, named, spec);
+  const pictures = found ? await gallery(spec, found.ids[0].map(String)) : [];
+  if (isLast()) show(found, named, pictures, spec);
 }
 
-function show(found, named, spec) {
+async function gallery(spec, ids) {
+  const found = [];
+  for (let at = 0; at < ids.length; at += 20) { // An address has no room for all.
+    const query = new URLSearchParams(ids.slice(at, at + 20).map((id) => ["id", id]));
+    found.push(...await ask(`/ui/gallery/${encodeURIComponent(spec.name)}/${spec.version}?${query}`));
+  }
+  return found;
+}
+
+function show(found, named, pictures, spec) {
   const by = `by ${spec.name}, version ${spec.version}. Scores are cosines; 1 is the same direction.`;
   const names = found ? found.ids[0] : named.classes[0];
   const scores = (found || named).scores[0];
-  results.replaceChildren(...names.map((name, at) => row(at + 1, String(name), scores[at])));
+  const threshold = found && found.threshold && found.threshold[0];
+  const decided = (score) => (threshold ?? null) === null ? null : score >= threshold;
+  results.classList.toggle("pictured", pictures.some((one) => one.thumbnail));
+  results.replaceChildren(...names.map((name, at) => row({
+    rank: at + 1, id: String(name), score: scores[at], known: decided(scores[at]), ...pictures[at],
+  })));
   if (!found) return tell(`${names.length} nearest classes ${by}`);
   const nearest = named ? `Class ${named.classes[0][0]} (${named.scores[0][0].toFixed(4)}). ` : "";
-  tell(`${nearest}${names.length} nearest ${by}`);
+  tell(`${verdict(found, threshold)}${nearest}${names.length} nearest ${by}`);
 }
 
-function row(rank, id, score) {
+function verdict(found, threshold) {
+  if (!found.unknown) return "";
+  const from = `from ${threshold.toFixed(4)} on`;
+  return found.unknown[0] ? `Unknown: nothing ${from}. ` : `Known, ${from}. `;
+}
+
+function row({ rank, id, score, known, thumbnail, class: label }) {
   const item = document.createElement("li");
-  for (const [name, text] of [["rank", rank], ["id", id], ["score", score.toFixed(4)]]) {
-    const cell = document.createElement("span");
-    cell.className = name;
-    cell.textContent = text;
-    item.append(cell);
-  }
+  item.append(cell("rank", rank), picture(thumbnail, id));
+  const what = cell("what", "");
+  if (label !== undefined) what.append(cell("class", `class ${label}`));
+  what.append(cell("id", id));
+  const answer = cell("answer", "");
+  answer.append(cell("score", score.toFixed(4)));
+  if (known !== null) answer.append(cell(known ? "known" : "unknown", known ? "known" : "unknown"));
   const meter = document.createElement("meter");
   meter.value = Math.max(0, score);
   meter.setAttribute("aria-hidden", "true");
-  item.append(meter);
+  item.append(what, answer, meter);
   return item;
+}
+
+function cell(name, text) {
+  const made = document.createElement("span");
+  made.className = name;
+  made.textContent = text;
+  return made;
+}
+
+function picture(thumbnail, id) {
+  if (!thumbnail) return cell("picture", "");
+  const image = document.createElement("img");
+  image.className = "picture";
+  image.alt = id;
+  image.addEventListener("load", () => {
+    image.classList.toggle("coarse", image.naturalWidth < 48); // Few pixels stay what they are.
+  });
+  image.src = thumbnail;
+  return image;
 }
 
 function take(blob) {

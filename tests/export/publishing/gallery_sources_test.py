@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from circle_tf.data import decoding
-from export.cli import console
-from export.publishing import gallery_sources
+from export.cli import console, runs
+from export.publishing import gallery_sources, thumbnails
 from export.verification import probes
 from tests import saved_models
 
@@ -53,7 +52,7 @@ def test_a_model_is_traced_once(folder, model, monkeypatch):
         return model(batch, training=training)
 
     files = [os.fsencode(path) for path in sorted(folder.glob("*/*.png"))]
-    _, rows = gallery_sources._embed_files(counted, files, decoding.image_decoder(SHAPE))
+    _, rows, _ = gallery_sources._embed_files(counted, files, SHAPE, 0)
     assert rows.tolist() == list(range(17))
     gallery_sources.embed(counted, saved_models.IMAGES)
     assert [shape.as_list() for shape in traces] == [[None, *SHAPE]] * 2
@@ -90,3 +89,52 @@ def test_a_folder_of_bad_files_alone(tmp_path, model):
     (tmp_path / "a.png").write_text("a text")
     with pytest.raises(console.ExportError, match="none of 1 images can be read"):
         _from(tmp_path, model, skip_unreadable=True)
+
+
+def _sizes(small):
+    return [tf.io.decode_jpeg(content).shape.as_list()[:2] for content in small]
+
+
+def test_thumbnails_keep_proportions_and_are_never_larger_than_asked_for(tmp_path, model):
+    for name, shape in (("wide", [20, 40, 3]), ("high", [90, 30, 3]), ("small", [5, 7, 3])):
+        pixels = np.random.default_rng(0).integers(0, 256, shape)
+        (tmp_path / f"{name}.png").write_bytes(probes.as_png(pixels))
+    made = _from(tmp_path, model, thumbnails=30)
+    assert made.ids.tolist() == ["high.png", "small.png", "wide.png"]
+    assert _sizes(made.thumbnails) == [[30, 10], [5, 7], [15, 30]]
+    assert _from(tmp_path, model).thumbnails is None
+
+
+def test_they_show_the_image_that_was_embedded(broken, model):
+    made = _from(broken, model, skip_unreadable=True, thumbnails=8)
+    for name, content in zip(made.ids, made.thumbnails, strict=True):
+        shown = tf.io.decode_jpeg(content).numpy()[..., :1].astype(float)
+        errors = [np.abs(shown - image).mean() for image in saved_models.IMAGES]
+        assert np.argmin(errors) == int(name[2:4])
+
+
+def test_all_together_they_have_a_bound(folder, model, monkeypatch):
+    monkeypatch.setattr(gallery_sources, "_BATCH", 4)
+    whole = _from(folder, model, thumbnails=8).thumbnails
+    room = sum(map(len, whole[:6]))
+    monkeypatch.setattr(thumbnails, "MOST_BYTES", room)
+    found = _from(folder, model, thumbnails=8).thumbnails
+    assert found == whole[:6] + [b""] * 11
+
+
+@pytest.mark.parametrize(("side", "expected"), [(8, [8, 8]), (96, [8, 8]), (4, [4, 4]), (0, None)])
+def test_those_of_a_gallery_file_are_never_larger_than_asked_for(tmp_path, model, side, expected):
+    workdir = saved_models.finished_run(tmp_path / "run", model=model)
+    content = {"labels": np.arange(17) % 2, "class_names": np.array(["a", "b"])}
+    np.savez(workdir / "held_out.npz", images=saved_models.IMAGES.astype(np.uint8), **content)
+    run = runs.read(str(workdir))
+    options = {"run": run, "model": model, "image_shape": SHAPE}
+    made = gallery_sources.load("held_out", **options, thumbnails=8)
+    made.save(tmp_path / "gallery.npz")
+    again = gallery_sources.load(str(tmp_path / "gallery.npz"), **options, thumbnails=side)
+    assert again.ids.tolist() == made.ids.tolist()
+    if expected is None:
+        assert again.thumbnails is None
+    else:
+        assert _sizes(again.thumbnails) == [expected] * 17
+    assert (again.thumbnails == made.thumbnails) == (side >= 8)

@@ -9,6 +9,7 @@ import pytest
 from circle_tf.evaluation.calibration import Calibration, Threshold
 from export.cli import console, runs
 from export.publishing import gallery_sources, manifest, publisher, thresholds
+from export.saved_model import pictures
 from export.saved_model.contents import Contents
 from tests import saved_models
 
@@ -122,7 +123,7 @@ def run(tmp_path_factory):
 def test_with_a_gallery_that_was_made_later_they_are_verified_and_written(tmp_path, run):
     gallery = str(tmp_path / "gallery.npz")  # As export.gallery writes it.
     model = runs.load_model(run.workdir)
-    gallery_sources.from_held_out(run, model=model).save(gallery)
+    gallery_sources.from_held_out(run, model=model, thumbnails=8).save(gallery)
     names = ("verify", "verify_bytes", "search", "search_image_k")
     published = publisher.publish(
         run,
@@ -134,6 +135,9 @@ def test_with_a_gallery_that_was_made_later_they_are_verified_and_written(tmp_pa
         written = json.load(file)
     found = {name: one["threshold"] for name, one in written["thresholds"].items()}
     assert found == pytest.approx({"verification": 0.6, "search": 0.5}, abs=1e-7)
+    assert written["gallery"]["thumbnails"] == 17
+    shown = pictures.Pictures(published.path).of("b/1")
+    assert shown["class"] == "b" and shown["thumbnail"].startswith("data:image/jpeg;base64,")
     assert written["decision"] == json.loads(json.dumps(MEASURED))
     assert set(names) <= set(written["verified"])
     assert "same [17]" in written["verified"]["verify_bytes"]

@@ -17,12 +17,15 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from circle_tf.serving import gallery as galleries
 from circle_tf.serving import servable
 from export import server
+from export.saved_model import pictures
 from export.server import config as configs
 from tests import saved_models
 from tests import serving_calls as calls
 
 NAMES = ["<b>zero</b>", "eins", "ἕν"]
 IDS = [f"class {row % 3}/{row}" for row in range(8)]
+CLASSES = [f"<i>{row % 3}</i>" for row in range(8)]
+KNOWN = 0.9
 _DROP = """
 const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
 const data = new DataTransfer();
@@ -32,6 +35,13 @@ document.getElementById("drop").dispatchEvent(type === "paste"
   ? new ClipboardEvent(type, { clipboardData: data, bubbles: true })
   : new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true }));
 """
+
+
+_SIGNATURES = ("search_bytes", "top_classes_bytes", "search_bytes")
+
+
+def _jpeg(row):
+    return tf.io.encode_jpeg(saved_models.IMAGES[row].astype(np.uint8), quality=95).numpy()
 
 
 def _png(row):
@@ -44,17 +54,22 @@ def _config(folder):
     embeddings = model(saved_models.IMAGES[: len(IDS)]).numpy()
     source = galleries.embedder_fingerprint(model)
     gallery = galleries.Gallery(embeddings, IDS, source=source)
+    thumbnails = [_jpeg(row) for row in range(7)] + [b""]  # Of the last there was no room.
+    pictured = galleries.Gallery(embeddings, IDS, CLASSES, source, thumbnails)
     found = {"gallery": gallery}, {"class_weights": embeddings[:3], "class_names": NAMES}
-    parts = {"glyphs": [0], "plain": [], "named": [1], "named-both": [0, 1]}
+    found = *found, {"gallery": pictured, "search_threshold": KNOWN}
+    parts = {"glyphs": [0], "plain": [], "named": [1], "named-both": [0, 1], "pictured": [2]}
     served = configs.for_model("glyphs", f"{folder}/glyphs")
     for name, numbers in parts.items():
         servable.save_servable(
             model,
             f"{folder}/{name}/3",
-            signatures=[("search_bytes", "top_classes_bytes")[number] for number in numbers],
+            signatures=[_SIGNATURES[number] for number in numbers],
             k=5,
             **{key: value for number in numbers for key, value in found[number].items()},
         )
+        if name == "pictured":
+            pictures.write(f"{folder}/{name}/3", pictured)
         if name != "glyphs":
             served.model_config_list.config.add(
                 name=name, base_path=f"{folder}/{name}", model_platform="tensorflow"
@@ -208,6 +223,50 @@ def test_the_class_is_named(page):
     assert _errors(page) == []
 
 
+def _seen(browser, name):
+    return [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, f"#results .{name}")]
+
+
+def test_pictures_classes_and_decisions_stand_beside_the_scores(page):
+    _select(page, "model").select_by_visible_text("pictured")
+    _send(page, _png(4))
+    _status(page, f"Known, from {KNOWN:.4f} on. 5 nearest by pictured, version 3.")
+    ids, scores = _found(page)
+    rows = [IDS.index(name) for name in ids]
+    assert _seen(page, "class") == [f"class {CLASSES[row]}" for row in rows]
+    expected = ["known" if score >= KNOWN else "unknown" for score in scores]
+    assert _seen(page, "answer span:last-child") == expected and "known" in expected
+    images = page.find_elements(By.CSS_SELECTOR, "#results img")
+    shown = [row for row in rows if row != 7]
+    assert [image.get_attribute("alt") for image in images] == [IDS[row] for row in shown]
+    assert [image.get_attribute("src") for image in images] == [
+        f"data:image/jpeg;base64,{base64.b64encode(_jpeg(row)).decode()}" for row in shown
+    ]
+    width = "return [...document.querySelectorAll('#results img')].map((i) => i.naturalWidth)"
+    _wait(page, lambda: page.execute_script(width) == [8] * len(shown))
+    assert _errors(page) == []
+
+
+def test_whom_nobody_is_like_is_unknown(page):
+    _select(page, "model").select_by_visible_text("pictured")
+    _send(page, tf.io.encode_png(np.zeros([8, 8, 1], np.uint8)).numpy())
+    _status(page, f"Unknown: nothing from {KNOWN:.4f} on. 5 nearest by pictured")
+    assert _seen(page, "unknown") == ["unknown"] * 5
+    _select(page, "model").select_by_visible_text("glyphs")
+    _status(page, "5 nearest by glyphs")
+    assert page.find_element(By.ID, "status").text.startswith("5 nearest")  # No threshold.
+    assert not _seen(page, "unknown") and not page.find_elements(By.CSS_SELECTOR, "#results img")
+
+
+def test_only_what_was_asked_for_of_versions_that_are_served(started):
+    found = calls.get(started, f"/ui/gallery/pictured/3?id={IDS[1]}&id=none&id={IDS[7]}").json()
+    assert [sorted(one) for one in found] == [["class", "thumbnail"], [], ["class"]]
+    assert calls.get(started, "/ui/gallery/glyphs/3?id=a").json() == [{}]
+    assert calls.get(started, "/ui/gallery/pictured/3").json() == []
+    for path in ("pictured/4", "none/3", "..%2Fpictured/3", f"pictured/{2**70}"):
+        assert calls.get(started, f"/ui/gallery/{path}?id=a").status_code == 404
+
+
 def test_a_server_that_is_gone_is_told_in_words(config, browser):
     with server.Server(config, ui=True) as ended:
         ended.wait_until_available("glyphs")
@@ -220,6 +279,7 @@ def test_a_server_that_is_gone_is_told_in_words(config, browser):
 def test_nothing_is_cut_off_at_any_width(page, width):
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    _select(page, "model").select_by_visible_text("pictured")
     _send(page, _png(2))
     _status(page, "5 nearest")
     assert page.execute_script("return document.documentElement.scrollWidth") == width
@@ -234,7 +294,9 @@ def test_the_page_forbids_itself_other_hosts(started):
         assert response.ok
         policy = response.headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'") and "http" not in policy
-    assert calls.get(started, "/ui/models").json() == ["glyphs", "named", "named-both", "plain"]
+    assert calls.get(started, "/ui/models").json() == [
+        *("glyphs", "named", "named-both", "pictured", "plain")
+    ]
     assert calls.get(started, "/ui/../server.py").status_code == 404
 
 
