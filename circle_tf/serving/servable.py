@@ -8,6 +8,7 @@ model does, and saves them whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
@@ -267,7 +268,7 @@ def _embedder(model, stored, image_shape, *, jit_compile):
     def embed(images):
         if integer:
             images = tf.saturate_cast(tf.round(images), inputs[0].dtype)
-        with stored.scope():
+        with stored.scope(), _functions_inlined():
             return tf.cast(_one_output(model(images, training=False)), tf.float32)
 
     spec = tf.TensorSpec([None, *image_shape], tf.float32, name="images")
@@ -279,6 +280,21 @@ def _embedder(model, stored, image_shape, *, jit_compile):
             f"has shape {shape}. End it with circle_tf.UnitEmbedding(dim)."
         )
     return shared
+
+
+@contextlib.contextmanager
+def _functions_inlined():
+    """Traces what a net's own functions do in their place, without a function.
+
+    Keras compiles grouped convolutions by XLA, which TF Serving does not: their gradients on CPUs
+    need it, their values do not.
+    """
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def _one_output(outputs):

@@ -10,6 +10,7 @@ import tensorflow as tf
 from circle_tf import layers
 from circle_tf.serving import servable, signatures, weights
 from circle_tf.training import model as models
+from export.saved_model import session
 from tests import stacks
 
 pytestmark = stacks.needs_keras_3
@@ -258,7 +259,6 @@ def _flat(maps):
         (_not_finite, "NaN or infinity"),
         (_with(_Noise()), "random numbers.*augmentation"),
         (_with(_OwnBatchNorm()), "variable update|batch statistics"),
-        (_with(_Compiled()), "XLA, which TF Serving disables"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -266,6 +266,20 @@ def test_models_that_cannot_be_served_say_why_and_leave_nothing(tmp_path, make, 
     with pytest.raises(ValueError, match=message):
         servable.save_servable(make(), tmp_path / "base" / "1")
     assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.parametrize(
+    "make", [_Compiled, lambda: keras.layers.Conv2D(4, 3, groups=2, name="grouped")]
+)
+def test_what_a_net_compiles_is_served_without_xla(tmp_path, make):
+    """Keras compiles grouped convolutions; TF Serving has no compiler."""
+    first = keras.layers.Conv2D(2, 1, name="first")
+    model = _model(extra=[first, make()])
+    path = servable.save_servable(model, tmp_path / "1")
+    with session.SavedModelSession(path) as opened:
+        found = opened.run({"images": _images(3)})["embeddings"]
+    np.testing.assert_allclose(found, model(_images(3)), atol=1e-5)
+    assert not tf.config.functions_run_eagerly()
 
 
 def test_wants_a_keras_model(tmp_path):
