@@ -29,10 +29,16 @@ def get_config():
             },
             "augment": _augment(),
             "model": {
-                "backbone": "conv4",  # a name of circle_tf.backbones
+                # a name of circle_tf.backbones, keras_hub:<preset, handle or folder>,
+                # application:<name>, module:function of yours, or the path of a .keras file
+                "backbone": "conv4",
                 # average, max, generalized_mean, flatten, class_token; each net has its own default
                 "pooling": placeholder(str),
-                "weights": placeholder(str),  # of the backbone: a run's model.keras, or a file
+                # of the backbone: a run or its model.keras, a file, a preset's folder; imagenet, for
+                # keras.applications, which Keras fetches; random; None: those of the preset or
+                # the .keras file, else random
+                "weights": placeholder(str),
+                "partial_weights": False,  # load what fits of them, and warn of what does not
                 "embedding_dim": 128,
             },
             "loss": {

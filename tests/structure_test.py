@@ -73,6 +73,8 @@ PACKAGES = {  # Package: the others of ours that it may import.
 }
 SITES = {  # Heavy or ageing: the modules that may import it, in functions only.
     "keras_cv": {"circle_tf.backbones.keras_cv"},
+    "keras_hub": {"circle_tf.backbones.keras_hub"},
+    "h5py": {"circle_tf.backbones.weight_files"},
     "matplotlib": {
         "benchmarks.comparison",
         "benchmarks.paper_figures",

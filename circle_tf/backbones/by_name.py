@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import os
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,36 +13,20 @@ import keras
 
 from circle_tf import compat
 from circle_tf.backbones import (
+    applications,
     bn_inception,
     conv4,
     iresnet,
     keras_cv,
+    keras_hub,
     mgn,
     pretrained,
+    user_nets,
     weight_files,
 )
 from circle_tf.backbones import pooling as poolings
 
 __all__ = ["build", "names"]
-
-# Modules of keras.applications, each with its own preprocess_input.
-_APPLICATION_MODULES = (
-    "convnext",
-    "densenet",
-    "efficientnet",
-    "efficientnet_v2",
-    "inception_resnet_v2",
-    "inception_v3",
-    "mobilenet",
-    "mobilenet_v2",
-    "mobilenet_v3",
-    "nasnet",
-    "resnet",
-    "resnet_v2",
-    "vgg16",
-    "vgg19",
-    "xception",
-)
 
 # Feature maps of our own nets.
 _OWN = {
@@ -50,6 +35,12 @@ _OWN = {
     "bn_inception": bn_inception.bn_inception,
     **{name: functools.partial(iresnet.iresnet, name=name) for name in iresnet.BLOCKS},
 }
+_APPLICATION = "application:"
+_RANDOM = "random"
+_OTHERS = (
+    "keras_hub:PRESET, application:NAME, module:function and the path of a .keras file are "
+    "backbones too."
+)
 
 
 def build(
@@ -58,84 +49,120 @@ def build(
     *,
     pooling: Literal["average", "max", "generalized_mean", "flatten", "class_token"] | None = None,
     weights: str | os.PathLike[str] | None = None,
+    partial_weights: bool = False,
 ) -> keras.Model:
     """A backbone as a Keras model from raw pixels to features.
 
     The model scales pixels itself, as its kind of net wants them (0..1 for `conv4` and keras-cv,
-    -1..1 for `iresnet`, the application's own `preprocess_input` for keras.applications), so that
-    training and serving cannot differ. Weights start at random, or come from a file: nothing is
-    downloaded.
+    -1..1 for `iresnet`, the application's own `preprocess_input` for keras.applications, the
+    preset's own converter for KerasHub), so that training and serving cannot differ.
 
     Args:
         name: str, one of `names()`: `conv4` (`conv4_wide` has twice the filters), `bn_inception`,
-            `mgn` (see `mgn.py`), `iresnet34` and its like (see `iresnet.py`), keras-cv's ResNetV2,
-            EfficientNetV2 and MobileNetV3 in lower case (`resnet18_v2`), or a function of
-            `keras.applications` (`ResNet50`).
+            `mgn` (see `mgn.py`), `iresnet34` and its like (see `iresnet.py`), keras-cv's ResNetV2, EfficientNetV2
+            and MobileNetV3 in lower case (`resnet18_v2`), or a function of `keras.applications`
+            (`ResNet50`, also `application:ResNet50`). Or `keras_hub:` and an image preset of
+            KerasHub (`keras_hub:dinov2_small`), its `hf://` or `kaggle://` handle or its folder;
+            `module:function` of a function that is called with `(H, W, C)` and returns a
+            `keras.Model` from pixels to features, tokens or maps; or the path of a `.keras` file,
+            such as a run's. Nets of the user's scale pixels themselves.
         input_shape: `(H, W, C)` of the images, pixels.
-        pooling: how feature maps become features: `average`, `max`, `generalized_mean` (GeM, with
-            a learnt power) or `flatten`. Default: `flatten` for `conv4`, `conv4_wide` and
-            `iresnet`, `average` for the others; `mgn` has its own.
+        pooling: how maps `[B, H, W, F]` or tokens `[B, T, F]` become features: `average`, `max`,
+            `generalized_mean` (GeM, with a learnt power), `flatten` or `class_token`; of tokens all
+            but the last take those of patches (of the user's nets all; their first is the class
+            token). Default: `flatten` for `conv4`, `conv4_wide` and `iresnet`,
+            the class token where there is one, else `average`; `mgn` and SigLIP have their own.
         weights: path of a `.keras` file with the same net in it, for images of any size (the
-            model.keras of a run, to fine-tune), or of a file with the backbone's weights
-            (`.weights.h5`; for keras.applications also the `_notop.h5` files; for `mgn` those of
-            ResNet50), or None.
+            model.keras of a run, to fine-tune), of a finished run, or of a file with the backbone's
+            weights (`.weights.h5`; for keras.applications also the `_notop.h5` files; for `mgn`
+            those of ResNet50); for KerasHub also of a preset's folder. `imagenet`: what Keras
+            fetches for keras.applications. None: what presets and `.keras` files come with, else
+            random ones. `random`: random ones.
+        partial_weights: whether to load what fits where not all of the weights do; a warning names
+            the layers that keep their own.
 
     Returns:
         keras.Model from pixels `[B, H, W, C]` in 0..255 to features `[B, F]`.
 
     Raises:
-        ValueError: unknown name or pooling, unsuitable input shape, weights of another net.
+        ValueError: unknown name or pooling, unsuitable input shape, weights of another net, weights
+            that could not be fetched.
         FileNotFoundError: no file at `weights`.
-        ImportError: a keras-cv backbone is asked for and keras-cv is not installed.
+        ImportError: a backbone of a package that is not installed.
 
     Example:
         >>> build("conv4", (32, 32, 1)).output_shape
         (None, 1024)
     """
     compat.require_keras_3("backbones.build")
-    _check(name, input_shape, pooling, weights)
-    is_model = weights is not None and os.fspath(weights).endswith(".keras")
-    backbone = _built(name, input_shape, pooling, None if is_model else weights)
+    name = _known(name)
+    _check(name, input_shape, pooling)
+    weights = _source_of_weights(weights, name)
+    is_model = weights is not None and weights.endswith(".keras")
+    first = (_RANDOM if name.startswith(keras_hub.PREFIX) else None) if is_model else weights
+    backbone = _built(name, input_shape, pooling, weights=first, partial=partial_weights)
     if is_model:
-        pretrained.copy_weights(weights, backbone)
+        pretrained.copy_weights(weights, backbone, partial=partial_weights)
     return backbone
 
 
 def names() -> list[str]:
-    """Names that `build` knows, sorted.
+    """Names that `build` knows, sorted; those with a prefix, and nets of the user's, come beside.
 
     Example:
         >>> "conv4" in names() and "resnet18_v2" in names() and "ResNet50" in names()
         True
     """
-    return sorted(["mgn", *_OWN, *keras_cv.NAMES, *_applications()])
+    return sorted(["mgn", *_OWN, *keras_cv.NAMES, *applications.names()])
 
 
-def _built(name, input_shape, pooling, weights):
+def _built(name, input_shape, pooling, *, weights, partial):
     inputs = keras.Input(tuple(input_shape), name="pixels")
+    # Keras takes no slashes, nor TensorFlow colons.
+    model_name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
     if name == "mgn":
-        features = mgn.multi_granularity(inputs, weights=weights)
-        return keras.Model(inputs, features, name=name)
+        features = mgn.multi_granularity(inputs, weights=weights, partial=partial)
+        return keras.Model(inputs, features, name=model_name)
+    outputs, default, special_tokens = _outputs(inputs, name, weights=weights, partial=partial)
+    features = poolings.features(
+        outputs, pooling, default=default, special_tokens=special_tokens, name=name
+    )
+    return keras.Model(inputs, features, name=model_name)
+
+
+def _outputs(inputs, name, **weights):
+    """What a net ends in, how that is pooled by default, and how many special tokens it has."""
+    if name.startswith(keras_hub.PREFIX):
+        outputs, special_tokens = keras_hub.outputs(inputs, name, **weights)
+        return outputs, "average", special_tokens
+    if user_nets.is_file(name) or user_nets.is_function(name):
+        return user_nets.outputs(inputs, name, **weights), "average", None
     if name in _OWN:
         maps = _OWN[name](inputs)
-        weight_files.load(keras.Model(inputs, maps), weights, name=name)
-    elif name in _applications():
-        maps = _application(inputs, name, weights=weights)
+        path, partial = weights["weights"], weights["partial"]
+        weight_files.load(keras.Model(inputs, maps), path, name=name, partial=partial)
+        return maps, "average" if name == "bn_inception" else "flatten", 0
+    source = applications if name in applications.names() else keras_cv
+    return source.feature_maps(inputs, name, **weights), "average", 0
+
+
+def _known(name):
+    """A backbone's name without `application:`, once it is seen to be one."""
+    if name.startswith(_APPLICATION):
+        known, name = list(applications.names()), name.removeprefix(_APPLICATION)
+    elif ":" in name or user_nets.is_file(name):
+        return name
     else:
-        maps = keras_cv.feature_maps(inputs, name, weights=weights)
-    flat = name in ("conv4", "conv4_wide", *iresnet.BLOCKS)
-    default = "flatten" if flat else "average"
-    return keras.Model(
-        inputs, poolings.features(maps, pooling, default=default, name=name), name=name
-    )
+        known = names()
+    if name not in known:
+        close = difflib.get_close_matches(str(name).lower(), [n.lower() for n in known], n=1)
+        meant = [each for each in known if each.lower() in close]
+        hint = f"Did you mean {meant[0]!r}?" if meant else f"Known: {', '.join(known)}."
+        raise ValueError(f"There is no backbone {name!r}. {hint} {_OTHERS}")
+    return name
 
 
-def _check(name, input_shape, pooling, weights):
-    if name not in names():
-        close = difflib.get_close_matches(str(name).lower(), [n.lower() for n in names()], n=1)
-        meant = [known for known in names() if known.lower() in close]
-        hint = f"Did you mean {meant[0]!r}?" if meant else f"Known: {', '.join(names())}."
-        raise ValueError(f"There is no backbone {name!r}. {hint}")
+def _check(name, input_shape, pooling):
     if len(input_shape) != 3 or not all(isinstance(n, int) and n > 0 for n in input_shape):
         raise ValueError(
             f"input_shape must be (height, width, channels) in pixels; found {input_shape!r}."
@@ -145,31 +172,33 @@ def _check(name, input_shape, pooling, weights):
     if pooling is not None and pooling not in poolings.POOLINGS:
         known = ", ".join(poolings.POOLINGS)
         raise ValueError(f"pooling must be one of {known}; found {pooling!r}.")
-    if weights is not None and not os.path.isfile(weights):
+
+
+def _source_of_weights(weights, name):
+    """The file or folder that `weights` means, or the word that it is."""
+    if weights is None:
+        return None
+    weights = os.fspath(weights)
+    if weights == applications.IMAGENET:
+        if name not in {"mgn", *applications.names()}:
+            raise ValueError(
+                f"weights of {applications.IMAGENET!r} are for nets of keras.applications; found "
+                f"{name!r}. A preset of KerasHub brings its own: leave weights None."
+            )
+        return weights
+    if weights == _RANDOM:
+        if user_nets.is_file(name):
+            raise ValueError(f"{name!r} brings its weights: leave weights None; found 'random'.")
+        return weights if name.startswith(keras_hub.PREFIX) else None
+    if name.startswith(keras_hub.PREFIX) and keras_hub.is_preset_folder(weights):
+        return weights
+    of_run = os.path.join(weights, "model.keras")
+    if os.path.isdir(weights) and os.path.isfile(of_run):
+        return of_run
+    if not os.path.isfile(weights):
         raise FileNotFoundError(
-            f"There is no weights file {weights!r}. Give the path of a file; pretrained weights "
-            "are not downloaded."
+            f"There is no weights file {weights!r}. Give the path of a file, of a finished run or, "
+            "for keras_hub:..., of a preset's folder; or imagenet, for what Keras fetches for "
+            "keras.applications; or random."
         )
-
-
-def _applications():
-    """Model of keras.applications -> its module, which holds its preprocess_input."""
-    modules = [getattr(keras.applications, name) for name in _APPLICATION_MODULES]
-    by_model = {model: module for module in modules for model in dir(module) if model[0].isupper()}
-    # These two alone are exported without their module.
-    small_and_large = ("MobileNetV3Small", "MobileNetV3Large")
-    return by_model | dict.fromkeys(small_and_large, keras.applications.mobilenet_v3)
-
-
-def _application(inputs, name, *, weights):
-    module = _applications()[name]
-    if inputs.shape[-1] != 3:
-        raise ValueError(
-            f"{name} of keras.applications wants colour images [H, W, 3]; found images of shape "
-            f"{tuple(inputs.shape[1:])}. Set the data set's channels to 3."
-        )
-    net = getattr(keras.applications, name)(
-        include_top=False, weights=None, input_shape=tuple(inputs.shape[1:])
-    )
-    weight_files.load(net, weights, name=name)
-    return net(module.preprocess_input(inputs))
+    return weights

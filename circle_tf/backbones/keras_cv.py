@@ -16,7 +16,7 @@ import keras
 
 from circle_tf.backbones import weight_files
 
-__all__ = ["NAMES", "feature_maps", "import_keras_cv"]
+__all__ = ["NAMES", "feature_maps", "home_folder", "import_keras_cv"]
 
 # name: (blocks of each stack, kind of block); the arguments of keras-cv's presets of these names.
 _RESNETS = {
@@ -85,7 +85,7 @@ def import_keras_cv() -> ModuleType:
         'keras_cv'
     """
     try:
-        with _home_folder():
+        with home_folder():
             return importlib.import_module("keras_cv")
     except ImportError as error:
         raise ImportError(
@@ -95,7 +95,7 @@ def import_keras_cv() -> ModuleType:
 
 
 @contextlib.contextmanager
-def _home_folder():
+def home_folder():
     """Some home folder, which kagglehub asks for when it is imported; containers may have none."""
     if os.path.expanduser("~") != "~":
         yield
@@ -107,13 +107,14 @@ def _home_folder():
         del os.environ["HOME"]
 
 
-def feature_maps(inputs, name, *, weights=None):
+def feature_maps(inputs, name, *, weights=None, partial=False):
     """Feature maps of a backbone of keras-cv.
 
     Args:
         inputs: Keras tensor `[B, H, W, C]`, pixels in 0..255, scaled to 0..1 within.
         name: str, of `NAMES`.
         weights: path of a file with the backbone's weights, or None.
+        partial: whether the file may hold a part of them.
 
     Returns:
         Keras tensor `[B, H / 32, W / 32, F]`, sides rounded up.
@@ -126,7 +127,7 @@ def feature_maps(inputs, name, *, weights=None):
         (None, 2, 1, 512)
     """
     backbone = _backbone(name, inputs.shape[1:])
-    weight_files.load(backbone, weights, name=name)
+    weight_files.load(backbone, weights, name=name, partial=partial)
     if name not in _MOBILENETS:
         # As a plain keras.Model of the same layers, ResNets load without keras-cv. MobileNets
         # hold a layer that does not save its arguments: only their own class rebuilds it.

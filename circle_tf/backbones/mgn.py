@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from circle_tf.backbones import weight_files
+from circle_tf.backbones import applications
 from circle_tf.utils import checks
 
 __all__ = ["StripePooling", "multi_granularity"]
@@ -64,7 +64,7 @@ class StripePooling(keras.layers.Layer):
         return [height * number // self.stripes for number in range(self.stripes + 1)]
 
 
-def multi_granularity(inputs, *, weights=None):
+def multi_granularity(inputs, *, weights=None, partial=False):
     """Features of a ResNet50 with three ends: one global, one in two stripes, one in three.
 
     The branches share the net up to its fourth stage's first block and go on in copies; those with
@@ -72,7 +72,8 @@ def multi_granularity(inputs, *, weights=None):
 
     Args:
         inputs: Keras tensor `[B, H, W, 3]`, pixels in 0..255.
-        weights: path of a file with the weights of ResNet50 without its top, or None.
+        weights: path of a file with the weights of ResNet50 without its top, `imagenet` or None.
+        partial: whether the file may hold a part of them.
 
     Returns:
         Keras tensor `[B, 2048]`: eight times 256 features.
@@ -89,10 +90,7 @@ def multi_granularity(inputs, *, weights=None):
     """
     if inputs.shape[-1] != 3:
         raise ValueError(f"The net wants colour images [H, W, 3]; found {tuple(inputs.shape[1:])}.")
-    net = keras.applications.ResNet50(
-        include_top=False, weights=None, input_shape=tuple(inputs.shape[1:])
-    )
-    weight_files.load(net, weights, name="ResNet50")
+    net = applications.net("ResNet50", tuple(inputs.shape[1:]), weights=weights, partial=partial)
     shared = keras.Model(net.input, net.get_layer(_SHARED).output, name="shared")
     maps = shared(keras.applications.resnet.preprocess_input(inputs))
     return keras.layers.Concatenate(name="features")(

@@ -25,7 +25,8 @@ def features(outputs, pooling, *, default="average", special_tokens=0, name):
             `default`; nothing for features.
         default: of `POOLINGS`.
         special_tokens: int, how many tokens come before those of the patches, the class token
-            first; `average`, `max` and `generalized_mean` leave them out. 0: no class token.
+            first; all poolings but `class_token` leave them out. 0: no class token. None: not
+            known; then the first may be asked for as class token, and none is left out.
         name: str, of the net, for errors.
 
     Returns:
@@ -47,7 +48,7 @@ def features(outputs, pooling, *, default="average", special_tokens=0, name):
         return keras.layers.Identity(name="features")(outputs)
     pooling = pooling or ("class_token" if special_tokens else default)
     if pooling == "class_token":
-        if rank != 3 or not special_tokens:
+        if rank != 3 or special_tokens == 0:
             kind = "tokens without a class token" if rank == 3 else "feature maps"
             raise ValueError(f"{name} ends in {kind}: take average, max or generalized_mean.")
         first = keras.layers.Cropping1D((0, outputs.shape[1] - 1))(outputs)

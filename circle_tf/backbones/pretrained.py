@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import zipfile
 
 import keras
 
-from circle_tf.backbones import keras_cv
+from circle_tf.backbones import copying, keras_cv, keras_hub
 
-__all__ = ["copy_weights", "load_model"]
+__all__ = ["copy_weights", "load_model", "up_to_features"]
 
-_SHOWN = 3  # Differences that an error tells.
+# Keras knows their layers only once they are imported, which takes seconds.
+_PACKAGES = {b"keras_cv": keras_cv.import_keras_cv, b"keras_hub": keras_hub.import_keras_hub}
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
-    """A saved model, also with layers of keras-cv.
+    """A saved model, also with layers of keras-cv or KerasHub.
 
     Args:
         path: its `.keras` file.
@@ -30,65 +30,50 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            has_keras_cv = b"keras_cv" in archive.read("config.json")
-        if has_keras_cv:  # Keras knows its layers only once it is imported, which takes seconds.
-            keras_cv.import_keras_cv()
+            config = archive.read("config.json")
+        for package, imported in _PACKAGES.items():
+            if package in config:
+                imported()
         return keras.models.load_model(path, compile=False)
-    except (ImportError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except (
+        *(AttributeError, ImportError, KeyError, OSError, TypeError, ValueError),
+        zipfile.BadZipFile,
+    ) as error:
         raise ValueError(f"{path} cannot be loaded: {_reason(error)}") from error
 
 
-def copy_weights(path, backbone):
-    """Gives a backbone the weights that the same net has in a saved model.
+def up_to_features(model):
+    """The part of a saved model that is its backbone, or None.
 
-    Layers are told apart by their order and their weights' names and shapes; Keras' own names
-    count the layers of a process. The images' size may differ.
+    Args:
+        model: `keras.Model`.
+
+    Returns:
+        `keras.Model` that ends in the layer named `features`.
+    """
+    if "features" not in {layer.name for layer in model.layers}:
+        return None
+    return keras.Model(model.inputs[0], model.get_layer("features").output)
+
+
+def copy_weights(path, backbone, *, partial=False):
+    """Gives a backbone the weights that the same net has in a saved model.
 
     Args:
         path: a `.keras` file: a run's model, or a backbone of `backbones.build`.
         backbone: `keras.Model` of `backbones.build`.
+        partial: whether to copy the layers that are alike where not all are, with a warning.
 
     Raises:
         ValueError: it cannot be loaded, or holds another net; then nothing is changed.
     """
-    model = load_model(path)
-    if "features" not in {layer.name for layer in model.layers}:
+    trained = up_to_features(load_model(path))
+    if trained is None:
         raise ValueError(
             f"{path} holds no backbone: expected a layer named 'features' where it ends, as in the "
             "model.keras of a run."
         )
-    trained = keras.Model(model.inputs[0], model.get_layer("features").output)
-    there, here = list(_layers(trained)), list(_layers(backbone))
-    pairs = itertools.zip_longest(map(_described, there), map(_described, here))
-    differ = [(number, *pair) for number, pair in enumerate(pairs, 1) if pair[0] != pair[1]]
-    if differ:
-        shown = "; ".join(
-            f"layer {number}: {theirs or 'none'} there, {ours or 'none'} here"
-            for number, theirs, ours in differ[:_SHOWN]
-        )
-        raise ValueError(
-            f"{path} holds another net than {backbone.name} for images of "
-            f"{backbone.input_shape[-1]} channel(s): {len(differ)} of {len(here)} layers with "
-            f"weights differ ({shown}{'; ...' if len(differ) > _SHOWN else ''})."
-        )
-    for layer, other in zip(here, there, strict=True):
-        layer.set_weights(other.get_weights())
-
-
-def _layers(model):
-    """The layers that have weights, also of nets within, in the order of the graph."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _layers(layer)
-        elif layer.weights:
-            yield layer
-
-
-def _described(layer):
-    # Unnamed weights are `variable_7`, by their number in the process.
-    names = [re.sub(r"_\d+$", "", weight.name) for weight in layer.weights]
-    shapes = [list(weight.shape) for weight in layer.weights]
-    return " ".join(f"{name} {shape}" for name, shape in zip(names, shapes, strict=True))
+    copying.copy(trained, backbone, path=path, name=backbone.name, partial=partial)
 
 
 def _reason(error):

@@ -148,7 +148,7 @@ def serving() -> str:
 def the_rest() -> Figure:
     backbone: Callable[..., keras.Model] = circle_tf.backbones.build
     backbone("conv4", (28, 28, 1), pooling="flatten", weights=os.fspath(path))
-    backbone("conv4", (28, 28, 1), pooling="generalized_mean")
+    backbone("conv4", (28, 28, 1), pooling="generalized_mean", partial_weights=True)
     assert_type(circle_tf.backbones.names(), list[str])
     circle_tf.backbones.GeneralizedMean(2.0, epsilon=1e-5, name="features")
     assert_type(circle_tf.records.write_index(path), str)

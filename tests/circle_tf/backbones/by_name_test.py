@@ -125,7 +125,7 @@ def test_bad_pooling():
 
 
 def test_missing_weights_file():
-    with pytest.raises(FileNotFoundError, match="not downloaded"):
+    with pytest.raises(FileNotFoundError, match="no weights file 'none.weights.h5'.*imagenet"):
         by_name.build("conv4", GREY, weights="none.weights.h5")
 
 

@@ -193,3 +193,7 @@ def test_a_run_begins_with_the_net_of_another(tmp_path):
     config.model.backbone = "iresnet18"
     with pytest.raises(commands.ConfigError, match="holds another net than iresnet18"):
         build(config)
+    config.model.backbone, config.model.pooling = "conv4", "generalized_mean"
+    config.model.partial_weights = True
+    with pytest.warns(UserWarning, match="1 of 9 layers of conv4 keep their own weights"):
+        build(config)
