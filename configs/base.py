@@ -34,11 +34,11 @@ def get_config():
                 "backbone": "conv4",
                 # average, max, generalized_mean, flatten, class_token; each net has its own default
                 "pooling": placeholder(str),
-                # of the backbone: a run or its model.keras, a file, a preset's folder; imagenet, for
-                # keras.applications, which Keras fetches; random; None: those of the preset or
+                # of the backbone: a run or its model.keras, a file, a preset's folder; imagenet,
+                # which Keras fetches for keras.applications; random; None: those of the preset or
                 # the .keras file, else random
                 "weights": placeholder(str),
-                "partial_weights": False,  # load what fits of them, and warn of what does not
+                "partial_weights": placeholder(bool),  # True: load what fits, warn of what does not
                 "embedding_dim": 128,
             },
             "loss": {
