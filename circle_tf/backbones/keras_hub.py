@@ -41,10 +41,6 @@ def import_keras_hub() -> ModuleType:
 
     Raises:
         ImportError: it is not installed; the message names the extra to install.
-
-    Example:
-        >>> import_keras_hub().__name__
-        'keras_hub'
     """
     try:
         with keras_cv.home_folder():

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from circle_tf import compat
+
 __all__ = ["POOLINGS", "GeneralizedMean", "features"]
 
 POOLINGS = ("average", "max", "generalized_mean", "flatten", "class_token")
@@ -109,13 +111,13 @@ class GeneralizedMean(keras.layers.Layer):
                 "GeneralizedMean wants maps [B, H, W, F] or tokens [B, T, F]; found "
                 f"{tuple(input_shape)}."
             )
-        self.p = self.add_weight(
+        self.p = compat.add_exact_weight(
+            self,
             name="p",
             shape=(),
             dtype="float32",
             initializer=keras.initializers.Constant(self.initial_p),
             constraint=_at_least_one,
-            autocast=False,
         )
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
