@@ -104,12 +104,15 @@ def get_config():
 def _dataset():
     return {
         # glyphs, digits, folder, table (CSV or Parquet), tfrecord; published: omniglot, market1501,
-        # msmt17, cub200, cars196, sop, inshop
+        # msmt17, cub200, cars196, sop, inshop; tfds:NAME, a set of TensorFlow Datasets
         "name": "glyphs",
         "path": "",  # all but glyphs and digits: where the examples are
         # folder, table, tfrecord, omniglot: other classes to test on; empty: hold some out
         "test_path": "",
-        "test_fraction": 0.2,  # of those: share of the classes (omniglot: alphabets) to hold out
+        "train_split": "",  # tfds: names of splits, several joined by +; empty: docs/data.md
+        "test_split": "",
+        # of all these: share of the classes (omniglot: of the alphabets) to hold out
+        "test_fraction": 0.2,
         "turned_classes": False,  # omniglot: characters turned by 90, 180, 270 degrees are more
         "columns": {  # table: what it calls its columns; all but the first two may be missing
             "path": "path",
@@ -120,7 +123,7 @@ def _dataset():
             "box": "box",  # left, top, width, height in pixels
         },
         "verify": True,  # read every image once before training
-        "image_feature": "image",  # tfrecord: names of the features that hold the image file,
+        "image_feature": "image",  # tfrecord, tfds: names of the features that hold the image file,
         "label_feature": "label",  # the label, and (if there is one) the name of the class
         "class_feature": "class",
         "image_size": 32,  # side in pixels; with an image_width above 0 the height

@@ -87,6 +87,8 @@ SITES = {  # Heavy or ageing: the modules that may import it, in functions only.
     "scipy": {"benchmarks.comparison", "trainers.datasets.published.cars196"},
     "optuna": {"trainers.tuning.study"},
     "sklearn": {"circle_tf.evaluation.clustering", "trainers.datasets.digits"},
+    "tensorflow_datasets": {"trainers.datasets.tfds"},
+    "pyarrow": {"trainers.datasets.table_files"},
     "tensorboard": {"circle_tf.plots.projector"},
     "faiss": {"export.client.index"},
     "tensorflow_addons": set(),

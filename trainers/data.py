@@ -3,6 +3,7 @@ r"""Looks at images, one's own or a published data set, and packs them into TFRe
     python -m trainers.data check --path=FOLDER_OR_TABLE_OR_SHARDS
     python -m trainers.data check --dataset=market1501 --path=FOLDER
     python -m trainers.data convert --path=FOLDER_OR_TABLE --output=SHARDS
+    python -m trainers.data check --dataset=tfds:cars196 --path=DATA_DIR
     python -m trainers.data convert --dataset=recordio --path=FOLDER --output=SHARDS
 
 `check` of a published data set tells whether the download is complete and laid out as its authors
@@ -25,13 +26,13 @@ _PATH = flags.DEFINE_string(
     "path", "", "Folder with a sub-folder per class, or table (.csv, .parquet); check: or TFRecord."
 )
 _COLUMNS = flags.DEFINE_list(
-    "columns", [], "Of a table: what it calls its columns, as label=species,path=file."
+    "columns", [], "Of a table or tfds: what it calls its columns, as label=species,path=file."
 )
 _DATASET = flags.DEFINE_string(
     "dataset",
     "",
-    "A published data set: market1501, msmt17, cub200, cars196, sop, inshop, recordio; check: also "
-    "lfw, face_bin, ijbc.",
+    "A published data set: market1501, msmt17, cub200, cars196, sop, inshop, recordio; tfds:NAME "
+    "of TensorFlow Datasets; check: also lfw, face_bin, ijbc.",
 )
 _OUTPUT = flags.DEFINE_string("output", "", "convert: the folder to make for the shards.")
 _SHARD_MEGABYTES = flags.DEFINE_integer(
@@ -63,7 +64,8 @@ def convert(
             data set, where it is.
         output: folder to make; must not exist. Of a published data set, and of a table that is
             divided, each part gets a folder.
-        dataset: "", one of `trainers.datasets.LAYOUTS`, or "recordio".
+        dataset: "", one of `trainers.datasets.LAYOUTS`, "recordio", or tfds:NAME, whose data_dir
+            `path` is.
         columns: of a table, as of `trainers.datasets.table.collect`.
         shard_bytes: size of a shard, about.
         workers: shards that are written at a time.
@@ -89,16 +91,16 @@ def convert(
     ):
         if dataset == "recordio":
             told = _convert_recordio(path, partial, **options)
-        elif dataset:
+        elif dataset and not dataset.startswith("tfds:"):
             told = _convert_layout(dataset, path, partial, **options)
         else:
-            told = _convert_own(path, partial, columns, **options)
+            told = _convert_own(path, partial, columns, dataset, **options)
     return "\n".join([*told, f"All is in {output}."])
 
 
-def _convert_own(path, output, columns, **options):
-    """One's own images: divided ones a part to a folder."""
-    parts = _collect(path, columns)
+def _convert_own(path, output, columns, dataset, **options):
+    """One's own images, or a set of TensorFlow Datasets: divided ones a part to a folder."""
+    parts = _collect(path, columns, dataset)
     if "all" in parts:
         return _convert_parts(parts, lambda part: output, **options)
     return _convert_parts(parts, lambda part: os.path.join(output, part), **options)
@@ -143,12 +145,13 @@ def _wrote(images, classes, shards):
     return f"Wrote {images} images of {classes} classes in {shards} shards."
 
 
-def check(path: str, *, columns=None) -> str:
+def check(path: str, *, dataset: str = "", columns=None) -> str:
     """Tells what people's own images are, and what is wrong with them.
 
     Args:
         path: folder with a sub-folder for each class, table (CSV or Parquet), TFRecord file, or
-            folder of such files.
+            folder of such files; of TensorFlow Datasets the data_dir, or empty.
+        dataset: "", or tfds:NAME.
         columns: of a table, as of `trainers.datasets.table.collect`.
 
     Returns:
@@ -159,10 +162,10 @@ def check(path: str, *, columns=None) -> str:
     """
     from trainers.datasets import base, parts, table
 
-    found = _collect(path, columns)
+    found, name = _collect(path, columns, dataset), dataset or path
     lines, problems = [], []
     for part, images in found.items():
-        told, wrong = _look(images, title=path if part == "all" else f"{path}, {part}", part=part)
+        told, wrong = _look(images, title=name if part == "all" else f"{name}, {part}", part=part)
         lines += told
         problems += wrong
     if "query" in found:
@@ -170,10 +173,16 @@ def check(path: str, *, columns=None) -> str:
     return "\n".join([*lines, *base.findings(problems, none="Nothing is wrong.")])
 
 
-def _collect(path, columns):
+def _collect(path, columns, dataset=""):
     """The images of a path by part; `all` where they are not divided."""
-    from trainers.datasets import folder, table, table_files, tfrecord
+    from trainers.datasets import base, folder, table, table_files, tfds, tfrecord
 
+    if dataset.startswith(tfds.PREFIX):
+        features = {"path": "image_feature", "label": "label_feature"}
+        if odd := sorted(set(columns or {}) - set(features)):
+            raise base.DataError(f"{dataset} has an image (path) and a label, no {odd[0]}.")
+        named = {features[name]: value for name, value in (columns or {}).items()}
+        return tfds.collect(dataset, path, **named)
     if table_files.is_table(path):
         return table.collect(path, columns)
     return {"all": (tfrecord if _holds_records(path) else folder).collect(path)}
@@ -274,13 +283,14 @@ def _holds_records(path):
 
 def _main(verb):
     quiet.import_tensorflow(log_level=3)  # What goes wrong is raised as well.
-    if not _PATH.value:
+    if not _PATH.value and not _DATASET.value.startswith("tfds:"):
         raise commands.ConfigError("Give the images as --path=FOLDER.")
     columns = _columns(_COLUMNS.value)
     if verb == "check":
         name = _DATASET.value
-        told = check_dataset(name, _PATH.value) if name else check(_PATH.value, columns=columns)
-        print(told)
+        is_own = not name or name.startswith("tfds:")
+        options = {"dataset": name, "columns": columns}
+        print(check(_PATH.value, **options) if is_own else check_dataset(name, _PATH.value))
         return
     if not _OUTPUT.value:
         raise commands.ConfigError("Give the folder to make for the shards as --output=FOLDER.")

@@ -30,13 +30,14 @@ def load(config) -> Dataset:
         >>> load({"name": "digits"}).image_shape
         (8, 8, 1)
     """
-    if config["name"] not in NAMES:
+    name = "tfds" if config["name"].startswith("tfds:") else config["name"]
+    if name not in ("tfds", *NAMES) or config["name"] == "tfds":
         raise DataError(
-            f"Expected the data set's name to be one of {', '.join(NAMES)}, "
-            f"found {config['name']!r}."
+            f"Expected the data set's name to be one of {', '.join(NAMES)}, or tfds: and the name "
+            f"of a set of TensorFlow Datasets; found {config['name']!r}."
         )
     # Imported when asked for: each needs other packages.
-    dataset = _module(config["name"]).load(config)
+    dataset = _module(name).load(config)
     if not config.get("folds", 0):
         return dataset
     return folds.fold_of(dataset, folds=config["folds"], fold=config.get("fold", 0))

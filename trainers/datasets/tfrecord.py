@@ -13,7 +13,7 @@ from circle_tf.data.records import RecordFiles
 from trainers.datasets import base
 from trainers.datasets.collection import Collection, to_dataset
 
-__all__ = ["collect", "list_shards", "load"]
+__all__ = ["collect", "list_shards", "load", "of_shards"]
 
 
 def load(config) -> base.Dataset:
@@ -62,7 +62,31 @@ def collect(
     Raises:
         DataError: no shards, or damaged ones.
     """
-    shards = list_shards(path)
+    return of_shards(
+        path,
+        list_shards(path),
+        image_feature=image_feature,
+        label_feature=label_feature,
+        class_feature=class_feature,
+    )
+
+
+def of_shards(root, shards, *, image_feature, label_feature, class_feature) -> Collection:
+    """As of `collect`, of certain files.
+
+    Args:
+        root: what to call them together.
+        shards: their paths.
+        image_feature: as of `collect`.
+        label_feature: as of `collect`.
+        class_feature: as of `collect`; without one a class is named by its label.
+
+    Returns:
+        The images, in the order of the shards.
+
+    Raises:
+        DataError: no records, or damaged ones.
+    """
     try:
         records = RecordFiles(
             shards,
@@ -79,7 +103,7 @@ def collect(
     ]
     where = np.array([records.where(row) for row in range(len(records))], object)
     return Collection(
-        root=path,
+        root=root,
         examples=records,
         labels=labels.astype(np.int64),
         class_names=tuple(names),

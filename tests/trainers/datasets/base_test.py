@@ -10,7 +10,9 @@ def test_load_finds_the_data_set_by_name():
 
 
 def test_unknown_name_is_told_with_the_known_ones():
-    with pytest.raises(base.DataError, match="glyphs, digits, folder, table, tfrecord.*'glyph'"):
+    with pytest.raises(
+        base.DataError, match="glyphs, digits, folder, table, tfrecord.*tfds: .*'glyph'"
+    ):
         datasets.load({"name": "glyph"})
 
 
