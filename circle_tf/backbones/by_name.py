@@ -59,19 +59,19 @@ def build(
 
     Args:
         name: str, one of `names()`: `conv4` (`conv4_wide` has twice the filters), `bn_inception`,
-            `mgn` (see `mgn.py`), `iresnet34` and its like (see `iresnet.py`), keras-cv's ResNetV2, EfficientNetV2
-            and MobileNetV3 in lower case (`resnet18_v2`), or a function of `keras.applications`
-            (`ResNet50`, also `application:ResNet50`). Or `keras_hub:` and an image preset of
-            KerasHub (`keras_hub:dinov2_small`), its `hf://` or `kaggle://` handle or its folder;
-            `module:function` of a function that is called with `(H, W, C)` and returns a
-            `keras.Model` from pixels to features, tokens or maps; or the path of a `.keras` file,
-            such as a run's. Nets of the user's scale pixels themselves.
+            `mgn` (see `mgn.py`), `iresnet34` and its like (see `iresnet.py`), keras-cv's ResNetV2,
+            EfficientNetV2 and MobileNetV3 in lower case (`resnet18_v2`), or a function of
+            `keras.applications` (`ResNet50`, also `application:ResNet50`). Or `keras_hub:` and an
+            image preset of KerasHub (`keras_hub:dinov2_small`), its `hf://` or `kaggle://` handle
+            or its folder; `module:function` of a function that is called with `(H, W, C)` and
+            returns a `keras.Model` from pixels to features, tokens or maps; or the path of a
+            `.keras` file, such as a run's. Nets of the user's scale pixels themselves.
         input_shape: `(H, W, C)` of the images, pixels.
         pooling: how maps `[B, H, W, F]` or tokens `[B, T, F]` become features: `average`, `max`,
             `generalized_mean` (GeM, with a learnt power), `flatten` or `class_token`; of tokens all
             but the last take those of patches (of the user's nets all; their first is the class
-            token). Default: `flatten` for `conv4`, `conv4_wide` and `iresnet`,
-            the class token where there is one, else `average`; `mgn` and SigLIP have their own.
+            token). Default: `flatten` for `conv4`, `conv4_wide` and `iresnet`, the class token
+            where there is one, else `average`; `mgn` and SigLIP have their own.
         weights: path of a `.keras` file with the same net in it, for images of any size (the
             model.keras of a run, to fine-tune), of a finished run, or of a file with the backbone's
             weights (`.weights.h5`; for keras.applications also the `_notop.h5` files; for `mgn`
