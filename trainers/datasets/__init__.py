@@ -2,10 +2,21 @@
 
 import importlib
 
-from trainers.datasets import folds
+from trainers.datasets import folds, memory
 from trainers.datasets.base import DataError, Dataset, Split
+from trainers.datasets.memory import from_arrays, from_tf_data
 
-__all__ = ["LAYOUTS", "NAMES", "DataError", "Dataset", "Split", "load", "read_layout"]
+__all__ = [
+    "LAYOUTS",
+    "NAMES",
+    "DataError",
+    "Dataset",
+    "Split",
+    "from_arrays",
+    "from_tf_data",
+    "load",
+    "read_layout",
+]
 
 # Published data sets, to be downloaded from where their authors offer them.
 LAYOUTS = ("market1501", "msmt17", "cub200", "cars196", "sop", "inshop")
@@ -30,6 +41,11 @@ def load(config) -> Dataset:
         >>> load({"name": "digits"}).image_shape
         (8, 8, 1)
     """
+    if config["name"] == memory.NAME:
+        raise DataError(
+            "The run's data was given from Python: give it again, as dataset= of "
+            "trainers.training.loop.train and trainers.outputs.report.evaluate_run."
+        )
     name = "tfds" if config["name"].startswith("tfds:") else config["name"]
     if name not in ("tfds", *NAMES) or config["name"] == "tfds":
         raise DataError(

@@ -16,7 +16,7 @@ from circle_tf.data import decoding, pipeline
 from circle_tf.utils import errors, files
 from trainers.datasets import base, images, places, views
 
-__all__ = ["Collection", "drop_unreadable", "inspect", "name_hash", "to_dataset"]
+__all__ = ["Collection", "drop_unreadable", "held_out", "inspect", "name_hash", "to_dataset"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -218,18 +218,32 @@ def inspect(collection: Collection, *, rows: np.ndarray) -> list[tuple[int, int]
 
 
 def _hold_out(collection, *, fraction):
-    """Divides the classes by a hash of their names: the same ones on every machine."""
-    count = len(collection.class_names)
-    held_out = max(2, round(fraction * count))
-    if not 0 < fraction < 1 or count - held_out < 2:
+    tested = held_out(collection.class_names, fraction)
+    if tested is None:
+        count = len(collection.class_names)
         raise base.DataError(
             f"{collection.root}: expected enough classes to train on two or more and to hold two "
             f"or more out for testing, found {count} classes and test_fraction {fraction}. Give "
             "classes to test on as --config.dataset.test_path=PATH (the same path tests on the "
             "classes trained on)." + "".join(f" {note}" for note in collection.notes)
         )
-    hashes = [name_hash(name) for name in collection.class_names]
-    return _divide(collection, tested=np.argsort(hashes, kind="stable")[:held_out])
+    return _divide(collection, tested=tested)
+
+
+def held_out(names, fraction):
+    """Places of the classes to hold out, by a hash of their names: the same on every machine.
+
+    Args:
+        names: of the classes.
+        fraction: share to hold out, two at least.
+
+    Returns:
+        Indices `[n]`; None where fewer than two would be left on either side.
+    """
+    count = max(2, round(fraction * len(names)))
+    if not 0 < fraction < 1 or len(names) - count < 2:
+        return None
+    return np.argsort([name_hash(name) for name in names], kind="stable")[:count]
 
 
 def _hold_out_named(collection, names):

@@ -15,12 +15,20 @@ __all__ = ["evaluate_run", "open_finished", "table"]
 
 
 def evaluate_run(
-    path, *, protocols=None, rerank=False, best=False, false_accept_rates=metrics.RATES
+    path,
+    *,
+    dataset=None,
+    protocols=None,
+    rerank=False,
+    best=False,
+    false_accept_rates=metrics.RATES,
 ):
     """Evaluates a finished run, prints the table, writes evaluation.json and pictures.
 
     Args:
         path: str, directory of the run.
+        dataset: trainers.datasets.Dataset, of a run whose data was given from Python; None: what
+            the run's recipe names.
         protocols: dict of name to `fn(model) -> dict of numbers`, as of
             `faces.protocols`: these are told as well.
         rerank: see `metrics.evaluate`.
@@ -36,7 +44,7 @@ def evaluate_run(
         OSError: the disk is full, or nothing may be written there; the table is printed.
     """
     files, model, evaluated = open_finished(path, best=best)
-    dataset = run_data.load(files, files.recipe())
+    dataset = dataset or run_data.load(files, files.recipe())
     print(dataset.report)
     run_data.warn(files, dataset)
     decided = []

@@ -3,12 +3,14 @@
 import os
 import warnings
 
+import ml_collections
+
 from trainers import datasets
 from trainers.cli import commands
 from trainers.datasets import base, inventory
 from trainers.outputs import workdir as workdirs
 
-__all__ = ["check", "keep", "load", "warn"]
+__all__ = ["as_given", "check", "keep", "load", "warn"]
 
 _TESTED = ("test", "query", "gallery")
 _REMEDY = (
@@ -37,6 +39,22 @@ def load(files, config):
         return datasets.load(config.dataset)
     held_out = tuple(began["parts"]["test"]["classes"])
     return datasets.load({**config.dataset, "test_classes": held_out})
+
+
+def as_given(config, dataset):
+    """The recipe of a run whose data is given from Python, as the run keeps it.
+
+    Args:
+        config: recipe, ml_collections.ConfigDict.
+        dataset: trainers.datasets.Dataset.
+
+    Returns:
+        ml_collections.ConfigDict, locked, with the data set's name and size of images.
+    """
+    height, width, channels = dataset.image_shape
+    size = {"image_size": height, "image_width": 0 if width == height else width}
+    given = {**config.dataset.to_dict(), **size, "name": dataset.name, "channels": channels}
+    return ml_collections.ConfigDict({**config.to_dict(), "dataset": given}).lock()
 
 
 def check(files, now, *, counts_classes, allow_changes=False):

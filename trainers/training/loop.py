@@ -29,12 +29,14 @@ __all__ = ["train"]
 _DIAGNOSED = 64  # examples
 
 
-def train(config, *, workdir, config_name="", callbacks=(), allow_changed_data=False):
+def train(config, *, workdir, dataset=None, config_name="", callbacks=(), allow_changed_data=False):
     """Trains the recipe, or goes on where a run in `workdir` stopped, or ended if it is longer now.
 
     Args:
         config: recipe, an ml_collections.ConfigDict with the fields of configs/base.py.
         workdir: str, directory of the run's files.
+        dataset: trainers.datasets.Dataset, as `trainers.datasets.from_arrays` makes one, to train
+            on instead of what the recipe names; to go on, give the same.
         config_name: str, the recipe's name for the record.
         callbacks: Keras callbacks besides the run's own; an epoch's end reaches them once it is
             evaluated and logged, and before it is saved.
@@ -50,6 +52,7 @@ def train(config, *, workdir, config_name="", callbacks=(), allow_changed_data=F
         OSError: the disk is full, or nothing may be written there.
         trainers.distributed.preemption.Preempted: stopped by SIGTERM or SIGINT, saved.
     """
+    config = config if dataset is None else run_data.as_given(config, dataset)
     ranges.check(config)
     files = workdirs.Workdir(workdir)
     files.check(config)
@@ -59,7 +62,7 @@ def train(config, *, workdir, config_name="", callbacks=(), allow_changed_data=F
         return files
     config, choice = _as_chosen(config, files)
     strategy = runtime.set_up(config)
-    dataset = run_data.load(files, config)
+    dataset = dataset or run_data.load(files, config)
     print(dataset.report)
     steps = run_length(config, dataset)
     if lengthened:
