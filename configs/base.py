@@ -52,6 +52,11 @@ def get_config():
                 # own defaults, unless these are given there as well
                 "margin": placeholder(float),
                 "gamma": placeholder(float),
+                # where they begin, if not as above: over the first `growth` of the updates gamma
+                # then grows to its value by the same factor each, the margin in a straight line
+                "gamma_start": placeholder(float),
+                "margin_start": placeholder(float),
+                "growth": 0.7,  # share of the updates
                 "reduction": placeholder(str),
                 # circle: above 0, so many embeddings of earlier batches are keys as well
                 "memory_size": 0,

@@ -23,7 +23,7 @@ _NO_SERVICE = (
 _GONE = {"data_service": _NO_SERVICE, "data_service_workers": _NO_SERVICE}  # Fields and flags.
 # Losses of one formula, whose margin and gamma mean the same.
 _KINDS = ({"circle", "keras_circle"}, {"class_circle", "circle_head"})
-_TUNED = ("margin", "gamma")
+_TUNED = ("margin", "gamma", "margin_start", "gamma_start")
 
 
 class ConfigError(errors.UserError):

@@ -6,6 +6,7 @@ import time
 import keras
 import tensorflow as tf
 
+from circle_tf.losses import hyperparameters
 from circle_tf.utils import shares
 from trainers.distributed import preemption
 from trainers.training import finite
@@ -115,7 +116,7 @@ class Checkpointer(StepCallback):
 
 
 class Recorder(StepCallback):
-    """Writes each epoch's metrics to metrics.jsonl and TensorBoard.
+    """Writes each epoch's metrics, rates and growing gammas to metrics.jsonl and TensorBoard.
 
     Args:
         log: trainers.outputs.workdir.MetricsLog.
@@ -139,6 +140,7 @@ class Recorder(StepCallback):
     def on_epoch_end(self, epoch, logs=None):
         """Writes one line and its scalars."""
         record = {"step": self.step, "learning_rate": self._learning_rate()}
+        record |= hyperparameters.scheduled_values(self.model)
         record |= {name: float(value) for name, value in (logs or {}).items()}
         self._log.append(record)
         with self._writer.as_default(self.step):

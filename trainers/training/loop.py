@@ -67,7 +67,9 @@ def train(config, *, workdir, dataset=None, config_name="", callbacks=(), allow_
     steps = run_length(config, dataset)
     if lengthened:
         files.check_length(steps)
-        print(f"From here on the learning rate follows the schedule of {steps} steps.")
+        grown = [n for n in ("gamma", "margin") if config.loss[f"{n}_start"] is not None]
+        follow = ", ".join(["the learning rate", *grown]) + (" follow" if grown else " follows")
+        print(f"From here on {follow} the schedule of {steps} steps.")
     with strategy.scope():
         models = run_models.build(
             config,
@@ -116,7 +118,7 @@ def _train(run, *, config_name):
         return
     files.claim(config)
     drawing = artifacts.BeforeAndAfter(
-        models.embedding, dataset, files=files, margin=models.margin, seed=config.seed
+        models.embedding, dataset, files=files, margin=models.final_margin, seed=config.seed
     )
     _fit(run)
     weights = artifacts.class_weights_of(models.training)

@@ -5,9 +5,11 @@ import functools
 import inspect
 
 import keras
+import ml_collections
 
 import circle_tf
 from circle_tf import backbones, baselines
+from circle_tf.losses import hyperparameters
 from trainers.cli import commands
 from trainers.distributed import acceleration
 from trainers.training import optimizers
@@ -44,14 +46,16 @@ class Models:
         training: the compiled model that `fit` trains. With pair-wise losses it ends in the
             embeddings, with class-level losses in cosines or logits `[B, num_classes]`; with the
             head it takes the ids `[B]` as a second input and ends in losses `[B]`.
-        margin: float, of the loss, or None where it has none.
-        gamma: float, of the loss, or None where it has none.
+        margin: of the loss, a float or a schedule, or None where it has none.
+        gamma: of the loss, a float or a schedule, or None where it has none.
+        final_margin: float, the margin at the end of the run, or None where it has none.
     """
 
     embedding: keras.Model
     training: keras.Model
-    margin: float | None
-    gamma: float | None
+    margin: hyperparameters.Scalar | None
+    gamma: hyperparameters.Scalar | None
+    final_margin: float | None
 
     @property
     def counts_classes(self):
@@ -67,7 +71,7 @@ def build(config, *, image_shape, num_classes, steps):
         config: recipe.
         image_shape: `(H, W, C)` of the images.
         num_classes: int, classes to train on; used by class-level losses.
-        steps: int, length of the run in steps; shapes the learning rate.
+        steps: int, length of the run in steps; shapes the learning rate, and what grows.
 
     Returns:
         Models, with all variables made, also the optimizer's.
@@ -86,6 +90,7 @@ def build(config, *, image_shape, num_classes, steps):
     # The updates of the weights; at least one, for the schedule to have an end.
     updates = max(1, steps // max(1, config.gradient_accumulation))
     with commands.config_errors():
+        loss = _growing(config.loss, updates=updates)
         backbone = backbones.build(
             config.model.backbone,
             image_shape,
@@ -94,7 +99,7 @@ def build(config, *, image_shape, num_classes, steps):
             partial_weights=bool(config.model.partial_weights),
         )
         ends = LOSSES[config.loss.name](
-            backbone.output, dim=config.model.embedding_dim, classes=num_classes, loss=config.loss
+            backbone.output, dim=config.model.embedding_dim, classes=num_classes, loss=loss
         )
     embedding = circle_tf.EmbeddingModel(backbone.input, ends.embeddings, name="embedding_model")
     inputs = [backbone.input, *ends.more_inputs]
@@ -110,7 +115,9 @@ def build(config, *, image_shape, num_classes, steps):
             cached_gradient_batch=config.cached_gradient_batch or None,
             gradient_accumulation=config.gradient_accumulation,
         )
-    return Models(embedding, training, ends.of_loss("margin"), ends.of_loss("gamma"))
+    margin, gamma = ends.of_loss("margin"), ends.of_loss("gamma")
+    final_margin = config.loss.margin if callable(margin) else margin
+    return Models(embedding, training, margin, gamma, final_margin)
 
 
 def _check_loss(loss):
@@ -122,6 +129,27 @@ def _check_loss(loss):
     for name, owner in fields.items():
         if loss[name] and loss.name != owner:
             raise commands.ConfigError(f"loss.{name} is for the loss {owner}; found {loss.name!r}.")
+
+
+def _growing(loss, *, updates):
+    """The section `loss`, with schedules for the margin and gamma that are to grow."""
+    steps = max(1, round(loss.growth * updates))
+    line = functools.partial(keras.optimizers.schedules.PolynomialDecay, decay_steps=steps)
+    kinds = {
+        "gamma": lambda start, end: circle_tf.schedules.GeometricGrowth(start, end, steps),
+        "margin": lambda start, end: line(start, end_learning_rate=end),
+    }
+    found = ml_collections.ConfigDict(loss.to_dict(), type_safe=False)
+    for name, grown in kinds.items():
+        start, end = loss[f"{name}_start"], loss[name]
+        if start is None:
+            continue
+        if end is None:
+            raise commands.ConfigError(f"loss.{name}_start wants loss.{name}, where it is to end.")
+        if loss.name == "keras_circle":
+            raise commands.ConfigError(f"loss.{name}_start is not for keras_circle: leave it None.")
+        found[name] = grown(start, end)
+    return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

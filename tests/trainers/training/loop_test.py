@@ -30,6 +30,7 @@ def recipe(**changes):
     config = digits.get_config()
     config.deterministic = False
     config.steps, config.eval_every, config.checkpoint_every = 12, 5, 4
+    config.loss.gamma_start = 16.0
     config.update(changes)
     return config
 
@@ -98,6 +99,9 @@ def test_log_has_a_line_per_evaluation(finished):
     wanted = {"loss", "learning_rate", "s_p", "s_n", "valid_anchors", "val_recall_at_1"}
     assert all(wanted <= set(record) for record in records)
     assert records[-1]["learning_rate"] == 0
+    # The value after the update: 8 of 12 grow.
+    assert records[0]["gamma"] == pytest.approx(16 * (80 / 16) ** (5 / 8), rel=1e-5)
+    assert records[-1]["gamma"] == 80
 
 
 def test_the_best_model_is_kept_by_the_validation_metric(finished):

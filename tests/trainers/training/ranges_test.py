@@ -59,6 +59,8 @@ def test_every_number_of_a_recipe_has_a_range(field):
         ("augment__cutout", 1.5, "augment.cutout must be from 0 to 1; found 1.5."),
         ("augment__flip", "up", "augment.flip must be one of empty, horizontal, .*; found 'up'."),
         ("loss__sample_rate", 0.0, "loss.sample_rate must be above 0 to 1; found 0.0."),
+        ("loss__gamma_start", 0.0, "loss.gamma_start must be above 0 to .*; found 0.0."),
+        ("loss__margin_start", -2.0, "loss.margin_start must be from -1 to 2; found -2.0."),
         ("optimizer__learning_rate", 0.0, "optimizer.learning_rate must be above 0 to"),
         ("model__embedding_dim", 10**9, "model.embedding_dim must be from 1 to 65,536; found 10"),
         ("keep_checkpoints", 0, "keep_checkpoints must be 1 or more; found 0."),

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 import circle_tf
+from circle_tf.losses import hyperparameters
 from configs import digits
 from tests.combinations import quick
 from trainers.cli import commands
@@ -68,6 +69,23 @@ def test_the_head_trains_as_classifier_and_loss_do(options):
     np.testing.assert_allclose(*histories, rtol=1e-4)
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", quick(["circle", "circle_head", "arc_face"], among=["circle"]))
+def test_margin_and_gamma_grow_over_a_share_of_the_updates(name):
+    config = recipe(name=name, margin=0.2, margin_start=0.4, gamma=64.0, gamma_start=16.0)
+    config.loss.growth, config.gradient_accumulation = 0.5, 2
+    models = build(config)  # 20 steps, 10 updates, of which 5 are growth.
+    found = [(float(models.margin(step)), float(models.gamma(step))) for step in (0, 3, 5, 9)]
+    expected = [(0.4, 16.0), (0.28, 16 * 4**0.6), (0.2, 64.0), (0.2, 64.0)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert models.final_margin == 0.2
+    assert hyperparameters.scheduled_values(models.training) == pytest.approx(
+        {"margin": 0.4, "gamma": 16.0}
+    )
+    if name == "circle":
+        fit(models, epochs=2)  # 10 batches, 5 updates.
+        assert hyperparameters.scheduled_values(models.training)["gamma"] == 64.0
 
 
 @pytest.mark.parametrize(
@@ -166,6 +184,12 @@ def cached(size):
         ),
         (recipe(name="n_pairs", margin=0.1), "loss.margin is not for n_pairs: leave it None"),
         (recipe(gamma=-1.0), "found -1"),
+        (recipe(gamma_start=8.0), "loss.gamma_start wants loss.gamma, where it is to end"),
+        (recipe(name="n_pairs", margin=0.1, margin_start=0.2), "loss.margin is not for n_pairs"),
+        (
+            recipe(name="keras_circle", gamma=8.0, gamma_start=4.0),
+            "loss.gamma_start is not for keras_circle",
+        ),
         (recipe(reduction="median"), "median"),
         (recipe(name="keras_circle", reduction="mean"), "not for keras_circle"),
         (recipe(name="cross_entropy", gamma=1.0), "has no margin, gamma or reduction"),
