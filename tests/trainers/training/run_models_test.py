@@ -196,6 +196,8 @@ def cached(size):
         (with_model(backbone="conv5"), "Did you mean 'conv4'"),
         (with_model(embedding_dim=0), "1 or more; found 0"),
         (with_model(pooling="mean"), "found 'mean'"),
+        (with_model(backbone="no_such_module:net"), "no_such_module', which cannot be imported"),
+        (with_model(weights="imagenet"), "are for nets of keras.applications; found 'conv4'"),
     ],
 )
 def test_bad_values(config, message):
