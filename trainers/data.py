@@ -14,6 +14,7 @@ of a published data set, and of a table that divides its images, each part (trai
 gallery) into a folder of its own. Interrupted, the same command goes on.
 """
 
+import contextlib
 import os
 import sys
 
@@ -39,6 +40,9 @@ _SHARD_MEGABYTES = flags.DEFINE_integer(
     "shard_megabytes", 128, "convert: size of a shard, about.", lower_bound=1
 )
 
+_PROCESSES = flags.DEFINE_integer(
+    "processes", 1, "Processes that look at images and write shards.", lower_bound=1
+)
 _PARALLEL = flags.DEFINE_integer("parallel", 4, "convert: shards written at a time.", lower_bound=1)
 
 
@@ -50,6 +54,7 @@ def convert(
     columns=None,
     shard_bytes: int = 128 << 20,
     workers: int = 4,
+    processes: int = 1,
 ) -> str:
     """Writes images as TFRecord files with indices.
 
@@ -68,7 +73,9 @@ def convert(
             `path` is.
         columns: of a table, as of `trainers.datasets.table.collect`.
         shard_bytes: size of a shard, about.
-        workers: shards that are written at a time.
+        workers: shards that are written at a time, by threads of one process.
+        processes: above 1: so many processes look at the images and write shards, one each at a
+            time, but of recordio. What they write is the same.
 
     Returns:
         What was done, in lines to print.
@@ -78,8 +85,10 @@ def convert(
         OSError: the disk is full, or nothing may be written there.
     """
     from circle_tf.utils.files import disk_errors
-    from trainers.datasets import base, packing
+    from trainers import datasets
+    from trainers.datasets import base, packing, sources
 
+    source = sources.Source(path, dataset, columns)
     output = os.path.normpath(output)
     if os.path.lexists(output):
         raise base.DataError(f"{output} exists and is not overwritten: remove it or name another.")
@@ -91,45 +100,47 @@ def convert(
     ):
         if dataset == "recordio":
             told = _convert_recordio(path, partial, **options)
-        elif dataset and not dataset.startswith("tfds:"):
-            told = _convert_layout(dataset, path, partial, **options)
+        elif dataset in datasets.LAYOUTS:
+            told = _convert_layout(source, partial, processes=processes, **options)
         else:
-            told = _convert_own(path, partial, columns, dataset, **options)
+            told = _convert_parts(source, partial, processes=processes, **options)
     return "\n".join([*told, f"All is in {output}."])
 
 
-def _convert_own(path, output, columns, dataset, **options):
-    """One's own images, or a set of TensorFlow Datasets: divided ones a part to a folder."""
-    parts = _collect(path, columns, dataset)
-    if "all" in parts:
-        return _convert_parts(parts, lambda part: output, **options)
-    return _convert_parts(parts, lambda part: os.path.join(output, part), **options)
+def _convert_parts(source, output, *, processes, **options):
+    """Divided images a part to a folder; a class has the same label in all of them."""
+    from trainers.datasets import collection, packing, sources
 
-
-def _convert_parts(parts, folder_of, **options):
-    """Each part to its folder; a class has the same label in all of them."""
-    from trainers.datasets import collection, packing
-
+    parts = sources.collect(source)
     names = sorted({name for found in parts.values() for name in found.class_names})
-    numbers = {name: number for number, name in enumerate(names)}
-    told = []
-    for part, found in parts.items():
-        found = collection.drop_unreadable(found)
-        images = packing.of_collection(found, numbers=numbers)
-        shards = packing.pack(images, folder_of(part), **options)
-        wrote = _wrote(len(found.labels), len(found.class_names), shards)
-        told += [*found.notes, wrote if part == "all" else f"{part}: {wrote}"]
+    numbers, told = {name: number for number, name in enumerate(names)}, []
+    with _workers(source, processes) as pool:
+        for part, whole in parts.items():
+            folder = output if part == "all" else os.path.join(output, part)
+            found = collection.drop_unreadable(whole, look=pool and pool.look(part))
+            shards = packing.pack(
+                packing.of_collection(found, numbers=numbers),
+                folder,
+                pool=pool and pool.pack(part, whole, found, numbers=numbers, folder=folder),
+                **options,
+            )
+            wrote = _wrote(len(found.labels), len(found.class_names), shards)
+            told += [*found.notes, wrote if part == "all" else f"{part}: {wrote}"]
     return told
 
 
-def _convert_layout(name, path, output, **options):
-    from trainers import datasets
-    from trainers.datasets.published import layouts
+def _workers(source, processes):
+    """Other processes, in a `with` block; None of one."""
+    from trainers.datasets import workers
 
-    layout = datasets.read_layout(name, path)
-    parts = {part: layouts.collection_of(layout, part) for part in layout.parts}
-    told = _convert_parts(parts, lambda part: os.path.join(output, part), **options)
-    return [*layout.problems, *told]
+    return contextlib.nullcontext() if processes == 1 else workers.Workers(source, processes)
+
+
+def _convert_layout(source, output, **options):
+    from trainers import datasets
+
+    layout = datasets.read_layout(source.dataset, source.path)
+    return [*layout.problems, *_convert_parts(source, output, **options)]
 
 
 def _convert_recordio(path, output, **options):
@@ -145,7 +156,7 @@ def _wrote(images, classes, shards):
     return f"Wrote {images} images of {classes} classes in {shards} shards."
 
 
-def check(path: str, *, dataset: str = "", columns=None) -> str:
+def check(path: str, *, dataset: str = "", columns=None, processes: int = 1) -> str:
     """Tells what people's own images are, and what is wrong with them.
 
     Args:
@@ -153,6 +164,7 @@ def check(path: str, *, dataset: str = "", columns=None) -> str:
             folder of such files; of TensorFlow Datasets the data_dir, or empty.
         dataset: "", or tfds:NAME.
         columns: of a table, as of `trainers.datasets.table.collect`.
+        processes: that look at the images.
 
     Returns:
         The report, in lines.
@@ -160,41 +172,26 @@ def check(path: str, *, dataset: str = "", columns=None) -> str:
     Raises:
         DataError: there is nothing that could be used.
     """
-    from trainers.datasets import base, parts, table
+    from trainers.datasets import base, collection, parts, sources, table
 
-    found, name = _collect(path, columns, dataset), dataset or path
-    lines, problems = [], []
-    for part, images in found.items():
-        told, wrong = _look(images, title=name if part == "all" else f"{name}, {part}", part=part)
-        lines += told
-        problems += wrong
+    source = sources.Source(path, dataset, columns)
+    found, name, lines, problems = sources.collect(source), dataset or path, [], []
+    with _workers(source, processes) as pool:
+        for part, images in found.items():
+            looks = collection.looks(images, look=pool and pool.look(part))
+            title = name if part == "all" else f"{name}, {part}"
+            told, wrong = _judged(images, looks, title=title, part=part)
+            lines += told
+            problems += wrong
     if "query" in found:
         problems += parts.unmatched(*(table.seen_by(found[part]) for part in ("query", "gallery")))
     return "\n".join([*lines, *base.findings(problems, none="Nothing is wrong.")])
 
 
-def _collect(path, columns, dataset=""):
-    """The images of a path by part; `all` where they are not divided."""
-    from trainers.datasets import base, folder, table, table_files, tfds, tfrecord
-
-    if dataset.startswith(tfds.PREFIX):
-        features = {"path": "image_feature", "label": "label_feature"}
-        if odd := sorted(set(columns or {}) - set(features)):
-            raise base.DataError(f"{dataset} has an image (path) and a label, no {odd[0]}.")
-        named = {features[name]: value for name, value in (columns or {}).items()}
-        return tfds.collect(dataset, path, **named)
-    if table_files.is_table(path):
-        return table.collect(path, columns)
-    return {"all": (tfrecord if _holds_records(path) else folder).collect(path)}
-
-
-def _look(found, *, title, part):
+def _judged(found, looks, *, title, part):
     """(lines, problems) of one part."""
     import numpy as np
 
-    from trainers.datasets import collection
-
-    looks = collection.inspect(found, rows=np.arange(len(found.labels)))
     sizes = np.array([look for look in looks if not isinstance(look, str)]).reshape(-1, 2)
     faults = [
         f"unreadable: {name}: {look}"
@@ -275,12 +272,6 @@ def _size_lines(sizes):
     return lines
 
 
-def _holds_records(path):
-    if os.path.isfile(path):
-        return True
-    return os.path.isdir(path) and any("tfrecord" in name for name in os.listdir(path))
-
-
 def _main(verb):
     quiet.import_tensorflow(log_level=3)  # What goes wrong is raised as well.
     if not _PATH.value and not _DATASET.value.startswith("tfds:"):
@@ -289,7 +280,7 @@ def _main(verb):
     if verb == "check":
         name = _DATASET.value
         is_own = not name or name.startswith("tfds:")
-        options = {"dataset": name, "columns": columns}
+        options = {"dataset": name, "columns": columns, "processes": _PROCESSES.value}
         print(check(_PATH.value, **options) if is_own else check_dataset(name, _PATH.value))
         return
     if not _OUTPUT.value:
@@ -302,6 +293,7 @@ def _main(verb):
             columns=columns,
             shard_bytes=_SHARD_MEGABYTES.value << 20,
             workers=_PARALLEL.value,
+            processes=_PROCESSES.value,
         )
     )
     _print_next(_OUTPUT.value)

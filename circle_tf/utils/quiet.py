@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 
-__all__ = ["import_tensorflow", "stderr_kept_back", "unread_output"]
+__all__ = ["call", "import_tensorflow", "stderr_kept_back", "unread_output"]
 
 
 def import_tensorflow(*, log_level=2):
@@ -31,6 +31,26 @@ def import_tensorflow(*, log_level=2):
         tf = importlib.import_module("tensorflow")
         tf.config.list_physical_devices()
     return tf
+
+
+def call(module, name, *args):
+    """Calls a function of a module that TensorFlow comes with, as a process that is begun does.
+
+    Args:
+        module: its dotted name; imported with what that prints on stderr kept back.
+        name: of the function.
+        *args: of the call, plain values.
+
+    Returns:
+        What the function returns.
+
+    Example:
+        >>> call("os.path", "basename", "a/b.png")
+        'b.png'
+    """
+    with stderr_kept_back():
+        function = getattr(importlib.import_module(module), name)
+    return function(*args)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,19 @@ from circle_tf.data import decoding, pipeline
 from circle_tf.utils import errors, files
 from trainers.datasets import base, images, places, views
 
-__all__ = ["Collection", "drop_unreadable", "held_out", "inspect", "name_hash", "to_dataset"]
+__all__ = [
+    "Collection",
+    "drop_unreadable",
+    "held_out",
+    "inspect",
+    "looks",
+    "name_hash",
+    "to_dataset",
+]
+
+
+_LOOK = np.dtype([("mark", np.uint64), ("height", np.int32), ("width", np.int32)])
+_PIECE, _PIECES = 2048, 64  # Images after which what is known is kept; and at most so many times.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -153,47 +165,83 @@ def to_dataset(name: str, collection: Collection, tests: Collection | None, conf
     )
 
 
-def drop_unreadable(collection: Collection) -> Collection:
+def drop_unreadable(collection: Collection, *, look=None) -> Collection:
     """The collection without the images that cannot be decoded, which are told by path.
 
-    Images that were readable once are not read again until their file changes; what is known of
-    them is kept in the user's cache folder.
+    Args:
+        collection: labelled images.
+        look: as of `looks`.
+
+    Returns:
+        The readable ones; `notes` tells of the others.
 
     Raises:
         DataError: no image can be decoded.
     """
-    known = _known_readable(collection.root)
-    marks = np.array([name_hash(text) for text in collection.fingerprints], np.uint64)
-    unknown = np.flatnonzero(~np.isin(marks, known))
-    found = dict(zip(unknown, inspect(collection, rows=unknown), strict=True))
-    unreadable = {row: fault for row, fault in found.items() if isinstance(fault, str)}
-    bad = np.array(sorted(unreadable), np.int64)
-    if len(bad) == len(collection.labels):
-        first = bad[0]
-        raise base.DataError(
-            f"{collection.root}: none of {len(bad)} images can be decoded. The first: "
-            f"{collection.names[first]}: {unreadable[first]}"
-        )
-    good = np.setdiff1d(np.arange(len(collection.labels)), bad)
-    if len(unknown):
-        _remember_readable(collection.root, np.union1d(known, marks[good]))
+    found = looks(collection, look=look)
+    is_bad = np.array([isinstance(fault, str) for fault in found], bool)
+    bad, good = np.flatnonzero(is_bad), np.flatnonzero(~is_bad)
     if not len(bad):
         return collection
+    if not len(good):
+        raise base.DataError(
+            f"{collection.root}: none of {len(bad)} images can be decoded. The first: "
+            f"{collection.names[0]}: {found[0]}"
+        )
     for row in bad:
-        logging.warning("Skipped %s: %s", collection.names[row], unreadable[row])
+        logging.warning("Skipped %s: %s", collection.names[row], found[row])
     note = (
-        f"{collection.root}: skipped {len(bad)} unreadable of {len(collection.labels)} images: "
+        f"{collection.root}: skipped {len(bad)} unreadable of {len(found)} images: "
         f"{base.sentence_list(collection.names[bad])}."
     )
     return dataclasses.replace(collection.take(good), notes=(*collection.notes, note))
 
 
-def inspect(collection: Collection, *, rows: np.ndarray) -> list[tuple[int, int] | str]:
+def looks(collection: Collection, *, look=None) -> list[tuple[int, int] | str]:
+    """Decodes images, but those that were readable before and have not changed since.
+
+    What is known of them is kept in the user's cache folder, piece by piece: where that was stopped
+    in between, the next time goes on.
+
+    Args:
+        collection: labelled images.
+        look: `fn(collection, rows=, tell=)` as `inspect`, which it is by default.
+
+    Returns:
+        Of each, height and width in pixels; or what is wrong with it, in a line.
+    """
+    look, known = look or inspect, _known_readable(collection.root)
+    marks = np.array([name_hash(text) for text in collection.fingerprints], np.uint64)
+    places = np.searchsorted(known["mark"], marks)
+    is_known = np.isin(marks, known["mark"])
+    found = [None] * len(marks)
+    for row in np.flatnonzero(is_known):
+        found[row] = known[places[row]].item()[1:]
+    unknown = np.flatnonzero(~is_known)
+    # No bar where it would only flash by.
+    hidden = True if len(unknown) < 1000 else None
+    with tqdm.tqdm(total=len(unknown), desc="checking images", disable=hidden) as bar:
+        for rows in _pieces(unknown):
+            for row, seen in zip(rows, look(collection, rows=rows, tell=bar.update), strict=True):
+                found[row] = seen
+            good = [(marks[row], *found[row]) for row in rows if not isinstance(found[row], str)]
+            known = np.unique(np.concatenate([known, np.array(good, _LOOK)]))
+            _remember_readable(collection.root, known)
+    return found
+
+
+def _pieces(rows):
+    count = min(_PIECES, -(-len(rows) // _PIECE))
+    return np.array_split(rows, count) if count else []
+
+
+def inspect(collection: Collection, *, rows: np.ndarray, tell=None) -> list[tuple[int, int] | str]:
     """Decodes images.
 
     Args:
         collection: labelled images.
         rows: which examples to decode `[n]`.
+        tell: `fn()` that is called after each, or None.
 
     Returns:
         Of each, height and width in pixels; or what is wrong with it, in a line.
@@ -210,11 +258,13 @@ def inspect(collection: Collection, *, rows: np.ndarray) -> list[tuple[int, int]
             return "its bytes are not those of an image"
         return tuple(image.shape[:2])
 
+    found = []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        looks = pool.map(look, rows)
-        # No bar where it would only flash by.
-        hidden = True if len(rows) < 1000 else None
-        return list(tqdm.tqdm(looks, total=len(rows), desc="checking images", disable=hidden))
+        for seen in pool.map(look, rows):
+            found.append(seen)
+            if tell is not None:
+                tell()
+    return found
 
 
 def _hold_out(collection, *, fraction):
@@ -309,14 +359,16 @@ def _cache_path(root):
 
 def _known_readable(root):
     try:
-        return np.load(_cache_path(root), allow_pickle=False)
+        found = np.load(_cache_path(root), allow_pickle=False)
     except (OSError, ValueError, EOFError):
-        return np.zeros([0], np.uint64)
+        found = None
+    # Earlier versions kept no sizes.
+    return found if found is not None and found.dtype == _LOOK else np.zeros([0], _LOOK)
 
 
-def _remember_readable(root, marks):
+def _remember_readable(root, known):
     try:
         with files.replacing(_cache_path(root)) as partial, open(partial, "wb") as stream:
-            np.save(stream, marks)
+            np.save(stream, known)
     except OSError as error:  # a cache that cannot be written costs time only
         logging.info("The list of readable images is not kept: %s", error)

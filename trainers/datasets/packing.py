@@ -16,7 +16,15 @@ import numpy as np
 from circle_tf.utils import files
 from trainers.datasets import base
 
-__all__ = ["Images", "Record", "folder_when_complete", "of_collection", "of_recordio", "pack"]
+__all__ = [
+    "Images",
+    "Record",
+    "folder_when_complete",
+    "of_collection",
+    "of_recordio",
+    "pack",
+    "write_shard",
+]
 
 _PLAN = "plan.json"
 
@@ -129,14 +137,19 @@ def folder_when_complete(output):
         os.close(lock)
 
 
-def pack(images: Images, folder: str, *, shard_bytes: int, workers: int) -> int:
+def pack(images: Images, folder: str, *, shard_bytes: int, workers: int, pool=None) -> int:
     """Writes shards with their indices, but those that are there already from a run before.
+
+    Which image comes into which shard depends on the images and `shard_bytes` alone, so that the
+    files are the same whoever writes them.
 
     Args:
         images: what to write.
         folder: where; made if need be.
         shard_bytes: size of a shard, about.
         workers: shards that are written at a time.
+        pool: `fn(count) -> iterator of the images that each finished shard holds`, which has other
+            processes call `write_shard`; None: threads of this one write.
 
     Returns:
         Number of shards.
@@ -144,13 +157,39 @@ def pack(images: Images, folder: str, *, shard_bytes: int, workers: int) -> int:
     Raises:
         base.DataError: the folder holds shards of other images, or an image cannot be read.
     """
-    import tqdm
-
     count = min(len(images.sizes), max(1, -(-int(images.sizes.sum()) // shard_bytes)))
     _claim(folder, {"shards": count, "images": images.digest()})
+    if pool is None:
+        _pack_by_threads(images, folder, count, workers=workers)
+        return count
+    import tqdm
+
+    with tqdm.tqdm(total=len(images.sizes), desc="writing images", disable=None) as bar:
+        for done in pool(count):
+            bar.update(done)
+    return count
+
+
+def write_shard(images: Images, folder: str, shard: int, count: int, *, tell=lambda done=1: None):
+    """Writes one of `count` shards, if it is not there.
+
+    Args:
+        images: all that is packed.
+        folder: where.
+        shard: its number.
+        count: of all shards.
+        tell: `fn(done=1)` that is called with the images written.
+    """
     # The shard in which the middle of each image comes to lie.
     middles = np.cumsum(images.sizes) - images.sizes / 2
     shard_of = (middles * count / images.sizes.sum()).astype(int)
+    path = os.path.join(folder, f"images-{shard:05d}-of-{count:05d}.tfrecord")
+    _write_shard(path, images, np.flatnonzero(shard_of == shard), tell=tell)
+
+
+def _pack_by_threads(images, folder, count, *, workers):
+    import tqdm
+
     stopped, counting = threading.Event(), threading.Lock()
     with tqdm.tqdm(total=len(images.sizes), desc="writing images", disable=None) as bar:
 
@@ -161,8 +200,7 @@ def pack(images: Images, folder: str, *, shard_bytes: int, workers: int) -> int:
                 raise concurrent.futures.CancelledError
 
         def write(shard):
-            path = os.path.join(folder, f"images-{shard:05d}-of-{count:05d}.tfrecord")
-            _write_shard(path, images, np.flatnonzero(shard_of == shard), tell=tell)
+            write_shard(images, folder, shard, count, tell=tell)
 
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             futures = [pool.submit(write, shard) for shard in range(count)]
@@ -173,7 +211,6 @@ def pack(images: Images, folder: str, *, shard_bytes: int, workers: int) -> int:
                 stopped.set()
                 pool.shutdown(cancel_futures=True)
                 raise
-    return count
 
 
 def _claim(folder, plan):
@@ -203,7 +240,8 @@ def _write_shard(path, images, rows, *, tell):
         return
     with files.replacing(path) as partial, tf.io.TFRecordWriter(partial) as writer:
         for row in rows:
-            writer.write(_example(images.record(row)).SerializeToString())
+            # Else the order of the features is another one in each process.
+            writer.write(_example(images.record(row)).SerializeToString(deterministic=True))
             tell()
     write_index(path)
 

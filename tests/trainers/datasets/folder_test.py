@@ -121,9 +121,9 @@ def _count_looks(monkeypatch):
 
     counts, inspect = [], collection.inspect
 
-    def counted(found, *, rows):
+    def counted(found, *, rows, tell):
         counts.append(len(rows))
-        return inspect(found, rows=rows)
+        return inspect(found, rows=rows, tell=tell)
 
     monkeypatch.setattr(collection, "inspect", counted)
     return counts

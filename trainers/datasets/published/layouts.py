@@ -11,7 +11,7 @@ import numpy as np
 
 from circle_tf.utils import command_lines
 from trainers.datasets import base, folder, parts
-from trainers.datasets.collection import Collection, inspect
+from trainers.datasets.collection import Collection, looks
 
 __all__ = [
     "Layout",
@@ -212,8 +212,8 @@ def _faults(layout, name):
     if there:
         held = Part(there, ["" for _ in there])
         found = collection_of(dataclasses.replace(layout, parts={name: held}), name)
-        looks = inspect(found, rows=np.arange(len(there)))
-        bad = [(f, look) for f, look in zip(there, looks, strict=True) if isinstance(look, str)]
+        seen = looks(found)
+        bad = [(f, look) for f, look in zip(there, seen, strict=True) if isinstance(look, str)]
         lines += [f"{name}: unreadable: {file}: {look}" for file, look in bad[:10]]
         lines += [f"{name}: {len(bad) - 10} more unreadable."] if len(bad) > 10 else []
     return lines
