@@ -138,6 +138,7 @@ class Hyperparameters:
 
         `EmbeddingModel.compile` does it for its losses, layers and metrics. In a `keras.Model`, or
         a loop of your own, do it before the first step: `CircleLoss(gamma=...).follow(optimizer)`.
+        Of several models that share a loss or a layer the one compiled last counts.
 
         Args:
             optimizer: Keras optimizer that trains.
@@ -158,9 +159,22 @@ class Hyperparameters:
         self._updates = lambda: counting.iterations
         return self
 
-    def current(self, dtype: Any = tf.float32) -> types.SimpleNamespace:
-        """The hyper-parameters now, by name: floats, and scalar tensors where they can change."""
-        values = {name: constant(self._value(name), dtype) for name in self._RANGES}
+    def current(self, dtype: Any = None) -> types.SimpleNamespace:
+        """The hyper-parameters now, by name: floats, and scalars of a dtype where they can change.
+
+        Args:
+            dtype: None for that of the schedule or variable.
+
+        Returns:
+            Object with an attribute for each.
+
+        Raises:
+            RuntimeError: a schedule, and nobody has called `follow`.
+            tf.errors.InvalidArgumentError: out of range (NaN under XLA).
+        """
+        values = {name: self._value(name) for name in self._RANGES}
+        if dtype is not None:
+            values = {name: constant(value, dtype) for name, value in values.items()}
         return types.SimpleNamespace(**values)
 
     def scheduled(self) -> dict[str, float]:
@@ -191,7 +205,7 @@ class Hyperparameters:
             return value
         if not _is_variable(value):
             value = value(self._step(name))
-        value = numerics.as_loss_float(value)
+        value = tf.stop_gradient(numerics.as_loss_float(value))
         allowed = self._RANGES[name]
         holds = allowed.holds(value)
         message = f"{name} must be {allowed.words}, at each step; its schedule or variable has"

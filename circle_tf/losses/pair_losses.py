@@ -51,7 +51,7 @@ class _PairLoss(base.LabelLoss):
         reduction: base.Reduction,
         check_finite: bool,
         name: str,
-        **given: hyperparameters.Scalar | None,
+        **given: hyperparameters.Scalar,
     ) -> None:
         super().__init__(reduction=reduction, check_finite=check_finite, name=name)
         self._keep(**given)

@@ -368,6 +368,7 @@ def test_a_finished_run_goes_on_when_it_is_lengthened(killed, tmp_path, monkeypa
     def constant(**changes):
         config = recipe(**changes)
         config.optimizer.update(schedule="constant", warmup_steps=0)
+        config.loss.gamma_start = None
         return config
 
     whole = loop.train(constant(), workdir=str(tmp_path / "whole"))
@@ -434,7 +435,7 @@ def test_a_run_that_diverges_stops_and_keeps_what_is_good(tmp_path):
 )
 def test_class_level_runs(loss, tmp_path):
     config = recipe(steps=3, eval_every=5)  # Shorter than an epoch.
-    config.loss.update(name=loss, margin=None, gamma=None)
+    config.loss.update(name=loss, margin=None, gamma=None, gamma_start=None)
     files = loop.train(config, workdir=str(tmp_path / "run"))
     model = keras.models.load_model(files.model)
     assert model.output_shape == (None, 32)
