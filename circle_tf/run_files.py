@@ -24,6 +24,7 @@ class RunFiles:
         data: JSON, the classes, the split and a digest of the examples that the run trains on.
         metrics: one JSON object per line and evaluation.
         checkpoints: directory, to resume from.
+        backbone: JSON, a digest of the frozen backbone of a run over cached features.
         model: the finished embedding model, `.keras`.
         best: the embedding model that was best during training, `.keras`, where the run keeps it.
         best_record: JSON, of which step that is, and what was measured after it.
@@ -43,6 +44,7 @@ class RunFiles:
         self.data = os.path.join(path, "data.json")
         self.metrics = os.path.join(path, "metrics.jsonl")
         self.checkpoints = os.path.join(path, "checkpoints")
+        self.backbone = os.path.join(path, "backbone.json")
         self.model = os.path.join(path, "model.keras")
         self.best = os.path.join(path, "best.keras")
         self.best_record = os.path.join(path, "best.json")

@@ -41,6 +41,7 @@ def get_config():
                 "partial_weights": placeholder(bool),  # True: load what fits, warn of what does not
                 "embedding_dim": 128,
             },
+            "fine_tune": _fine_tune(),
             "loss": {
                 # circle, class_circle, circle_head (class_circle in less memory, for many classes);
                 # to compare with: keras_circle, cross_entropy, and those of
@@ -158,6 +159,23 @@ def _augment():
         "thicken": 0.0,  # pixels, by which dark lines grow on each side, or shrink
         "cutout": 0.0,  # share of the side covered by a rectangle
         "fill_value": 0.0,  # pixel value, 0..255, where an image is moved away or cut out
+    }
+
+
+def _fine_tune():
+    """How the backbone is trained on; the defaults leave it to the optimizer as everything else."""
+    return {
+        "freeze_steps": 0,  # updates for which the whole backbone is frozen
+        # what trains then: empty for all; the name of a block or layer, from which on; or a share
+        # 0..1 of the blocks that stays frozen (1: the backbone never trains)
+        "unfreeze_from": "",
+        "learning_rate_factor": 1.0,  # of the backbone
+        "layer_decay": 1.0,  # times this for each block further from the output
+        "freeze_batch_normalization": False,  # of the backbone: weights and statistics stand still
+        # the backbone's outputs are computed once and kept on disk, and the head alone trains; with
+        # unfreeze_from=1 and without augmentation
+        "cache_features": False,
+        "cache_path": "",  # a folder that several runs share; empty: features/ in the workdir
     }
 
 

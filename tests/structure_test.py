@@ -24,7 +24,7 @@ ROOMS = {
         "optimizers": {"compat", "utils"},
         "layers": {"compat", "utils", "ops", "distribute", "losses", "optimizers"},
         "training": {"compat", "utils", "ops", "distribute", "losses", "layers", "optimizers"},
-        "fine_tuning": {"compat", "utils", "optimizers", "training"},
+        "fine_tuning": {"compat", "utils", "data", "optimizers", "training"},
         "metrics": {"ops", "distribute", "losses"},
         "evaluation": {"utils", "ops"},
         "callbacks": {"utils", "ops", "losses", "evaluation"},

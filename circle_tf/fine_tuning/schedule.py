@@ -61,6 +61,7 @@ class FineTuning(keras.callbacks.Callback):
 
     Attributes:
         blocks: list of `TunedBlock`, from the input to the output.
+        freeze_steps: as given.
 
     Raises:
         ValueError: a number out of range, no such block, a backbone that has no weights, a block
@@ -97,7 +98,7 @@ class FineTuning(keras.callbacks.Callback):
     ) -> None:
         compat.require_keras_3("FineTuning")
         super().__init__()
-        self._steps = checks.whole_number(freeze_steps, "freeze_steps", least=0)
+        self.freeze_steps = checks.whole_number(freeze_steps, "freeze_steps", least=0)
         _check_factors(learning_rate_factor, layer_decay)
         found = blocks.blocks_of(backbone)
         first = blocks.first_trained(found, unfreeze_from)
@@ -163,7 +164,7 @@ class FineTuning(keras.callbacks.Callback):
     def _enter(self):
         """Sets the phase by the updates that are done."""
         inner = extension.inner_optimizer(self.model.optimizer)
-        self._left = self._steps - int(inner.iterations.numpy())
+        self._left = self.freeze_steps - int(inner.iterations.numpy())
         self._frozen = self.never_trains or self._left > 0
         self._set_trainable(frozen=self._frozen)
         phase, function = self._traced
@@ -182,7 +183,7 @@ class FineTuning(keras.callbacks.Callback):
 
     def _set_rates(self, model):
         rates = [
-            (variable, rate_factors.Rate(block.learning_rate_factor, self._steps))
+            (variable, rate_factors.Rate(block.learning_rate_factor, self.freeze_steps))
             for block in self.blocks
             for layer in block.layers
             for variable in layer.trainable_variables
@@ -199,11 +200,11 @@ class FineTuning(keras.callbacks.Callback):
                 f"FineTuning: the model {model.name!r} does not hold all weights of the backbone "
                 f"{self._backbone.name!r}. Give the backbone that the model was made with."
             )
-        if self._steps % model.steps_per_execution:
+        if self.freeze_steps % model.steps_per_execution:
             raise ValueError(
                 f"freeze_steps must be a multiple of steps_per_execution, "
                 f"{model.steps_per_execution}, within which no layer can be unfrozen; found "
-                f"{self._steps}."
+                f"{self.freeze_steps}."
             )
         if not extension.inner_optimizer(model.optimizer).built:
             return

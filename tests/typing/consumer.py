@@ -85,6 +85,8 @@ def training() -> None:
         ),
         circle_tf.addons.callbacks.StochasticWeightAveraging(100, average_period=10),
     ]
+    cached = circle_tf.fine_tuning.cache_features(model, images, path, keys=None, batch_size=8)
+    assert_type(cached, np.ndarray)
     embedding.fit(batches, epochs=2, callbacks=callbacks, verbose=0)
     embedding.save("model.keras")
 

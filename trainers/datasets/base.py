@@ -33,6 +33,8 @@ class Split:
         cameras: number of the camera of each example `[N]`, in re-identification; else None.
         identities: a text for each example `[N]` that another example has not, the same on every
             machine; None where only the number of examples is known.
+        fingerprints: a text for each example `[N]` that changes when its content does; None of
+            images in memory.
 
     Raises:
         DataError: lengths differ, or a label has no class name.
@@ -50,6 +52,7 @@ class Split:
     decode: Callable[[tf.Tensor], tf.Tensor] | None = None
     cameras: np.ndarray | None = None
     identities: np.ndarray | None = None
+    fingerprints: np.ndarray | None = None
 
     def __post_init__(self):
         labels = np.asarray(self.labels, np.int64)

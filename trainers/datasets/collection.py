@@ -82,6 +82,7 @@ class Collection:
             decoding.image_decoder(image_shape, decode=self.decode),
             cameras=self.cameras,
             identities=self.identities,
+            fingerprints=self.fingerprints,
         )
 
     def file_content(self, row) -> bytes:

@@ -108,7 +108,7 @@ def of_shards(root, shards, *, image_feature, label_feature, class_feature) -> C
         labels=labels.astype(np.int64),
         class_names=tuple(names),
         names=where,
-        fingerprints=_fingerprints(shards, where),
+        fingerprints=_fingerprints(shards, where, feature=image_feature),
         identities=_identities(records, first, examples, feature=image_feature),
         content=lambda example: _image(example, feature=image_feature),
     )
@@ -165,10 +165,10 @@ def _class_name(example, *, label, feature):
     return values[0].decode("utf-8", "replace") if values else str(label)
 
 
-def _fingerprints(shards, where):
+def _fingerprints(shards, where, *, feature):
     status = {shard: os.stat(shard) for shard in shards}
     marks = {
-        shard: f"{os.path.abspath(shard)}|{found.st_size}|{found.st_mtime_ns}|"
+        shard: f"{os.path.abspath(shard)}|{found.st_size}|{found.st_mtime_ns}|{feature}|"
         for shard, found in status.items()
     }
     return np.array([marks[text.rpartition(", record")[0]] + text for text in where], object)

@@ -86,17 +86,19 @@ class BeforeAndAfter:
 
     Args:
         model: the embedding model before training; its embeddings are kept.
-        dataset: trainers.datasets.Dataset.
+        dataset: trainers.datasets.Dataset, whose test images are shown.
+        inputs: trainers.datasets.Split, the test examples as the model takes them; default: images.
         files: trainers.outputs.workdir.Workdir.
         margin: float, the loss's, whose boundary is drawn; None for the paper's usual one.
         seed: int, which examples are shown.
     """
 
-    def __init__(self, model, dataset, *, files, margin, seed):
+    def __init__(self, model, dataset, *, files, margin, seed, inputs=None):
         self._files, self._split = files, dataset.test
+        self._inputs = dataset.test if inputs is None else inputs
         self._margin = _USUAL_MARGIN if margin is None else margin
         self._rows = metrics.choose_classes(dataset.test, examples=_POINTS, seed=seed)
-        self._before = metrics.embed(model, self._split, self._rows)
+        self._before = metrics.embed(model, self._inputs, self._rows)
 
     def draw(self, model, *, step):
         """Draws scatter, histograms, curves and the projector's data of the trained model.
@@ -108,7 +110,7 @@ class BeforeAndAfter:
         Warns:
             UserWarning: no unseen class has two images, whose similarity could be drawn.
         """
-        after = metrics.embed(model, self._split, self._rows)
+        after = metrics.embed(model, self._inputs, self._rows)
         labels = self._split.labels[self._rows]
         settings = {"labels": labels, "margin": self._margin}
         figures = {}

@@ -22,7 +22,7 @@ from trainers.evaluation import metrics
 from trainers.input import batches
 from trainers.outputs import artifacts, best, run_data
 from trainers.outputs import workdir as workdirs
-from trainers.training import callbacks, checkpoints, finite, ranges, run_models
+from trainers.training import callbacks, checkpoints, fine_tuning, finite, ranges, run_models
 
 __all__ = ["train"]
 
@@ -78,7 +78,7 @@ def train(config, *, workdir, dataset=None, config_name="", callbacks=(), allow_
             steps=steps,
         )
     exchange = agreement.Exchange(strategy, runtime.cluster_of(strategy))
-    run = _Run(config, choice, dataset, models, files, steps, exchange, tuple(callbacks))
+    run = _Run(config, choice, dataset, dataset, models, files, steps, exchange, tuple(callbacks))
     with agreement.explain_losses(exchange), disk_errors(files.path), _alone(run):
         agreement.check_same_choice(exchange, choice)
         now = inventory.take(dataset)
@@ -91,6 +91,11 @@ def train(config, *, workdir, dataset=None, config_name="", callbacks=(), allow_
         )
         if run.is_chief:
             run_data.keep(files, now)
+        if models.from_features is not None:
+            inputs = fine_tuning.cached(
+                config, dataset, models.backbone, files=files, write=run.is_chief
+            )
+            run = dataclasses.replace(run, inputs=inputs)
         _train(run, config_name=config_name)
         exchange.gather(0)  # A worker that ends before the others looks to them as one that died.
     return files
@@ -118,11 +123,16 @@ def _train(run, *, config_name):
         return
     files.claim(config)
     drawing = artifacts.BeforeAndAfter(
-        models.embedding, dataset, files=files, margin=models.final_margin, seed=config.seed
+        models.validated,
+        dataset,
+        inputs=run.inputs.test,
+        files=files,
+        margin=models.final_margin,
+        seed=config.seed,
     )
     _fit(run)
     weights = artifacts.class_weights_of(models.training)
-    drawing.draw(models.embedding, step=run.steps)
+    drawing.draw(models.validated, step=run.steps)
     artifacts.save_examples(
         files.held_out, dataset, examples=config.eval_examples, seed=config.seed
     )
@@ -134,11 +144,15 @@ def _train(run, *, config_name):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Run:
-    """What a run consists of; of several workers the chief alone writes files."""
+    """What a run consists of; of several workers the chief alone writes files.
+
+    `inputs` is the data as the model that trains takes it: the images, or their features.
+    """
 
     config: ml_collections.ConfigDict
     choice: acceleration.Choice
     dataset: datasets.Dataset
+    inputs: datasets.Dataset
     models: run_models.Models
     files: workdirs.Workdir
     steps: int
@@ -230,7 +244,7 @@ def _fit(run):
             models.training.fit(
                 batches.batches(
                     config,
-                    run.dataset.train,
+                    run.inputs.train,
                     strategy=models.training.distribute_strategy,
                     ids_as_input=len(models.training.inputs) > 1,
                     start_step=step,
@@ -242,6 +256,7 @@ def _fit(run):
                 shuffle=False,  # The data set is in the order wanted.
                 verbose=0,
                 callbacks=[
+                    *([] if models.tuning is None else [models.tuning]),
                     callbacks.Divergence(saved.check, **places),
                     *diagnostics,
                     *(report(**places) for report in reports),
@@ -257,7 +272,7 @@ def _diagnostics(run, *, tell):
     margin, gamma = run.models.margin, run.models.gamma
     if not run.is_chief or margin is None or gamma is None:
         return []
-    train = run.dataset.train
+    train = run.inputs.train
     rows = metrics.choose_classes(train, examples=_DIAGNOSED, seed=run.config.seed)
     return [
         DiagnosticsCallback(
@@ -265,7 +280,7 @@ def _diagnostics(run, *, tell):
             train.labels[rows],
             margin=margin,
             gamma=gamma,
-            embed=metrics.Embedder(run.models.embedding),
+            embed=metrics.Embedder(run.models.validated),
             tell=tell,
         )
     ]
@@ -277,7 +292,7 @@ def _reports(run, *, step):
         return [callbacks.Progress]
     log = workdirs.MetricsLog(run.files.metrics)
     log.truncate(step)
-    evaluate = metrics.during_training(run.config, model=run.models.embedding, dataset=run.dataset)
+    evaluate = metrics.during_training(run.config, model=run.models.validated, dataset=run.inputs)
     record = functools.partial(callbacks.Recorder, log, run.files.tensorboard)
     reports = [lambda **places: evaluate, record, callbacks.Progress]
     if run.config.keep_best:
@@ -317,6 +332,8 @@ def _announce(run, *, step):
     )
     devices, xla = acceleration.devices_of(config), run.models.training.compiled_by_xla
     print(acceleration.describe(run.choice, devices, xla=xla))
+    if run.models.tuning is not None:
+        print(fine_tuning.describe(run.models.tuning))
     verb = f"Resuming after step {step}" if step else "Training"
     print(f"{verb}: {run.steps} steps of {batch} images, loss {config.loss.name}.", flush=True)
 

@@ -12,7 +12,7 @@ from circle_tf import backbones, baselines
 from circle_tf.losses import hyperparameters
 from trainers.cli import commands
 from trainers.distributed import acceleration
-from trainers.training import optimizers
+from trainers.training import fine_tuning, optimizers
 
 __all__ = ["LOSSES", "Models", "build"]
 
@@ -49,6 +49,10 @@ class Models:
         margin: of the loss, a float or a schedule, or None where it has none.
         gamma: of the loss, a float or a schedule, or None where it has none.
         final_margin: float, the margin at the end of the run, or None where it has none.
+        backbone: raw pixels to features `[B, F]`.
+        tuning: circle_tf.fine_tuning.FineTuning, prepared; None without.
+        from_features: features to unit embeddings where `training` takes features of a cache in
+            place of pixels; else None.
     """
 
     embedding: keras.Model
@@ -56,6 +60,14 @@ class Models:
     margin: hyperparameters.Scalar | None
     gamma: hyperparameters.Scalar | None
     final_margin: float | None
+    backbone: keras.Model
+    tuning: circle_tf.fine_tuning.FineTuning | None = None
+    from_features: keras.Model | None = None
+
+    @property
+    def validated(self):
+        """The embedding model from what `training` takes."""
+        return self.from_features or self.embedding
 
     @property
     def counts_classes(self):
@@ -86,6 +98,7 @@ def build(config, *, image_shape, num_classes, steps):
         (None, 32)
     """
     _check_loss(config.loss)
+    fine_tuning.check_cache(config)
     choice = acceleration.choose(config, acceleration.devices_of(config))
     # The updates of the weights; at least one, for the schedule to have an end.
     updates = max(1, steps // max(1, config.gradient_accumulation))
@@ -102,8 +115,10 @@ def build(config, *, image_shape, num_classes, steps):
             backbone.output, dim=config.model.embedding_dim, classes=num_classes, loss=loss
         )
     embedding = circle_tf.EmbeddingModel(backbone.input, ends.embeddings, name="embedding_model")
-    inputs = [backbone.input, *ends.more_inputs]
-    inputs = inputs if ends.more_inputs else inputs[0]
+    cached = config.fine_tune.cache_features
+    # Keras makes an input of the features; the layers behind them are the same in all models.
+    start = backbone.output if cached else backbone.input
+    inputs = [start, *ends.more_inputs] if ends.more_inputs else start
     training = circle_tf.EmbeddingModel(inputs, ends.outputs, name="training_model")
     with commands.config_errors():
         training.compile(
@@ -115,9 +130,13 @@ def build(config, *, image_shape, num_classes, steps):
             cached_gradient_batch=config.cached_gradient_batch or None,
             gradient_accumulation=config.gradient_accumulation,
         )
+        tuning = None if cached else fine_tuning.build(config.fine_tune, backbone)
+        if tuning is not None:
+            tuning.prepare(training)
+    from_features = keras.Model(start, ends.embeddings) if cached else None
     margin, gamma = ends.of_loss("margin"), ends.of_loss("gamma")
     final_margin = config.loss.margin if callable(margin) else margin
-    return Models(embedding, training, margin, gamma, final_margin)
+    return Models(embedding, training, margin, gamma, final_margin, backbone, tuning, from_features)
 
 
 def _check_loss(loss):
