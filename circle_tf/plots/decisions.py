@@ -152,4 +152,4 @@ def _draw_curve(panel, counts, thresholds, *, confidence):
     panel.set(xscale="log", xlim=(0.8 * floor, 1.1), ylim=(-0.02, 1.02))
     panel.set(xlabel="false-accept rate", ylabel="true-accept rate")
     title = f"with {confidence:.0%} intervals"
-    panel.legend(title=title, title_fontsize=8, fontsize=8, frameon=False, loc="lower right")
+    panel.legend(title=title, title_fontsize=8, fontsize=8, frameon=False, loc="best")
