@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import textwrap
+import warnings
 from types import ModuleType
 
 import keras
@@ -162,10 +163,18 @@ def _for_images(tower, shape, name):
     config = {**tower.get_config(), "dtype": policy}
     config["image_shape" if "image_shape" in config else "input_shape"] = shape
     try:
-        return type(tower).from_config(config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Of what is told below in one line.
+            net = type(tower).from_config(config)
     except Exception as error:  # Layers fail on sizes in ways of their own.
         said = (str(error).splitlines() or [""])[0]
         raise ValueError(f"{name} cannot take images of {shape}: {said}") from error
+    if len(net.weights) != len(tower.weights):  # Keras lets pass what fails while it looks ahead.
+        raise ValueError(
+            f"{name} cannot take images of {shape}: some of its layers fail on them. Those of its "
+            f"preset are {tuple(sides)}; larger ones may do."
+        )
+    return net
 
 
 def _set_positions_and_freeze(net):

@@ -53,14 +53,24 @@ def features(outputs, pooling, *, default="average", special_tokens=0, name):
         if rank != 3 or special_tokens == 0:
             kind = "tokens without a class token" if rank == 3 else "feature maps"
             raise ValueError(f"{name} ends in {kind}: take average, max or generalized_mean.")
-        first = keras.layers.Cropping1D((0, outputs.shape[1] - 1))(outputs)
-        return keras.layers.Flatten(name="features")(first)
+        return _ClassToken(name="features")(outputs)
     if rank == 3 and special_tokens:
         outputs = keras.layers.Cropping1D((special_tokens, 0))(outputs)
     if pooling == "generalized_mean":
         return GeneralizedMean(name="features")(outputs)
     kinds = _MAPS if rank == 4 else _TOKENS
     return getattr(keras.layers, kinds[pooling])(name="features")(outputs)
+
+
+@keras.saving.register_keras_serializable("circle_tf")
+class _ClassToken(keras.layers.Layer):
+    """The first of tokens `[B, T, F]`, however many there are."""
+
+    def call(self, tokens):
+        return tokens[:, 0]
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[-1])
 
 
 @keras.saving.register_keras_serializable("circle_tf")

@@ -11,7 +11,6 @@ _TABLES = (
     "interpolated_position_embeddings",
     "position_embedding",
     "position_embeddings",
-    "relative_position_bias_table",
 )
 _NUMBERS = "position_ids"
 
@@ -32,8 +31,7 @@ def fitted(weight, layer, other_weight, other):
     """The values of another layer's weight, for a layer that sees images of another size.
 
     Embeddings of positions are interpolated over the grid of patches (bicubic, with anti-aliasing
-    where the grid shrinks); those of special tokens stay as they are. Of a table of relative
-    positions within windows the centre is kept, or it is interpolated where the windows grow.
+    where the grid shrinks); those of special tokens stay as they are.
 
     Args:
         weight: Keras variable of `layer`.
@@ -55,10 +53,9 @@ def fitted(weight, layer, other_weight, other):
         grids = [[side // layer.patch_size for side in size] for size in (shape, layer.image_shape)]
         antialias = layer.antialias_in_interpolation
         return _interpolated(values, *grids, antialias=antialias).reshape(weight.shape)
-    if values.shape == tuple(weight.shape):
+    sizes = {_pair(getattr(each, "image_size", None)) for each in (layer, other)}
+    if values.shape == tuple(weight.shape) and len(sizes) == 1:
         return values
-    if weight.name == _TABLES[-1]:
-        return _relative(values, rows=weight.shape[0])
     grids = [_grid(other, values.shape), _grid(layer, weight.shape)]
     return _interpolated(values, *grids).reshape(weight.shape)
 
@@ -87,13 +84,4 @@ def _grid(layer, shape):
 
 
 def _pair(value):
-    return (value, value) if isinstance(value, int) else value
-
-
-def _relative(table, *, rows):
-    """A table `[(2 n - 1) ** 2, heads]` for windows of n x n, for windows of another side."""
-    side, wanted = math.isqrt(len(table)), math.isqrt(rows)
-    cut = (side - wanted) // 2
-    if cut < 0:
-        return _interpolated(table, [side, side], [wanted, wanted])
-    return table.reshape(side, side, -1)[cut : side - cut, cut : side - cut].reshape(rows, -1)
+    return (value, value) if isinstance(value, int) else value and tuple(value)

@@ -223,6 +223,23 @@ def test_bad_names_folders_and_sizes(tmp_path, preset):
     assert "has no image_converter.json, which says how its net wants pixels" in _refused(vit)
 
 
+# Slow: Swin's masks are traced.
+@pytest.mark.slow
+def test_windows_larger_than_their_maps_are_refused(tmp_path):
+    folder, _ = saved(tmp_path, "swin")
+    assert "cannot take images of (24, 24, 3): some of its layers fail" in _refused(
+        folder, (24, 24, 3)
+    )
+
+
+# Slow: one more net.
+@pytest.mark.slow
+def test_nets_that_misjudge_how_many_tokens_they_have(tmp_path):
+    folder, _ = saved(tmp_path, "dinov3")
+    found = by_name.build(f"keras_hub:{folder}", (40, 24, 3))  # It counts on 5 x 5 patches.
+    assert features(found, pixels((40, 24, 3))).shape == (2, 8)
+
+
 def test_another_presets_weights_are_refused(tmp_path, preset):
     folder, _ = preset
     other, _ = saved(tmp_path, "vit")
