@@ -149,9 +149,12 @@ def test_a_changed_photo_is_computed_anew_and_that_alone(tmp_path, monkeypatch):
 
 
 # Slow: two trainings each. In a process of its own: a second strategy in one would number its
-# collectives as the first did.
+# collectives as the first did. Batches of BatchNormalization that trains are each replica's own.
 @pytest.mark.slow
-@pytest.mark.parametrize("fine_tune", [STILL, {"freeze_steps": 3, "layer_decay": 0.5}])
+@pytest.mark.parametrize(
+    "fine_tune",
+    [STILL, {"freeze_steps": 3, "layer_decay": 0.5, "freeze_batch_normalization": True}],
+)
 def test_two_replicas_train_as_one_device(fine_tune, tmp_path):
     one = loop.train(recipe(fine_tune), workdir=str(tmp_path / "one"))
     config = recipe(fine_tune, strategy="mirrored", devices=2)
