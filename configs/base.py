@@ -119,7 +119,7 @@ def _dataset():
         "test_split": "",
         # of all these: share of the classes (omniglot: of the alphabets) to hold out
         "test_fraction": 0.2,
-        "turned_classes": False,  # omniglot: characters turned by 90, 180, 270 degrees are more
+        "turned_classes": False,  # of all these: images turned by 90, 180, 270 degrees are more
         "columns": {  # table: what it calls its columns; all but the first two may be missing
             "path": "path",
             "label": "label",  # any text or number

@@ -24,6 +24,7 @@ __all__ = [
     "looks",
     "name_hash",
     "to_dataset",
+    "turned",
 ]
 
 
@@ -131,8 +132,9 @@ def to_dataset(name: str, collection: Collection, tests: Collection | None, conf
         tests: what to test on, or None to hold classes of `collection` out.
         config: the fields of `images.image_shape`, `test_fraction` (share of the classes to hold
             out, default 0.2), `test_classes` (names of the classes to hold out, instead of a
-            share; default: none), `verify` (default True: decode every image once before training
-            starts).
+            share; default: none), `turned_classes` (default False; True: images turned by 90, 180
+            and 270 degrees are classes to train on as well), `verify` (default True: decode every
+            image once before training starts).
 
     Returns:
         The data set; without queries and gallery.
@@ -153,6 +155,8 @@ def to_dataset(name: str, collection: Collection, tests: Collection | None, conf
             parts = _hold_out(parts[0], fraction=config.get("test_fraction", 0.2))
     train, test = parts
     notes += _class_notes(train, test)
+    if config.get("turned_classes", False):
+        train = turned(train)
     return base.Dataset(
         name=name,
         train=train.split(shape),
@@ -163,6 +167,35 @@ def to_dataset(name: str, collection: Collection, tests: Collection | None, conf
         report="\n".join(
             [f"{name}: {_describe(train)} to train on, {_describe(test)} to test on."] + notes
         ),
+    )
+
+
+def turned(found: Collection) -> Collection:
+    """The images, and as classes of their own the same turned by 90, 180 and 270 degrees.
+
+    Args:
+        found: images that are not turned.
+
+    Returns:
+        Four times as many images of four times as many classes.
+    """
+    count, classes = len(found.labels), len(found.class_names)
+    turns = np.repeat(np.arange(4), count)
+    rows = np.tile(np.arange(count), 4)
+    angles = ["", *(f" turned {90 * turn}" for turn in (1, 2, 3))]
+    told = np.array(angles, object)[turns]
+    is_part = isinstance(found.examples, views.Views)
+    files = found.examples.examples if is_part else found.examples
+    boxes = found.examples.boxes[rows] if is_part else np.zeros([len(rows), 4], np.int64)
+    return dataclasses.replace(
+        found,
+        examples=views.Views(files.take(rows), boxes, turns),
+        labels=found.labels[rows] + classes * turns,
+        class_names=tuple(f"{name}{turn}" for turn in angles for name in found.class_names),
+        names=found.names[rows],
+        fingerprints=found.fingerprints[rows] + told,
+        identities=found.identities[rows] + told,
+        cameras=None if found.cameras is None else found.cameras[rows],
     )
 
 

@@ -1,28 +1,26 @@
 """Omniglot: 1,623 handwritten characters of 50 alphabets, each in 20 hands (Lake et al. 2015)."""
 
-import dataclasses
 import os
 
 import numpy as np
 
 from circle_tf.utils import image_files
-from trainers.datasets import base, folder, views
+from trainers.datasets import base, folder
 from trainers.datasets.collection import Collection, name_hash, to_dataset
 
-__all__ = ["collect", "load", "turned"]
+__all__ = ["collect", "load"]
 
 _BACKGROUND = "images_background"
 
 
 def load(config) -> base.Dataset:
-    """Lists the drawings, holds alphabets out for testing, and turns characters into more classes.
+    """Lists the drawings, and holds alphabets out for testing.
 
     Args:
         config: `path` (a folder of alphabets, or the one with images_background in it),
             `test_path` (a folder of other alphabets to test on; empty: hold some out),
             `test_fraction` (share of the alphabets to hold out, default 0.2, one at least),
-            `turned_classes` (default False: characters turned by 90, 180 and 270 degrees are
-            classes to train on as well), and the fields of `collection.to_dataset`.
+            and the fields of `collection.to_dataset`.
 
     Returns:
         The data set; a class is named alphabet/character.
@@ -32,8 +30,6 @@ def load(config) -> base.Dataset:
     """
     train, tests = collect(config.get("path", "")), config.get("test_path", "")
     train, test = (train, collect(tests)) if tests else _divided(train, config)
-    if config.get("turned_classes", False):
-        train = turned(train)
     return to_dataset("omniglot", train, test, config)
 
 
@@ -64,32 +60,6 @@ def collect(path: str) -> Collection:
             f"{_BACKGROUND}, or one of five alphabets, as --config.dataset.path=FOLDER."
         )
     return folder.of_classes(root, found)
-
-
-def turned(found: Collection) -> Collection:
-    """The characters, and as classes of their own the same turned by 90, 180 and 270 degrees.
-
-    Args:
-        found: drawings.
-
-    Returns:
-        Four times as many drawings of four times as many classes.
-    """
-    count, classes = len(found.labels), len(found.class_names)
-    turns = np.repeat(np.arange(4), count)
-    rows = np.tile(np.arange(count), 4)
-    angles = ["", *(f" turned {90 * turn}" for turn in (1, 2, 3))]
-    told = np.array(angles, object)[turns]
-    boxes = np.zeros([len(rows), 4], np.int64)
-    return dataclasses.replace(
-        found,
-        examples=views.Views(np.asarray(found.examples)[rows], boxes, turns),
-        labels=found.labels[rows] + classes * turns,
-        class_names=tuple(f"{name}{turn}" for turn in angles for name in found.class_names),
-        names=found.names[rows],
-        fingerprints=found.fingerprints[rows] + told,
-        identities=found.identities[rows] + told,
-    )
 
 
 def _divided(found, config):

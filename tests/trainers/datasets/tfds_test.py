@@ -128,3 +128,10 @@ def test_sets_that_cannot_be(root, name, changes, message):
     with pytest.raises(base.DataError, match=message) as error:
         load(name, root, **changes)
     assert "\n" not in str(error.value) and len(str(error.value)) < 700
+
+
+def test_images_turned_by_quarters_are_classes_to_train_on(root):
+    plain, found = load("omniglot", root), load("omniglot", root, turned_classes=True)
+    assert len(found.train.class_names) == 12 and found.train.class_names[3] == "0 turned 90"
+    np.testing.assert_array_equal(found.train.images()[9:18], plain.train.images())
+    assert found.test.class_names == plain.test.class_names
