@@ -46,7 +46,7 @@ def evaluated(trained):
 def published(evaluated, folder):
     words = next_command(evaluated, "export.publish")
     assert words[-1] == "--base_path=models/run"
-    options = ["--gallery=held_out", "--weights=float16", "--k=3"]
+    options = ["--gallery=held_out", "--weights=float16", "--k=3", "--false_accept_rate=0.01"]
     return printed(*words[:-1], f"--base_path={folder}/models/digits", *options)
 
 
@@ -75,7 +75,8 @@ def test_evaluation_is_printed_and_written(evaluated, folder):
     with open(folder / "run" / "evaluation.json") as file:
         found = json.load(file)["leave_one_out"]["recall_at_1"]
     assert 0.5 < found <= 1 and f"leave-one-out             {found:.3f}" in evaluated
-    assert "retrieval_sheet.png" in os.listdir(folder / "run" / "plots")
+    drawn = {"retrieval_sheet.png", "decision_thresholds.png"}
+    assert drawn <= {*os.listdir(folder / "run" / "plots")}
 
 
 def test_what_is_published_is_fit_to_be_served(published, folder):
@@ -84,9 +85,13 @@ def test_what_is_published_is_fit_to_be_served(published, folder):
     assert "largest difference" in published and "MODEL_NAME=digits" in published
     assert sorted(os.listdir(folder / "models" / "digits")) == [".publish.lock", "1"]
     with open(folder / "models/digits/1/assets.extra/manifest.json") as file:
-        thresholds = json.load(file)["decision"]
+        written = json.load(file)
     with open(folder / "run" / "evaluation.json") as file:
-        assert thresholds == json.load(file)["decision"]
+        assert written["decision"] == json.load(file)["decision"]
+    chosen = [written["thresholds"][name] for name in ("verification", "search")]
+    assert [one["false_accept_rate"] for one in chosen] == [0.01, 0.01]
+    assert published.count("a false-accept rate of 0.01; too few examples to know the rate") == 2
+    assert re.search(r"^  thumbnails       (\d+) of \1 images, ", published, re.MULTILINE)
     again = printed(*next_command(published, "export.verify"))
     assert again.startswith(f"{folder}/models/digits/1 is fit to be served.\n")
     assert "over batches 1, 3, 17" in again and "ids [17, 3]" in again
@@ -97,6 +102,7 @@ def test_a_served_model_answers_and_ends_in_good_order(served, folder):
     asked = ["--model=digits", f"--target={address}", f"--held_out={folder}/run/held_out.npz"]
     told = printed("-m", "export.query", *asked, "--count=4", f"--sheet={folder}/sheet.png")
     assert re.search(r"^The nearest is of the same class for [0-4] of 4\.$", told, re.MULTILINE)
+    assert len(re.findall(r"^\S+/\d+: (known|unknown), ", told, re.MULTILINE)) == 4
     with Image.open(folder / "sheet.png") as sheet:
         assert sheet.size[1] > 4 * 112
     process.send_signal(signal.SIGTERM)
