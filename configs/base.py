@@ -38,7 +38,7 @@ def get_config():
                 # which Keras fetches for keras.applications; random; None: those of the preset or
                 # the .keras file, else random
                 "weights": placeholder(str),
-                "partial_weights": placeholder(bool),  # True: load what fits, warn of what does not
+                "partial_weights": False,  # load what fits of them, and warn of what does not
                 "embedding_dim": 128,
             },
             "fine_tune": _fine_tune(),

@@ -126,7 +126,8 @@ def _import():
         import tensorflow_datasets
     except ImportError as error:
         raise base.DataError(
-            "Sets of TensorFlow Datasets need it: pip install tensorflow-datasets"
+            "Sets of TensorFlow Datasets need it: pip install tensorflow-datasets, and "
+            "importlib-resources for `tfds build`."
         ) from error
     return tensorflow_datasets
 

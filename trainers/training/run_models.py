@@ -109,7 +109,7 @@ def build(config, *, image_shape, num_classes, steps):
             image_shape,
             pooling=config.model.pooling,
             weights=config.model.weights,
-            partial_weights=bool(config.model.partial_weights),
+            partial_weights=config.model.partial_weights,
         )
         ends = LOSSES[config.loss.name](
             backbone.output, dim=config.model.embedding_dim, classes=num_classes, loss=loss

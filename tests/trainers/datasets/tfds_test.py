@@ -1,9 +1,6 @@
 """Sets that TensorFlow Datasets itself wrote, by its own builders, on made-up examples."""
 
-import importlib.resources
-import importlib.resources.abc
 import os
-import sys
 from unittest import mock
 
 import numpy as np
@@ -17,8 +14,6 @@ library = pytest.importorskip("tensorflow_datasets")
 
 def prepare(name, data_dir, splits, *, side, **features):
     """Prepares a set: split to list of labels; of each class the images are of one grey."""
-    # tfds asks for the back-port, which it does not require.
-    sys.modules.setdefault("importlib_resources", importlib.resources)
     builder = library.builder(name, data_dir=data_dir)
 
     def examples(split, labels):
