@@ -16,6 +16,7 @@ __all__ = [
     "KerasVariable",
     "add_exact_weight",
     "get_keras_mask",
+    "is_keras_variable",
     "output_spec",
     "require_keras_3",
     "set_keras_mask",
@@ -105,6 +106,16 @@ def require_keras_3(feature):
             "metrics, samplers and retrieval: use them in a keras.Model of your own, or make an "
             "environment without tensorflow-addons (see docs/migrating-from-addons.md)."
         )
+
+
+def is_keras_variable(value):
+    """Whether it is a variable of Keras 3, which is no `tf.Variable`.
+
+    Example:
+        >>> is_keras_variable(1.0)
+        False
+    """
+    return IS_KERAS_3 and isinstance(value, KerasVariable)
 
 
 def tf_variable(weight):

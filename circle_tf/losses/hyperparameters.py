@@ -274,9 +274,7 @@ def _can_change(value):
 
 
 def _is_variable(value):
-    return isinstance(value, tf.Variable) or (
-        compat.IS_KERAS_3 and isinstance(value, compat.KerasVariable)
-    )
+    return isinstance(value, tf.Variable) or compat.is_keras_variable(value)
 
 
 def _as_config(value):

@@ -177,7 +177,8 @@ def test_bodies_made_to_hurt(target):
     st.text(min_size=1, max_size=30), st.sampled_from(["", "/metadata", "/versions/1"])
 )
 def test_names_of_any_kind(target, name, resource):
-    hypothesis.assume(name not in ("tiny", "examples"))
+    # Conformance tests load "more" and unload it, whose versions then have a state: that is no 404.
+    hypothesis.assume(name not in ("tiny", "examples", "more"))
     quoted = requests.utils.quote(name, safe="./%")
     response = requests.get(f"{target.rest}/v1/models/{quoted}{resource}", timeout=30)
     assert response.status_code in (400, 404)

@@ -332,7 +332,7 @@ def _stopped(config, path, monkeypatch):
 
 def test_a_run_does_not_go_on_over_other_data(photos, tmp_path, monkeypatch):
     root, config = photos
-    config.loss.update(name="class_circle", margin=None, gamma=None)
+    config.loss.update(name="class_circle", margin=None, gamma=None, gamma_start=None)
     path = str(tmp_path / "run")
     _stopped(config, path, monkeypatch)
     root.joinpath("class0").rename(root / "zzz")
@@ -407,7 +407,7 @@ def test_epochs_are_passes_over_the_examples():
         ({"keep_best": "val_recall_at_2"}, "keep_best must be one of val_mean_average_prec"),
         ({"keep_checkpoints": 0}, "keep_checkpoints must be 1 or more"),
         ({"batch": {"classes_per_batch": 6}}, "at least classes_per_batch=6 classes, found 5"),
-        ({"dataset": {"name": "digit"}}, "glyphs, digits, folder, tfrecord"),
+        ({"dataset": {"name": "digit"}}, "glyphs, digits, folder, table, tfrecord"),
         ({"loss": {"name": "circel"}}, "found 'circel'"),
     ],
 )
