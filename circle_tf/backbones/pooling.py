@@ -127,7 +127,7 @@ class GeneralizedMean(keras.layers.Layer):
             shape=(),
             dtype="float32",
             initializer=keras.initializers.Constant(self.initial_p),
-            constraint=_at_least_one,
+            constraint=_AtLeastOne(),
         )
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -149,5 +149,8 @@ class GeneralizedMean(keras.layers.Layer):
         return {**super().get_config(), "p": self.initial_p, "epsilon": self.epsilon}
 
 
-def _at_least_one(p):
-    return tf.maximum(p, 1.0)
+class _AtLeastOne(keras.constraints.Constraint):
+    """Older Keras takes no plain functions."""
+
+    def __call__(self, w):
+        return tf.maximum(w, 1.0)

@@ -123,7 +123,7 @@ def test_a_training_goes_on_in_its_phase_as_one_that_was_not_stopped(stop):
 
 
 @stacks.needs_own_steps
-@pytest.mark.parametrize("accumulation", [2, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_replicas_equal_one_device_in_both_phases(accumulation):
     found = []
     for strategy in (tf.distribute.get_strategy(), mirrored(2)):

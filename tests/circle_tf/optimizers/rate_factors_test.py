@@ -43,7 +43,7 @@ MAKERS = {
 }
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=stacks.needs_own_steps)])
 @pytest.mark.parametrize("name", MAKERS)
 def test_updates_and_decay_are_those_of_each_variables_rate(name, replicas):
     make, expected = MAKERS[name]
