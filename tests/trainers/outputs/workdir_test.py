@@ -39,6 +39,19 @@ def test_the_recipe_of_an_older_run_is_welcome_on_another_machine(files):
     files.check(digits.get_config())
 
 
+def test_fields_that_are_newer_than_a_run_have_their_defaults_in_it(files):
+    started(files, digits.get_config())
+    recipe = workdir.read_json(files.config)
+    del recipe["fine_tune"], recipe["loss"]["growth"], recipe["dataset"]["columns"]
+    workdir.write_json(files.config, recipe)
+    files.check(digits.get_config())
+    assert files.recipe().to_dict() == digits.get_config().to_dict()
+    other = digits.get_config()
+    other.loss.growth = 0.5
+    with pytest.raises(commands.ConfigError, match="loss.growth: the run has 0.7, the command 0.5"):
+        files.check(other)
+
+
 def test_auto_is_what_the_run_has(files):
     older = digits.get_config()
     older.update(precision="float32", deterministic=True)  # The defaults before there was auto.
