@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from circle_tf import schedules
+from tests import stacks
 
 
 def test_grows_by_the_same_factor_and_stays():
@@ -17,6 +18,7 @@ def test_falls_where_the_end_is_lower():
     assert float(schedules.GeometricGrowth(4.0, 1.0, steps=2)(1)) == pytest.approx(2.0)
 
 
+@stacks.needs_keras_3  # The rate of Keras 2 is a variable that each update sets.
 def test_is_a_learning_rate_schedule_too():
     optimizer = keras.optimizers.SGD(schedules.GeometricGrowth(1e-3, 1e-1, steps=2))
     optimizer.iterations.assign(1)

@@ -10,7 +10,6 @@ import tensorflow as tf
 from circle_tf import layers
 from circle_tf.serving import servable, signatures, weights
 from circle_tf.training import model as models
-from export.saved_model import session
 from tests import stacks
 
 pytestmark = stacks.needs_keras_3
@@ -273,6 +272,8 @@ def test_models_that_cannot_be_served_say_why_and_leave_nothing(tmp_path, make, 
 )
 def test_what_a_net_compiles_is_served_without_xla(tmp_path, make):
     """Keras compiles grouped convolutions; TF Serving has no compiler."""
+    from export.saved_model import session  # Which the stack of Addons cannot import.
+
     first = keras.layers.Conv2D(2, 1, name="first")
     model = _model(extra=[first, make()])
     path = servable.save_servable(model, tmp_path / "1")
