@@ -32,8 +32,8 @@ _COLUMNS = flags.DEFINE_list(
 _DATASET = flags.DEFINE_string(
     "dataset",
     "",
-    "A published data set: market1501, msmt17, cub200, cars196, sop, inshop, recordio; tfds:NAME "
-    "of TensorFlow Datasets; check: also lfw, face_bin, ijbc.",
+    "A published data set: market1501, msmt17, cub200, cars196, sop, inshop, omniglot, recordio; "
+    "tfds:NAME of TensorFlow Datasets; check: also lfw, face_bin, ijbc.",
 )
 _OUTPUT = flags.DEFINE_string("output", "", "convert: the folder to make for the shards.")
 _SHARD_MEGABYTES = flags.DEFINE_integer(
@@ -69,8 +69,8 @@ def convert(
             data set, where it is.
         output: folder to make; must not exist. Of a published data set, and of a table that is
             divided, each part gets a folder.
-        dataset: "", one of `trainers.datasets.LAYOUTS`, "recordio", or tfds:NAME, whose data_dir
-            `path` is.
+        dataset: "", one of `trainers.datasets.LAYOUTS`, "omniglot", "recordio", or
+            tfds:NAME, whose data_dir `path` is.
         columns: of a table, as of `trainers.datasets.table.collect`.
         shard_bytes: size of a shard, about.
         workers: shards that are written at a time, by threads of one process.
@@ -162,7 +162,7 @@ def check(path: str, *, dataset: str = "", columns=None, processes: int = 1) -> 
     Args:
         path: folder with a sub-folder for each class, table (CSV or Parquet), TFRecord file, or
             folder of such files; of TensorFlow Datasets the data_dir, or empty.
-        dataset: "", or tfds:NAME.
+        dataset: "", omniglot, or tfds:NAME.
         columns: of a table, as of `trainers.datasets.table.collect`.
         processes: that look at the images.
 
@@ -279,7 +279,7 @@ def _main(verb):
     columns = _columns(_COLUMNS.value)
     if verb == "check":
         name = _DATASET.value
-        is_own = not name or name.startswith("tfds:")
+        is_own = name in ("", "omniglot") or name.startswith("tfds:")
         options = {"dataset": name, "columns": columns, "processes": _PROCESSES.value}
         print(check(_PATH.value, **options) if is_own else check_dataset(name, _PATH.value))
         return

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from circle_tf.evaluation import exact_search
-from circle_tf.evaluation.neighbours import HighestScores, as_rows, iterate_scores
-from circle_tf.ops import pairs
+from circle_tf.evaluation.neighbours import HighestScores, as_rows, classes_of, iterate_scores
 from circle_tf.utils import checks
 
 __all__ = ["Calibration", "Threshold", "calibrate"]
@@ -162,17 +161,11 @@ def calibrate(
         (the rule of 30).
     """
     rows = as_rows(embeddings, name="embeddings")
-    ids = pairs.ids_of_rows(labels, rows, name="labels")
     asked = checks.several(false_accept_rates)
     rates = sorted(_check_rate(rate, "false_accept_rates") for rate in asked)
     _check_rate(confidence, "confidence")
     resamples = checks.whole_number(resamples, "resamples", least=1)
-    names, identity, sizes = np.unique(ids, return_inverse=True, return_counts=True)
-    if len(names) < 2 or sizes.max() < 2:
-        raise ValueError(
-            "calibrate needs two classes or more, and one with two examples or more; found "
-            f"{len(names)} classes, of at most {sizes.max()} examples."
-        )
+    names, identity, sizes = classes_of(labels, rows, use="calibrate")
     scores = _Scores.of(exact_search.on_grid(rows, name="embeddings"), identity, sizes, rates)
     draws = np.random.default_rng(seed).multinomial(
         len(names), np.full(len(names), 1 / len(names)), size=resamples
@@ -184,9 +177,9 @@ def calibrate(
         confidence,
         {
             "identities": len(names),
-            "examples": len(ids),
+            "examples": len(rows),
             "genuine": int((sizes * (sizes - 1) // 2).sum()),
-            "impostors": int((len(ids) ** 2 - (sizes**2).sum()) // 2),
+            "impostors": int((len(rows) ** 2 - (sizes**2).sum()) // 2),
         },
     )
     _warn_of_small_samples(found)

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from circle_tf.evaluation import exact_search
-from circle_tf.evaluation.neighbours import as_rows, iterate_scores
-from circle_tf.ops import pairs
+from circle_tf.evaluation.neighbours import as_rows, classes_of, iterate_scores
 from circle_tf.utils import checks
 
 __all__ = ["Confusion", "LabelInspection", "Suspect", "inspect_labels"]
@@ -110,7 +109,8 @@ def inspect_labels(
         neighbours: int of 1 or more; more withstand more errors of the same kind.
 
     Returns:
-        LabelInspection. Takes `N^2 D` multiplications, and memory for a few hundred rows of N.
+        LabelInspection. Takes `N^2 D` multiplications, and about 256 MB beside
+        the embeddings in float64.
 
     Raises:
         ValueError: shapes that do not fit, NaN or inf in a row, one class only, no class with two
@@ -127,14 +127,8 @@ def inspect_labels(
         that neighbours contradict); Tukey, "Exploratory data analysis", 1977 (the fence).
     """
     rows = as_rows(embeddings, name="embeddings")
-    ids = pairs.ids_of_rows(labels, rows, name="labels")
     neighbours = checks.whole_number(neighbours, "neighbours", least=1)
-    names, identity, sizes = np.unique(ids, return_inverse=True, return_counts=True)
-    if len(names) < 2 or sizes.max() < 2:
-        raise ValueError(
-            "inspect_labels needs two classes or more, and one with two examples or more; found "
-            f"{len(names)} classes, of at most {sizes.max()} examples."
-        )
+    names, identity, sizes = classes_of(labels, rows, use="inspect_labels")
     unit = exact_search.on_grid(rows, name="embeddings")
     found = _Similarities.of(unit, identity, sizes, neighbours)
     return LabelInspection(_suspects(found, names, identity), _confusions(found, names, identity))

@@ -21,6 +21,7 @@ __all__ = [
     "check_dimensions",
     "check_k",
     "check_labels",
+    "classes_of",
     "iterate_neighbours",
     "iterate_scores",
     "nearest_neighbours",
@@ -260,6 +261,35 @@ def check_dimensions(first, second, *, names):
             f"{names[0]} and {names[1]} must have the same dimension; "
             f"found {first.shape[1]} and {second.shape[1]}."
         )
+
+
+def classes_of(labels, rows, *, use):
+    """The classes of rows that are to be compared within and across classes.
+
+    Args:
+        labels: `[N]` or `[N, 1]` integer ids of any width.
+        rows: `[N, D]` array, as of `as_rows`.
+        use: str, the function that compares, for errors.
+
+    Returns:
+        `(names, identity, sizes)`: `[I]` ids, sorted; `[N]` position of each row's; `[I]` rows.
+
+    Raises:
+        ValueError: lengths that differ, one class only, no class with two rows.
+
+    Example:
+        >>> names, identity, sizes = classes_of([7, 5, 7], np.eye(3), use="calibrate")
+        >>> names.tolist(), identity.tolist(), sizes.tolist()
+        ([5, 7], [1, 0, 1], [1, 2])
+    """
+    ids = pairs.ids_of_rows(labels, rows, name="labels")
+    names, identity, sizes = np.unique(ids, return_inverse=True, return_counts=True)
+    if len(names) < 2 or sizes.max() < 2:
+        raise ValueError(
+            f"{use} needs two classes or more, and one with two examples or more; found "
+            f"{len(names)} classes, of at most {sizes.max()} examples."
+        )
+    return names, identity, sizes
 
 
 def check_labels(queries, labels, *, gallery=None, gallery_labels=None):

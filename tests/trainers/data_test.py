@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import disks, processes
+from tests import disks, handwriting, processes
 from tests.pictures import picture
 from trainers import data, datasets
 from trainers.datasets import base, tfrecord
@@ -129,6 +129,14 @@ def test_check_tells_of_too_few_classes(root, kept, message):
     for label in range(kept, 4):
         (root / f"class{label}").rename(root.parent / f"class{label}")
     assert message in data.check(str(root))
+
+
+def test_alphabets_of_handwriting_are_looked_at_and_packed_by_character(tmp_path):
+    handwriting.alphabets(tmp_path / "drawn", names=["Greek", "Latin"])
+    root, output = str(tmp_path / "drawn"), str(tmp_path / "shards")
+    assert "18 images of 6 classes, 0 unreadable" in data.check(root, dataset="omniglot")
+    data.convert(root, output=output, dataset="omniglot")
+    assert {"Greek/character01", "Latin/character03"} <= {*tfrecord.collect(output).class_names}
 
 
 def test_check_of_shards(root, tmp_path):

@@ -4,7 +4,7 @@ import os
 from typing import NamedTuple
 
 from trainers import datasets
-from trainers.datasets import base, folder, table, table_files, tfds, tfrecord
+from trainers.datasets import base, folder, omniglot, table, table_files, tfds, tfrecord
 from trainers.datasets.published import layouts
 
 __all__ = ["Source", "collect"]
@@ -16,7 +16,7 @@ class Source(NamedTuple):
     Args:
         path: folder with a sub-folder for each class, table, or TFRecord files; of a data set where
             it is.
-        dataset: "", one of `trainers.datasets.LAYOUTS`, or tfds:NAME.
+        dataset: "", one of `trainers.datasets.LAYOUTS`, omniglot, or tfds:NAME.
         columns: mapping of names of columns, or of tfds' features (path, label).
     """
 
@@ -44,6 +44,8 @@ def collect(source: Source) -> dict:
             raise base.DataError(f"{dataset} has an image (path) and a label, no {odd[0]}.")
         named = {features[name]: value for name, value in (columns or {}).items()}
         return tfds.collect(dataset, path, **named)
+    if dataset == "omniglot":
+        return {"all": omniglot.collect(path)}
     if dataset:
         layout = datasets.read_layout(dataset, path)
         return {part: layouts.collection_of(layout, part) for part in layout.parts}

@@ -113,13 +113,13 @@ class _Looked:
 
 def _table(looked_at, found):
     """The numbers, and the most suspect."""
-    count, names = len(looked_at.rows), looked_at.split.class_names
+    names = looked_at.split.class_names
     kinds = [one.kind for one in found.suspects]
     lines = [
         f"{kinds.count('label'):,} labels look wrong, {kinds.count('lonely'):,} examples fit no "
         f"class, {sum(one.count for one in found.confusions):,} are nearest to one of another."
     ]
-    if count and kinds:
+    if kinds:
         lines += ["", f"{'own':>6}{'other':>7}  most suspect"]
     for one in found.suspects[:_PRINTED]:
         other = f" {names[one.other_label]}" if one.kind == "label" else ""
