@@ -2,8 +2,8 @@
 
 The forward sweep over blocks of classes sums the gradient of the embeddings up on its way, as an
 online logsumexp does its sum. The gradient of the class weights is left to the optimizer's step,
-which computes it a block at a time and uses it up at once. Four matrix products in all, as many as
-`class_sweep.class_losses` needs where it keeps no cosines.
+which computes it a block at a time and uses it up at once. Of classes whose cosines the budget holds that
+is three matrix products, of the others four, as in `class_sweep.class_losses`.
 """
 
 import functools
@@ -41,7 +41,7 @@ def deferring_class_losses(
         margin: m in -1..1, float or scalar tensor.
         gamma: scale above 0, float or scalar tensor.
         detach_weights: see `circle_loss`.
-        max_bytes: int, budget for the cosines of a block.
+        max_bytes: int, budget for cosines; see `class_sweep.class_losses`.
         product_dtype: None, or "bfloat16"; see `CircleHead`.
 
     Returns:
@@ -66,7 +66,6 @@ def deferring_class_losses(
     circle.check_hyperparameters(margin=margin, gamma=gamma)
     options = tiles.Options.of(unit.dtype, margin, gamma, detach_weights)
     blocks = class_sweep.Blocks.of_batch(unit, variable.shape[0], max_bytes, product_dtype)
-    blocks = blocks._replace(cached=False)
     unit = tf.convert_to_tensor(unit)
 
     def rows_at(start, size):
@@ -76,7 +75,7 @@ def deferring_class_losses(
     own = _rows(variable, sweep.clipped_ids())
     cosines = class_tiles.cosines_to(tf.stop_gradient(unit), own)
     state = class_tiles.own_state(cosines, options)
-    state, of_unit, inverse = sweep.forward_with_gradient(state)
+    state, of_unit, inverse, cached = sweep.forward_with_gradient(state)
     losses, _, scales = tiles.finalize(state, options)
     of_own = class_tiles.own_gradients(cosines, scales, options) * class_tiles.inverse_lengths(own)
     of_unit = options.gamma * scales[1][:, None] * of_unit + of_own[:, None] * own
@@ -85,7 +84,7 @@ def deferring_class_losses(
     def with_gradient(unit, no_rows):
         def gradient(upstream):
             weighted = tiles.weighted(scales, upstream)
-            defer(functools.partial(sweep.each_weight_gradient, weighted, inverse))
+            defer(functools.partial(sweep.each_weight_gradient, weighted, inverse, cached))
             found = of_unit * upstream[:, None], tf.zeros_like(no_rows)
             return tiles.first_order([unit, no_rows], found, class_sweep.SECOND_DERIVATIVE)
 

@@ -35,8 +35,9 @@ class CircleHead(loss_layers.LossLayer):
             In an `EmbeddingModel` the sample weights of `fit` weigh it; a `keras.Model` tells its
             layers of none.
         detach_weights: see `circle_loss`.
-        max_bytes: int, budget for the cosines `[B, C]`. Within it they are held once; above it (and
-            where B is unknown when traced) they are computed twice, over blocks of classes.
+        max_bytes: int, budget for the cosines `[B, C]`. Those of as many classes as fit are held
+            once; the others (all where B is unknown when traced) are computed twice, over blocks
+            of classes.
         sample_rate: float above 0, at most 1. Below 1 a training step looks at its global batch's
             own classes and at this share of all classes, drawn anew at each step; the gradient of
             the class weights is sparse (`tf.IndexedSlices`), and `EmbeddingModel` updates those

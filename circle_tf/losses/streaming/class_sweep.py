@@ -2,7 +2,7 @@
 
 `ClassCircleLoss` states the maths on a whole `[B, C]` matrix of cosines. Here the matrix exists a
 block of classes at a time. A first sweep over the blocks gives the logsumexps, a second one the
-gradient; cosines are cached in between where the budget allows it, and computed again elsewhere.
+gradient; as many cosines as the budget allows are cached in between, the others computed again.
 Class weights are normalised within the products, so that no normalised copy of them exists.
 """
 
@@ -56,9 +56,9 @@ def class_losses(
         margin: m in -1..1, float or scalar tensor.
         gamma: scale above 0, float or scalar tensor.
         detach_weights: see `circle_loss`.
-        max_bytes: int, budget for cosines: within it they are cached for the gradient, above it
-            they are computed twice, a block at a time (so too where B is unknown when traced).
-            Where C is unknown then, it does not count.
+        max_bytes: int, budget for cosines: what fits is cached for the gradient, the others are
+            computed twice, a block at a time (all where B is unknown when traced). Where C is
+            unknown then, it does not count.
         mask: None, or bool `[C]`: classes that count; own classes must be among them.
         product_dtype: None, or "bfloat16"; see `CircleHead`.
         sharded: whether each replica holds its own classes.
@@ -110,7 +110,7 @@ def class_losses(
 
 @tf.function(autograph=False)
 def _forward(unit, weights, ids, mask, options, blocks, *, sharded):
-    """`(cosines to own classes [B], state [4, B], inverse lengths [C], cached cosines)`.
+    """`(cosines to own classes [B], state [4, B], inverse lengths [C], cached products)`.
 
     Sharded, the cosine is 0 and the state lacks the positive where the own class is elsewhere.
     """
@@ -144,7 +144,7 @@ class Blocks(NamedTuple):
 
     num_classes: int | None  # None: known when run, all in one block.
     size: int | None
-    cached: bool
+    cached: int  # Of how many, the first ones, the cosines are held.
     in_place: bool
     product_dtype: str | None = None  # None: of the inputs.
 
@@ -165,13 +165,14 @@ class Blocks(NamedTuple):
             ValueError: what is no budget, or one that cannot hold a block.
 
         Example:
-            >>> Blocks.of_batch(tf.zeros([1024, 8]), 10**6, 2**28).size
-            8192
+            >>> blocks = Blocks.of_batch(tf.zeros([1024, 8]), 10**6, 2**28)
+            >>> blocks.size, blocks.cached
+            (8192, 7)
         """
         max_bytes = check_max_bytes(max_bytes)
         batch, in_place = unit.shape[0], not compilation.within_xla()
         if num_classes is None:
-            return cls(None, None, True, in_place, product_dtype)
+            return cls(None, None, 1, in_place, product_dtype)
         row_bytes = unit.dtype.size * max(1, batch or 1024)
         fewest = min(num_classes, _FEWEST_CLASSES)
         if row_bytes * fewest > max_bytes:
@@ -180,11 +181,32 @@ class Blocks(NamedTuple):
                 f"{batch or 'unknown size'} to {fewest} classes: give {row_bytes * fewest} or "
                 "more, or make the batch smaller."
             )
-        size = max(fewest, min(_BLOCK_BYTES, max_bytes) // row_bytes)
-        cached = batch is not None and row_bytes * num_classes <= max_bytes
-        if cached:
+        size = min(num_classes, max(fewest, min(_BLOCK_BYTES, max_bytes) // row_bytes))
+        if batch is None:
+            cached = 0
+        elif row_bytes * num_classes <= max_bytes:
             size = max(size, -(-num_classes // _MOST_CACHED))
-        return cls(num_classes, min(size, num_classes), cached, in_place, product_dtype)
+            cached = -(-num_classes // size)
+        else:  # One block is for the cosines that are computed again.
+            cached = min(_MOST_CACHED, max_bytes // (row_bytes * size) - 1)
+        return cls(num_classes, size, cached, in_place, product_dtype)
+
+    def holds(self, start):
+        """Whether the cosines of the block that starts at this row are cached.
+
+        Args:
+            start: int; int32 scalar where the block is visited in a loop, which none is that is.
+
+        Returns:
+            bool.
+
+        Example:
+            >>> Blocks(1000, 100, 2, True).holds(100)
+            True
+        """
+        if self.num_classes is None:
+            return True
+        return isinstance(start, int) and start < self.cached * self.size
 
     def each(self, visit, count, values):
         """Visits all blocks, in order; the last one may be shorter.
@@ -200,17 +222,17 @@ class Blocks(NamedTuple):
         if self.num_classes is None:
             return visit(0, count, *values)
         full, rest = divmod(count, self.size)
-        if self.cached or full == 1:
-            for index in range(full):
-                # In turn: all blocks' gradients at once would be as large as the weights.
-                with tf.control_dependencies(values[-1:]):
-                    values = visit(index * self.size, self.size, *values)
-        else:
+        unrolled = full if full == 1 else min(self.cached, full)
+        for index in range(unrolled):
+            # In turn: all blocks' gradients at once would be as large as the weights.
+            with tf.control_dependencies(values[-1:]):
+                values = visit(index * self.size, self.size, *values)
+        if unrolled < full:
             # One at a time: blocks side by side would hold more than the budget.
             _, *values = tf.while_loop(
                 lambda index, *_: index < full,
                 lambda index, *now: (index + 1, *visit(index * self.size, self.size, *now)),
-                (tf.constant(0), *values),
+                (tf.constant(unrolled), *values),
                 parallel_iterations=1,
             )
         if rest:
@@ -269,18 +291,18 @@ class Sweep:
         """Adds all classes' negatives to the state `[4, B]` (see `tiles.update`).
 
         Returns:
-            `(state [4, B], inverse lengths of the class weights [C], cached cosines)`.
+            `(state [4, B], inverse lengths of the class weights [C], cached products)`.
         """
         cached = []
 
         def visit(start, size, state, inverse):
             rows, products = self._products(start, size)
             lengths = class_tiles.inverse_lengths(rows)
-            cosines, state = class_tiles.add_negatives(
+            if self._blocks.holds(start):
+                cached.append(products)
+            state = class_tiles.add_negatives(
                 products, lengths, state, *self._of_block(start, size), self._options
             )
-            if self._blocks.cached:
-                cached.append(cosines)
             return state, self._blocks.written(inverse, start, size, lengths)
 
         values = (state, _empty([self._count], self._unit.dtype))
@@ -290,30 +312,32 @@ class Sweep:
         """The same, summing up the gradient by `unit` on the way, as an online logsumexp its sum.
 
         Returns:
-            `(state [4, B], of_unit [B, D], inverse lengths [C])`: `of_unit` is the part of the
-            negatives, and lacks a factor of each example, `gamma` times the second line of its
-            scales.
+            `(state [4, B], of_unit [B, D], inverse lengths [C], cached products)`: `of_unit` is the
+            part of the negatives, and lacks a factor of each example, `gamma` times the second
+            line of its scales.
         """
+        cached = []
 
         def visit(start, size, state, of_unit, inverse):
             rows, products = self._products(start, size)
             lengths = class_tiles.inverse_lengths(rows)
+            if self._blocks.holds(start):
+                cached.append(products)
             of_products, shrinkage, state = class_tiles.add_negatives_and_gradients(
                 products, lengths, state, *self._of_block(start, size), self._options
             )
             of_unit = of_unit * shrinkage[:, None] + self._blocks.product(of_products, rows)
             return state, of_unit, self._blocks.written(inverse, start, size, lengths)
 
-        inverse = _empty([self._count], self._unit.dtype)
-        return self._blocks.each(visit, self._count, (state, tf.zeros_like(self._unit), inverse))
+        values = (state, tf.zeros_like(self._unit), _empty([self._count], self._unit.dtype))
+        return *self._blocks.each(visit, self._count, values), cached
 
     def backward(self, scales, inverse, cached):
         """Gradients `([B, D], [C, D])` from weighted scales `[4, B]` and what `forward` left."""
         cached = iter(cached)
 
         def visit(start, size, of_unit, of_weights):
-            cosines = next(cached) if self._blocks.cached else None
-            rows, of_products, found = self._block_gradient(start, size, scales, inverse, cosines)
+            rows, of_products, found = self._block_gradient(start, size, scales, inverse, cached)
             of_unit = tf.add_n([of_unit, self._blocks.product(of_products, rows)])
             return of_unit, self._blocks.written(of_weights, start, size, found)
 
@@ -321,32 +345,33 @@ class Sweep:
         values = (tf.zeros_like(self._unit), of_weights)
         return self._blocks.each(visit, self._count, values)
 
-    def each_weight_gradient(self, scales, inverse, use):
+    def each_weight_gradient(self, scales, inverse, cached, use):
         """Calls `use(rows [K], gradients [K, D])` for one block of class weights after the other.
 
         Args:
             scales: `[4, B]`, weighted.
             inverse: `[C]`, from `forward_with_gradient`.
+            cached: products, from there too.
             use: it may write these rows of the class weights.
         """
+        cached = iter(cached)
 
         def visit(start, size):
-            _, _, found = self._block_gradient(start, size, scales, inverse)
+            _, _, found = self._block_gradient(start, size, scales, inverse, cached)
             use(start + tf.range(size), found)
             return ()
 
         self._blocks.each(visit, self._count, ())
 
-    def _block_gradient(self, start, size, scales, inverse, cosines=None):
+    def _block_gradient(self, start, size, scales, inverse, cached):
         """`(rows [K, D], gradient by the products [B, K], gradient by the rows [K, D])`."""
         lengths = _slice(inverse, start, size)
-        if cosines is None:
-            rows, products = self._products(start, size)
-            cosines = class_tiles.scaled(products, lengths)
+        if self._blocks.holds(start):
+            rows, products = self._rows_at(start, size), next(cached)
         else:
-            rows = self._rows_at(start, size)
+            rows, products = self._products(start, size)
         of_products, along = class_tiles.gradients(
-            cosines, lengths, scales, *self._of_block(start, size), self._options
+            products, lengths, scales, *self._of_block(start, size), self._options
         )
         found = self._blocks.product(of_products, self._unit, transpose_a=True)
         return rows, of_products, class_tiles.across(found, rows, lengths, along)

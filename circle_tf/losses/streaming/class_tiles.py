@@ -19,7 +19,6 @@ __all__ = [
     "merged",
     "own_gradients",
     "own_state",
-    "scaled",
     "gradients",
 ]
 
@@ -78,11 +77,9 @@ def add_negatives(products, lengths, state, ids, mask, options):
         options: `tiles.Options`.
 
     Returns:
-        `(cosines [B, K], state [4, B])`.
+        `[4, B]`.
     """
-    cosines = products * lengths
-    _, _, _, state = _added(cosines, state, ids, mask, options)
-    return cosines, state
+    return _added(products * lengths, state, ids, mask, options)[-1]
 
 
 @compilation.compiled
@@ -105,17 +102,11 @@ def own_gradients(cosines, scales, options):
 
 
 @compilation.compiled
-def scaled(products, lengths):
-    """Cosines `[B, K]` from products `[B, K]` and inverse lengths `[K]`."""
-    return products * lengths
-
-
-@compilation.compiled
-def gradients(cosines, lengths, scales, ids, mask, options):
+def gradients(products, lengths, scales, ids, mask, options):
     """The gradient of the upstream-weighted losses by the products of a block.
 
     Args:
-        cosines: `[B, K]`.
+        products: `[B, K]`.
         lengths: `[K]`.
         scales: `[4, B]`, from `tiles.weighted`.
         ids: int64 `[B]`, own classes, counted from the first of the block.
@@ -125,6 +116,7 @@ def gradients(cosines, lengths, scales, ids, mask, options):
     Returns:
         `(gradients [B, K], along [K])`: `along` is what goes along each weight.
     """
+    cosines = products * lengths
     running_max, weight, _, weight_own = (line[:, None] for line in tf.unstack(scales))
     t = tf.maximum(cosines, -options.margin)
     by_other = _by_other(t, options) * weight * tf.exp(tiles.shifted(t, running_max, options))

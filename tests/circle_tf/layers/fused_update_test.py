@@ -26,13 +26,17 @@ def inputs(dtype=np.float64):
 
 
 @pytest.mark.parametrize(
-    ("block", "gamma", "detach_weights"), diagonal([65, 4096], [8.0, 256.0], [True, False])
+    ("block", "budget", "gamma", "detach_weights"),
+    diagonal([65, 4096, 64], [1, 2, 100], [8.0, 256.0], [True, False]),
 )
-def test_losses_and_gradients_are_those_of_class_losses(block, gamma, detach_weights, monkeypatch):
+def test_losses_and_gradients_are_those_of_class_losses(
+    block, budget, gamma, detach_weights, monkeypatch
+):
     monkeypatch.setattr(class_sweep, "_BLOCK_BYTES", block * BATCH * 8)
     unit, weights, ids = inputs()
     variable, upstream = tf.Variable(weights), tf.constant(np.linspace(0.5, 2.0, BATCH))
     options = {"margin": 0.25, "gamma": gamma, "detach_weights": detach_weights}
+    options["max_bytes"] = budget * block * BATCH * 8
     gathered, handed = tf.Variable(np.full_like(weights, np.nan)), []
 
     @tf.function

@@ -52,6 +52,16 @@ def test_equals_the_reference(jit, max_bytes):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("jit", [False, True])
+def test_some_blocks_are_held_and_others_computed_again(jit, monkeypatch):
+    monkeypatch.setattr(class_sweep, "_BLOCK_BYTES", STREAMED)
+    blocks = class_sweep.Blocks.of_batch(tf.zeros([BATCH, 6], tf.float64), CLASSES, 2 * STREAMED)
+    assert (blocks.size, blocks.cached) == (64, 1)  # Of three.
+    found = losses_and_gradients(*inputs(), jit=jit, max_bytes=2 * STREAMED)
+    for a, b in zip(found, expected_of(*inputs()), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("max_bytes", [HELD, STREAMED])
 def test_float32_is_close_to_the_reference(max_bytes):
     found = losses_and_gradients(*inputs(np.float32), max_bytes=max_bytes)
