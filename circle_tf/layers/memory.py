@@ -130,9 +130,8 @@ class CrossBatchMemory(loss_layers.LossLayer):
         batch = global_batch.global_batch(base.as_embeddings(embeddings), ids)
         rows = self._numbers(batch, examples)
         own = rows[batch.offset : batch.offset + tf.shape(batch.ids)[0]]
-        keys, key_ids, key_rows = self._keys(batch, rows)
         values, valid = circle_losses.score_keys(
-            batch.unit, batch.ids, keys, key_ids, rows=own, key_rows=key_rows, **options
+            *batch[:4], rows=own, key_rows=rows, memory=self._held(batch.keys.dtype), **options
         )
         self._enqueue(batch.keys, batch.key_ids, rows)
         return base.nan_unless(base.usable_rows(batch.unit, ids), values), valid
@@ -183,15 +182,13 @@ class CrossBatchMemory(loss_layers.LossLayer):
         )
         return collectives.gather_rows(examples)[0]
 
-    def _keys(self, batch, rows):
-        """Batch and memory as keys; before the start every slot of the memory counts as empty."""
+    def _held(self, dtype):
+        """The memory as more keys; before the start every slot counts as empty."""
         started = tf.convert_to_tensor(self.steps_seen) >= self.start_step
-        held_rows = tf.where(started, tf.convert_to_tensor(self.memory_rows), _EMPTY)
-        held = tf.cast(tf.convert_to_tensor(self.memory_keys), batch.keys.dtype)
-        return (
-            tf.concat([batch.keys, tf.stop_gradient(held)], axis=0),
-            tf.concat([batch.key_ids, tf.convert_to_tensor(self.memory_ids)], axis=0),
-            tf.concat([rows, held_rows], axis=0),
+        return pair_sweep.Side(
+            tf.cast(tf.convert_to_tensor(self.memory_keys), dtype),
+            tf.convert_to_tensor(self.memory_ids),
+            tf.where(started, tf.convert_to_tensor(self.memory_rows), _EMPTY),
         )
 
     def _enqueue(self, unit, ids, rows):

@@ -58,7 +58,6 @@ def pairwise_losses(
         *batch[:4],
         rows=global_batch.row_numbers(batch.ids) + tf.cast(batch.offset, tf.int64),
         key_rows=global_batch.row_numbers(batch.key_ids),
-        empty_keys=False,
         block_size=block_size,
         margin=margin,
         gamma=gamma,
@@ -67,7 +66,7 @@ def pairwise_losses(
     return base.nan_unless(base.usable_rows(batch.unit, labels), losses), valid
 
 
-def score_keys(unit, ids, keys, key_ids, *, rows, key_rows, empty_keys=True, block_size, **options):
+def score_keys(unit, ids, keys, key_ids, *, rows, key_rows, memory=None, block_size, **options):
     """Circle loss of each anchor against its keys, block by block or on the dense matrix.
 
     Args:
@@ -77,8 +76,9 @@ def score_keys(unit, ids, keys, key_ids, *, rows, key_rows, empty_keys=True, blo
         key_ids: int64 `[K]`.
         rows: int64 `[A]`, numbers of the anchors' examples: a key of the same number is the same
             example, and no pair.
-        key_rows: int64 `[K]`; -1 marks an empty slot, which is no key.
-        empty_keys: False promises that `key_rows` hold no -1, which saves a little.
+        key_rows: int64 `[K]`.
+        memory: None, or `pair_sweep.Side` of more keys, which get no gradient; a row number of -1
+            marks an empty slot, which is no key.
         block_size: "auto", or the number of rows in a block; None for the dense matrix.
         **options: `margin`, `gamma` and `detach_weights`; see `circle_loss`.
 
@@ -104,10 +104,15 @@ def score_keys(unit, ids, keys, key_ids, *, rows, key_rows, empty_keys=True, blo
             key_ids,
             rows=rows,
             key_rows=key_rows,
-            empty_keys=empty_keys,
+            memory=memory,
             block_size=block_size,
             **options,
         )
+
+    if memory is not None:
+        keys = tf.concat([keys, tf.stop_gradient(memory.unit)], axis=0)
+        key_ids = tf.concat([key_ids, memory.ids], axis=0)
+        key_rows = tf.concat([key_rows, memory.rows], axis=0)
 
     def score(unit, ids, rows, keys, key_ids, key_rows):
         same, mask = tf.equal(ids[:, None], key_ids), key_rows >= 0

@@ -38,7 +38,7 @@ def pair_losses(
     *,
     rows=None,
     key_rows=None,
-    empty_keys=True,
+    memory=None,
     margin,
     gamma,
     detach_weights=True,
@@ -57,8 +57,9 @@ def pair_losses(
         key_ids: int64 `[K]`.
         rows: int64 `[A]`, numbers of the anchors' examples, of which pairs of one number are one
             example with itself and do not count; None numbers them from 0.
-        key_rows: int64 `[K]`; -1 marks an empty slot, which is no key.
-        empty_keys: False promises that `key_rows` hold no -1, which saves a little.
+        key_rows: int64 `[K]`.
+        memory: None, or `Side` of M more keys, which get no gradient; a row number of -1 marks an
+            empty slot, which is no key.
         margin: m in -1..1, float or scalar tensor.
         gamma: scale above 0, float or scalar tensor.
         detach_weights: see `circle_loss`.
@@ -90,8 +91,8 @@ def pair_losses(
         rows = global_batch.row_numbers(ids)
     anchors = Side(unit, ids, rows)
     others = anchors if symmetric else Side(keys, key_ids, key_rows)
-    tiling = _tiling(anchors, others, block_size, padding=empty_keys and not symmetric)
-    return _with_gradient(anchors, others, options, tiling)
+    tiling = _tiling(anchors, others, memory, block_size)
+    return _with_gradient(anchors, others, memory, options, tiling)
 
 
 def check_block_size(block_size):
@@ -153,19 +154,23 @@ def auto_block(num_anchors, num_keys, *, item_bytes, gpu_bytes=None):
     return longest if held <= _GPU_SHARE * gpu_bytes else min(longest, _GPU_BLOCK)
 
 
-def _tiling(anchors, others, block_size, *, padding):
+def _tiling(anchors, others, memory, block_size):
     if block_size == "auto":
+        lengths = [side.ids.shape[0] for side in (others, memory) if side is not None]
         block_size = auto_block(
             anchors.ids.shape[0],
-            others.ids.shape[0],
+            None if None in lengths else sum(lengths),
             item_bytes=anchors.unit.dtype.size,
             gpu_bytes=devices.gpu_bytes(),
         )
-    return Tiling(int(block_size), symmetric=anchors is others, padding=padding)
+    return Tiling(int(block_size), symmetric=anchors is others)
 
 
-def _with_gradient(anchors, others, options, tiling):
-    fixed = [Side(tf.stop_gradient(side.unit), side.ids, side.rows) for side in (anchors, others)]
+def _with_gradient(anchors, others, memory, options, tiling):
+    fixed = [
+        side and Side(tf.stop_gradient(side.unit), side.ids, side.rows)
+        for side in (anchors, others, memory)
+    ]
     losses, valid, scales, cached = _forward(*fixed, options, tiling)
 
     @tf.custom_gradient
@@ -198,38 +203,43 @@ class Tiling(NamedTuple):
 
     block: int
     symmetric: bool
-    padding: bool
 
 
 @tf.function(autograph=False)
-def _forward(anchors, others, options, tiling):
+def _forward(anchors, others, memory, options, tiling):
     """Losses of all anchors.
 
     Args:
         anchors: `Side` of A rows.
         others: `Side` of K rows, the keys: the anchors again where the tiling is symmetric.
+        memory: None, or `Side` of M more keys.
         options: `tiles.Options`.
         tiling: `Tiling`.
 
     Returns:
         `(losses [A], valid [A], scales, cached)`: the last two are for `_backward`.
     """
-    if _is_one_tile(anchors, others, tiling):
+    if memory is None and _is_one_tile(anchors, others, tiling):
         return _forward_one(anchors, others, options, tiling)
-    grid = _Grid(anchors, others, tiling)
-    states, cached = _sweep_forward(grid, options)
-    losses, valid, scales = tiles.finalize(_joined(states.stack()), options)
-    undo = tf.math.invert_permutation(grid.own.order)
+    grids, cached = _grids(anchors, others, memory, tiling), []
+    own = grids[0].own
+    states = tf.zeros([own.count, 4, own.size], own.unit.dtype)
+    for grid in grids:
+        states, held = _sweep_forward(grid, options, states)
+        cached.append(held)
+    losses, valid, scales = tiles.finalize(_joined(states), options)
+    undo = tf.math.invert_permutation(own.order)
     return tf.gather(losses, undo), tf.gather(valid, undo), scales, cached
 
 
 @tf.function(autograph=False)
-def _backward(anchors, others, options, tiling, scales, cached, upstream):
+def _backward(anchors, others, memory, options, tiling, scales, cached, upstream):
     """Gradient of `sum(upstream * losses)`.
 
     Args:
         anchors: `Side` of A rows.
         others: `Side` of K rows, the keys.
+        memory: None, or `Side` of M more keys.
         options: `tiles.Options`.
         tiling: `Tiling`.
         scales: from `_forward`.
@@ -239,17 +249,21 @@ def _backward(anchors, others, options, tiling, scales, cached, upstream):
     Returns:
         `[gradient [A, D]]` where the tiling is symmetric; elsewhere the keys' `[K, D]` after it.
     """
-    if _is_one_tile(anchors, others, tiling):
+    if memory is None and _is_one_tile(anchors, others, tiling):
         return _backward_one(anchors, others, options, tiling, scales, cached[0], upstream)
-    grid = _Grid(anchors, others, tiling)
-    scales = tiles.weighted(scales, grid.own.spread(upstream))
-    return _sweep_backward(grid, options, scales, cached)
+    grids = _grids(anchors, others, memory, tiling)
+    scales = tiles.weighted(scales, grids[0].own.spread(upstream))
+    found = [
+        _sweep_backward(grid, options, scales, held)
+        for grid, held in zip(grids, cached, strict=True)
+    ]
+    return [tf.add_n([first[0] for first in found]), *found[0][1:]]
 
 
 @compilation.compiled
 def _forward_one(anchors, others, options, tiling):
     similarities = tf.matmul(anchors.unit, others.unit, transpose_b=True)
-    labels = [_labels(side, tiling.padding) for side in (anchors, others)]
+    labels = [_labels(side) for side in (anchors, others)]
     losses, valid, scales = tiles.dense(similarities, *labels, options)
     return losses, valid, scales, [similarities]
 
@@ -257,7 +271,7 @@ def _forward_one(anchors, others, options, tiling):
 @compilation.compiled
 def _backward_one(anchors, others, options, tiling, scales, similarities, upstream):
     sides = [tiles.weighted(scales, upstream)] * (2 if tiling.symmetric else 1)
-    labels = [_labels(side, tiling.padding) for side in (anchors, others)]
+    labels = [_labels(side) for side in (anchors, others)]
     by_pair = tiles.gradients(similarities, sides, *labels, options)
     gradients = [tf.matmul(by_pair, others.unit)]
     if not tiling.symmetric:
@@ -270,8 +284,8 @@ def _is_one_tile(anchors, others, tiling):
     return None not in sizes and sizes[0] * sizes[1] <= tiling.block**2
 
 
-def _labels(side, padding):
-    return tiles.labels_of(side.ids, side.rows, dtype=side.unit.dtype, padding=padding)
+def _labels(side):
+    return tiles.labels_of(side.ids, side.rows, dtype=side.unit.dtype, padding=False)
 
 
 class _Blocks:
@@ -321,19 +335,29 @@ class _Blocks:
         return tf.reshape(values, tf.concat([[self.count, self.size], tf.shape(values)[1:]], 0))
 
 
-class _Grid:
-    """The tiles of anchors by keys, and how they are visited."""
+def _grids(anchors, others, memory, tiling):
+    """The grids of the anchors by their keys, and by the memory if there is one."""
+    own = _Blocks(anchors, _smaller(_length(anchors.ids), tiling.block), padding=False)
 
-    def __init__(self, anchors, others, tiling):
-        self.symmetric = tiling.symmetric
-        size = _smaller(_length(anchors.ids), tiling.block)
-        key_size = size
-        if not self.symmetric:
-            key_size = _smaller(_length(others.ids), tiling.block**2 // size)
-        self.own = _Blocks(anchors, size, padding=tiling.padding and self.symmetric)
-        self.keys = self.own
-        if not self.symmetric:
-            self.keys = _Blocks(others, key_size, padding=tiling.padding)
+    def blocks(side, **padding):
+        size = _smaller(_length(side.ids), tiling.block**2 // own.size)
+        return _Blocks(side, size, **padding)
+
+    grids = [_Grid(own, own if tiling.symmetric else blocks(others, padding=False))]
+    if memory is not None:
+        grids.append(_Grid(own, blocks(memory, padding=True), fixed_keys=True))
+    return grids
+
+
+class _Grid:
+    """The tiles of anchors by keys, both `_Blocks`, and how they are visited.
+
+    With `fixed_keys` the keys need no gradient.
+    """
+
+    def __init__(self, own, keys, *, fixed_keys=False):
+        self.own, self.keys, self.symmetric = own, keys, keys is own
+        self.fixed_keys = fixed_keys
         known = isinstance(self.own.count, int) and isinstance(self.keys.count, int)
         self.unrolled = known and self.own.count * self.keys.count <= _MOST_UNROLLED
 
@@ -406,7 +430,8 @@ class _List:
         return tf.stack(self._values)
 
 
-def _sweep_forward(grid, options):
+def _sweep_forward(grid, options, states):
+    """The states `[count, 4, size]` after a grid's tiles, and the similarities that are cached."""
     cached = []
 
     def visit(i, j, states, *, mutual):
@@ -429,8 +454,7 @@ def _sweep_forward(grid, options):
             lambda: tiles.update(*given, negatives_only=True),
         )
 
-    zeros = tf.zeros([grid.own.count, 4, grid.own.size], grid.own.unit.dtype)
-    return grid.each(visit, grid.cells(zeros))[0], cached
+    return grid.each(visit, grid.cells(states))[0].stack(), cached
 
 
 def _sweep_backward(grid, options, scales, cached):
@@ -443,12 +467,12 @@ def _sweep_backward(grid, options, scales, cached):
         sides = [scales[i], scales[j]] if grid.symmetric else [scales[i]]
         by_pair = tiles.gradients(similarities, sides, own.labels(i), keys.labels(j), options)
         totals = [_add(totals[0], i, tf.matmul(by_pair, keys.unit[j])), *totals[1:]]
-        if mutual or not grid.symmetric:
+        if mutual or not (grid.symmetric or grid.fixed_keys):
             other = tf.matmul(by_pair, own.unit[i], transpose_a=True)
             totals[-1] = _add(totals[-1], j, other)
         return tuple(totals)
 
-    sides = [own] if grid.symmetric else [own, keys]
+    sides = [own] if grid.symmetric or grid.fixed_keys else [own, keys]
     totals = grid.each(visit, *(grid.cells(tf.zeros_like(side.unit)) for side in sides))
     return [side.restored(total.stack()) for total, side in zip(totals, sides, strict=True)]
 

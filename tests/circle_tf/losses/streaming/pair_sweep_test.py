@@ -30,21 +30,34 @@ def compiled(function, mode, *specs):
     return tf.function(function, jit_compile=mode == "xla", input_signature=signature)
 
 
-def run(unit, ids, upstream, *, mode="eager", keys=None, **options):
-    """Losses, valid and the gradients of sum(upstream * losses); `keys` as (unit, ids, rows)."""
+def run(unit, ids, upstream, *, mode="eager", keys=None, memory=None, **options):
+    """Losses, valid and the gradients of sum(upstream * losses).
 
-    def compute(unit, ids, *keys):
+    `keys` and `memory` as (unit, ids, rows); the memory has no gradient.
+    """
+
+    def compute(unit, ids, *others):
+        keys, held = (others[:3], others[3:]) if keys_given else ((), others)
         sources = [unit, *keys[:1]]
-        with tf.GradientTape() as tape:
-            tape.watch(sources)
-            rows = {"rows": tf.range(tf.size(ids, tf.int64)), "key_rows": keys[2]} if keys else {}
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch([unit, *others[::3]])
+            given = {"key_rows": keys[2]} if keys else {}
+            if held:
+                given["memory"] = pair_sweep.Side(*held)
             losses, valid = pair_sweep.pair_losses(
-                unit, ids, *keys[:2], **rows, **{**OPTIONS, **options}
+                unit,
+                ids,
+                *keys[:2],
+                rows=tf.range(tf.size(ids, tf.int64)),
+                **given,
+                **{**OPTIONS, **options},
             )
             total = tf.reduce_sum(losses * upstream)
+        assert not held or tape.gradient(total, held[0]) is None
         return losses, valid, *tape.gradient(total, sources)
 
-    arrays = [tf.constant(array) for array in (unit, ids, *(keys or ()))]
+    keys_given = keys is not None
+    arrays = [tf.constant(array) for array in (unit, ids, *(keys or ()), *(memory or ()))]
     specs = [tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in arrays]
     return [np.asarray(found) for found in compiled(compute, mode, *specs)(*arrays)]
 
@@ -80,17 +93,50 @@ def test_the_batch_against_itself_is_the_papers(mode, block_size):
     ("mode", "block_size", "detach_weights"),
     diagonal(["eager", "unknown shape"], BLOCKS, [False, True]),
 )
-def test_other_keys_and_empty_slots(mode, block_size, detach_weights):
+def test_other_keys(mode, block_size, detach_weights):
     unit, ids = batch()
-    key_unit, key_ids = batch(2, size=31)
-    rows = np.maximum(np.random.default_rng(3).permutation(31) - 4, -1)
-    known = (rows >= 0) & (rows < 24)
-    key_ids[known] = ids[rows[known]]  # The anchors' own examples are among the keys.
-    keys = key_unit, key_ids, rows
+    keys = others(ids, np.random.default_rng(3).permutation(31))
     upstream = np.random.default_rng(1).normal(size=24)
     options = {"block_size": block_size, "detach_weights": detach_weights}
     found = run(unit, ids, upstream, mode=mode, keys=keys, **options)
     expected = whole(unit, ids, upstream, keys, detach_weights=detach_weights)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
+
+
+def others(ids, rows, seed=2):
+    """Keys of these row numbers, of which those of anchors are the anchors' own examples."""
+    key_unit, key_ids = batch(seed, size=len(rows))
+    known = (rows >= 0) & (rows < 24)
+    key_ids[known] = ids[rows[known]]
+    return key_unit, key_ids, rows
+
+
+@pytest.mark.parametrize(
+    ("mode", "block_size", "detach_weights", "is_symmetric"),
+    diagonal(MODES, BLOCKS, [False, True], [True, False]),
+)
+def test_a_memory_with_empty_slots_beside_the_keys(mode, block_size, detach_weights, is_symmetric):
+    unit, ids = batch()
+    random = np.random.default_rng(3)
+    keys = (unit, ids, np.arange(24)) if is_symmetric else others(ids, random.permutation(31))
+    held = others(ids, np.maximum(random.permutation(41) - 9, -1), seed=4)
+    upstream = random.normal(size=24)
+    options = {"detach_weights": detach_weights}
+    joined = [np.concatenate(pair) for pair in zip(keys, held, strict=True)]
+    *expected, own, of_keys = whole(unit, ids, upstream, joined, **options)
+    found = run(
+        unit,
+        ids,
+        upstream,
+        mode=mode,
+        keys=None if is_symmetric else keys,
+        memory=held,
+        block_size=block_size,
+        **options,
+    )
+    of_keys = of_keys[: len(keys[0])]
+    expected += [own + of_keys] if is_symmetric else [own, of_keys]
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
 
