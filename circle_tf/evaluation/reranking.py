@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -9,12 +11,13 @@ from circle_tf.evaluation import exact_search
 from circle_tf.evaluation.neighbours import (
     as_rows,
     check_dimensions,
-    iterate_scores,
     nearest_neighbours,
 )
 from circle_tf.utils import checks
 
 __all__ = ["k_reciprocal_distances"]
+
+_ROWS = 1024  # At a time.
 
 
 def k_reciprocal_distances(
@@ -41,7 +44,7 @@ def k_reciprocal_distances(
         k1: int of 1 or more, below Q + N: neighbours of which reciprocal ones are kept.
         k2: int of 1 to k1: images whose sets are averaged.
         weight: float 0 to 1 of the plain distance.
-        chunk_size: int, rows at a time; None chooses by memory (about 256 MB).
+        chunk_size: int, rows at a time in the search; None chooses by memory (about 256 MB).
 
     Returns:
         `[Q, N]` float32, for `reidentification_report(distances=...)`.
@@ -70,58 +73,132 @@ def k_reciprocal_distances(
         raise ValueError(f"weight must be 0 to 1; found {weight}.")
     nearest, _ = nearest_neighbours(rows, k1 + 1, gallery=rows, chunk_size=chunk_size)
     unit = exact_search.on_grid(rows, name="rows")
-    least = [scores.min() for _, scores in iterate_scores(unit, unit, chunk_size=chunk_size)]
-    largest = np.maximum(2 - 2 * np.array(least), np.finfo(float).tiny)  # squared distances
-    sets = [_weighted_set(row, nearest, unit, largest, k1) for row in range(len(rows))]
-    sets = [_averaged(sets, nearest[row, :k2]) for row in range(len(rows))]
-    jaccard = _jaccard(sets[: len(queries)], sets[len(queries) :], count=len(rows))
-    plain = _distances(unit[: len(queries)], unit[len(queries) :], largest[: len(queries)])
-    return ((1 - weight) * jaccard + weight * plain).astype(np.float32)
+    largest = _largest_distances(unit)
+    sets = _weighted(_expanded(nearest, k1), unit, largest)
+    sets = _averaged(sets, nearest[:, :k2])
+    result = np.empty((len(queries), len(gallery)), np.float32)
+    shared = _Shared(sets, first=len(queries))
+    for part in _parts(len(queries)):
+        plain = np.maximum(2 - 2 * (unit[part] @ unit[len(queries) :].T), 0)
+        plain /= largest[part, None]
+        for row, distances in zip(range(part.start, part.stop), plain, strict=True):
+            both = shared(row)
+            result[row] = (1 - weight) * (1 - both / (2 - both)) + weight * distances
+    return result
 
 
-def _distances(anchors, keys, largest):
-    return np.maximum(2 - 2 * (anchors @ keys.T), 0) / largest[:, None]
+class _Sets(NamedTuple):
+    """Sets of rows, the entries of one after those of the other: whose, which row, what weight."""
+
+    owners: np.ndarray  # In rising order.
+    members: np.ndarray
+    weights: np.ndarray | None
+    count: int  # Sets; some may be empty.
+
+    def lengths(self):
+        return np.bincount(self.owners, minlength=self.count)
 
 
-def _reciprocal(row, nearest, k):
-    """Rows among the k nearest that have `row` among theirs; the first neighbour is the row."""
-    forward = nearest[row, : k + 1]
-    return forward[np.any(nearest[forward, : k + 1] == row, axis=1)]
+def _largest_distances(unit):
+    """Squared distance of each row to the one furthest away: the nearest to its opposite."""
+    search, found = exact_search.ExactSearch(unit), []
+    for part in _parts(len(unit)):
+        _, cosines = search(-unit[part], 1)
+        found.append(2 + 2 * cosines[:, 0])
+    return np.maximum(np.concatenate(found), np.finfo(float).tiny)
 
 
-def _weighted_set(row, nearest, unit, largest, k1):
-    """`(members, weights)`: reciprocal neighbours, and theirs where most are shared."""
-    reciprocal = _reciprocal(row, nearest, k1)
-    members = reciprocal
-    for candidate in reciprocal:
-        theirs = _reciprocal(candidate, nearest, round(k1 / 2))
-        if len(np.intersect1d(theirs, reciprocal)) > 2 / 3 * len(theirs):
-            members = np.concatenate([members, theirs])
-    members = np.unique(members)
-    weights = np.exp(-_distances(unit[[row]], unit[members], largest[[row]])[0])
-    return members, weights / weights.sum()
+def _reciprocal(nearest, k):
+    """`[n, k + 1]`: those of each row's nearest that have it among theirs, and -1 for others.
+
+    The first neighbour is the row itself.
+    """
+    forward = nearest[:, : k + 1]
+    found = np.empty_like(forward)
+    for part in _parts(len(nearest)):
+        rows = np.arange(part.start, part.stop)[:, None, None]
+        has_it = np.any(forward[forward[part]] == rows, axis=2)
+        found[part] = np.where(has_it, forward[part], -1)
+    return found
 
 
-def _averaged(sets, rows):
-    """The mean of some sets."""
-    members = np.concatenate([sets[row][0] for row in rows])
-    weights = np.concatenate([sets[row][1] for row in rows]) / len(rows)
-    members, places = np.unique(members, return_inverse=True)
-    return members, np.bincount(places, weights)
+def _expanded(nearest, k1):
+    """Sets of reciprocal neighbours, and of theirs where more than two thirds are shared."""
+    reciprocal, half = _reciprocal(nearest, k1), _reciprocal(nearest, round(k1 / 2))
+    owners, members = [], []
+    for part in _parts(len(nearest)):
+        own = reciprocal[part]
+        theirs = half[own]  # [c, k1 + 1, k1 / 2 + 1]; of a -1 some row's, which is left out below.
+        shared = np.any(theirs[..., None] == own[:, None, None, :], axis=3) & (theirs >= 0)
+        is_like = shared.sum(axis=2) > 2 / 3 * (theirs >= 0).sum(axis=2)
+        added = np.where((is_like & (own >= 0))[..., None], theirs, -1)
+        every = np.concatenate([own, added.reshape(len(own), -1)], axis=1)
+        every.sort(axis=1)
+        is_new = every >= 0
+        is_new[:, 1:] &= every[:, 1:] != every[:, :-1]
+        owners.append(part.start + np.nonzero(is_new)[0])
+        members.append(every[is_new])
+    return _Sets(np.concatenate(owners), np.concatenate(members), None, len(nearest))
 
 
-def _jaccard(queries, gallery, *, count):
-    """`[Q, N]` Jaccard distances; only members that two sets share are looked at."""
-    lists = [[] for _ in range(count)]
-    for row, (members, weights) in enumerate(gallery):
-        for member, weight in zip(members, weights, strict=True):
-            lists[member].append((row, weight))
-    columns = [np.array(entries).reshape(-1, 2) for entries in lists]
-    distances = np.empty((len(queries), len(gallery)))
-    for row, (members, weights) in enumerate(queries):
-        shared = np.zeros(len(gallery))
-        for member, weight in zip(members, weights, strict=True):
-            rows, others = columns[member].T
-            shared[rows.astype(np.int64)] += np.minimum(weight, others)
-        distances[row] = 1 - shared / (2 - shared)
-    return distances
+def _weighted(sets, unit, largest):
+    """The sets with weights that fall with the distance and sum to 1."""
+    weights = np.empty(len(sets.members))
+    for part in _parts(len(weights), size=4 * _ROWS):
+        owners, members = sets.owners[part], sets.members[part]
+        cosines = np.einsum("nd,nd->n", unit[owners], unit[members])
+        weights[part] = np.exp(-np.maximum(2 - 2 * cosines, 0) / largest[owners])
+    totals = np.bincount(sets.owners, weights, minlength=sets.count)
+    return sets._replace(weights=weights / totals[sets.owners])
+
+
+def _averaged(sets, nearest):
+    """For each row the mean of the sets of the nearest, `[n, k2]`."""
+    lengths = sets.lengths()
+    starts = np.cumsum(lengths) - lengths
+    owners, members, weights = [], [], []
+    for part in _parts(len(nearest)):
+        rows = nearest[part].ravel()
+        places = _ranges(starts[rows], lengths[rows])
+        whose = np.repeat(np.arange(part.start, part.stop), nearest.shape[1])
+        keys = np.repeat(whose, lengths[rows]) * sets.count + sets.members[places]
+        keys, where = np.unique(keys, return_inverse=True)
+        owners.append(keys // sets.count)
+        members.append(keys % sets.count)
+        weights.append(np.bincount(where, sets.weights[places]) / nearest.shape[1])
+    return _Sets(*(np.concatenate(found) for found in (owners, members, weights)), sets.count)
+
+
+class _Shared:
+    """What the set of a row has in common with the sets of rows `first`, `first + 1`, ...
+
+    Called with a row: `[N]` sums of the smaller weights. Looks only at members that are shared.
+    """
+
+    def __init__(self, sets, *, first):
+        self._sets, self._size = sets, sets.count - first
+        self._ends = np.cumsum(sets.lengths())
+        others = np.arange(np.searchsorted(sets.owners, first), len(sets.owners))
+        order = others[np.argsort(sets.members[others], kind="stable")]
+        self._rows, self._weights = sets.owners[order] - first, sets.weights[order]
+        self._lengths = np.bincount(sets.members[order], minlength=sets.count)
+        self._starts = np.cumsum(self._lengths) - self._lengths
+
+    def __call__(self, row):
+        own = slice(self._ends[row - 1] if row else 0, self._ends[row])
+        members, weights = self._sets.members[own], self._sets.weights[own]
+        lengths = self._lengths[members]
+        places = _ranges(self._starts[members], lengths)
+        smaller = np.minimum(np.repeat(weights, lengths), self._weights[places])
+        return np.bincount(self._rows[places], smaller, minlength=self._size)
+
+
+def _ranges(starts, lengths):
+    """`start, start + 1, ...` of each, so many of each, one after the other."""
+    before = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+
+
+def _parts(count, *, size=_ROWS):
+    """Slices that cover `count` rows."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
