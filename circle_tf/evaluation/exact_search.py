@@ -20,7 +20,7 @@ from circle_tf.ops import numerics
 __all__ = ["ExactSearch", "on_grid"]
 
 _GRID = 2.0**26
-_BLOCK_ROWS = 4096
+_CACHE_BYTES = 2**20  # Of rows that are put on the grid at a time.
 # Candidates are multiplied in blocks of this size, which fit the cache.
 _BLOCK_BYTES = 2**22
 
@@ -44,16 +44,21 @@ def on_grid(embeddings, *, name, rows=None):
         [[0.6, 0.8]]
     """
     grid = np.empty(embeddings.shape, np.float64)
-    for start in range(0, len(embeddings), _BLOCK_ROWS):
-        block = embeddings[start : start + _BLOCK_ROWS].astype(np.float64)
-        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+    size = max(1, _CACHE_BYTES // grid[:1].nbytes)
+    for start in range(0, len(embeddings), size):
+        block = grid[start : start + size]
+        block[:] = embeddings[start : start + size]
+        largest = np.abs(block).max(axis=1, keepdims=True)
+        bad = np.flatnonzero(~np.isfinite(largest))
         if bad.size:
             row = start + bad[0] if rows is None else rows[start + bad[0]]
             raise ValueError(f"{name} must be finite; row {row} holds NaN or inf.")
-        # On the CPU, where a row's norm does not depend on the rows beside it.
-        with tf.device("CPU:0"):
-            unit = tf.math.rint(numerics.safe_normalize(block) * _GRID) / _GRID
-        grid[start : start + _BLOCK_ROWS] = unit.numpy()
+        # A row's numbers depend on that row alone, whatever stands beside it.
+        block /= np.where(largest < numerics.ZERO_ROW, np.inf, largest)
+        square = np.einsum("nd,nd->n", block, block)[:, None]
+        block *= _GRID / np.sqrt(np.where(square > 0, square, 1.0))
+        np.rint(block, out=block)
+        block /= _GRID
     return grid
 
 

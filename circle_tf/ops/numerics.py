@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 __all__ = [
+    "ZERO_ROW",
     "as_loss_float",
     "log1p_sum_exp",
     "masked_logsumexp",
@@ -12,7 +13,7 @@ __all__ = [
 
 # Rows whose largest magnitude is below this are zero rows: dividing by less would push the
 # gradient (which grows as 1 / norm) out of float32's range.
-_ZERO_ROW = 1e-30
+ZERO_ROW = 1e-30
 
 
 def as_loss_float(values):
@@ -56,7 +57,7 @@ def safe_normalize(rows):
     """
     rows = as_loss_float(rows)
     largest = tf.stop_gradient(tf.reduce_max(tf.abs(rows), axis=-1, keepdims=True))
-    is_zero = largest < _ZERO_ROW
+    is_zero = largest < ZERO_ROW
     scaled = rows / tf.where(is_zero, tf.ones_like(largest), largest)
     square = tf.reduce_sum(tf.square(scaled), axis=-1, keepdims=True)
     unit = scaled * tf.math.rsqrt(tf.where(is_zero, tf.ones_like(square), square))

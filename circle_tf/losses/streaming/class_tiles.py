@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from circle_tf.distribute import compilation
 from circle_tf.losses.streaming import tiles
+from circle_tf.ops import numerics
 
 __all__ = [
     "across",
@@ -21,8 +22,6 @@ __all__ = [
     "own_state",
     "gradients",
 ]
-
-_ZERO_ROW = 1e-30  # As in `numerics.safe_normalize`.
 
 
 @compilation.compiled
@@ -139,7 +138,7 @@ def across(found, rows, lengths, along):
 def _inverse_lengths(rows):
     largest = tf.reduce_max(tf.abs(rows), axis=1)
     # NaN is no zero row: its loss is to be NaN as well.
-    is_zero = largest < _ZERO_ROW
+    is_zero = largest < numerics.ZERO_ROW
     safe = tf.where(is_zero, tf.ones_like(largest), largest)
     square = tf.reduce_sum(tf.square(rows / safe[:, None]), axis=1)
     inverse = tf.math.rsqrt(tf.where(is_zero, tf.ones_like(square), square)) / safe
