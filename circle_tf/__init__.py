@@ -67,6 +67,7 @@ _ROOM_OF = {
     "k_fold_accuracy": "evaluation",
     "k_reciprocal_distances": "evaluation",
     "mean_average_precision_at_r": "evaluation",
+    "nearest_classes": "evaluation",
     "nearest_neighbours": "evaluation",
     "normalized_mutual_information": "evaluation",
     "pair_similarities": "evaluation",

@@ -32,6 +32,8 @@ def pk_dataset(
     decode: Callable[[tf.Tensor], tf.Tensor] | None = None,
     augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
     part: tuple[int, int] = (0, 1),
+    nearest_classes: ArrayLike | None = None,
+    group_size: int = 2,
 ) -> tf.data.Dataset:
     """Batches for `model.fit`: the images of P classes x K examples, and their ids.
 
@@ -56,6 +58,9 @@ def pk_dataset(
             `part_of_batch` gives; only they are read. The parts of a step, one after the other,
             are its whole batch to the bit, also after `augment`, which gets the whole batch with
             zeros in place of the rows that are not read.
+        nearest_classes: as in `PKSampler`: for each class others that look like it, `[C, n]`, with
+            which it then shares batches; None: any classes make a batch.
+        group_size: as in `PKSampler`: with `nearest_classes`, how many classes come together.
 
     Returns:
         A dataset of (images `[P * K, ...]`, ids `[P * K]` int64), in the order of the steps; of
@@ -83,6 +88,8 @@ def pk_dataset(
         classes_per_batch=classes_per_batch,
         examples_per_class=examples_per_class,
         seed=seed,
+        nearest_classes=nearest_classes,
+        group_size=group_size,
     )
     steps = _steps(start_step, num_steps)
     local = part_of_batch(sampler.batch_size, part=part)

@@ -18,7 +18,7 @@ from circle_tf.utils import checks
 __all__ = ["PKSampler", "checked_labels", "raw_bits"]
 
 # What a stream of random bits is for: streams of different purposes are independent.
-_CLASSES, _EXAMPLES = 0, 1
+_CLASSES, _EXAMPLES, _NEAREST = 0, 1, 2
 
 
 class PKSampler:
@@ -31,11 +31,21 @@ class PKSampler:
     K examples repeats them, each as often as the others within one; a warning says so once,
     when the sampler is made.
 
+    With `nearest_classes` the classes of a batch look alike, which makes its negatives hard: it is
+    made of groups, a leader from the permutation and some of the classes nearest to it, drawn anew
+    in each step. No class comes twice in a batch; where that leaves a group short, one more
+    follows. Each class leads once in a round of `classes // ceil(P / group_size)` steps, and those
+    that many others are near to come more often.
+
     Args:
         labels: class of each example `[N]`, integers of any values.
         classes_per_batch: P, at least 2.
         examples_per_class: K, at least 2.
         seed: whole number from 0 to 2^63 - 1.
+        nearest_classes: `[C, n]` integers, for each of the C classes n others that look like it, as
+            `circle_tf.nearest_classes` finds them; classes are told by their places among the
+            sorted distinct labels. None: any classes make a batch.
+        group_size: with `nearest_classes`, the classes of a group: 2 to P and n + 1.
 
     Attributes:
         batch_size: P * K.
@@ -43,11 +53,14 @@ class PKSampler:
 
     Raises:
         ValueError: labels that are empty or no integers `[N]`, fewer than P classes, P or K
-            less than 2, a seed out of range.
+            less than 2, a seed out of range; nearest classes of another shape, that are none, or a
+            group size that they or P do not allow.
 
     References:
         Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification", 2017,
-        section 2: P x K batches.
+        section 2: P x K batches. Suh et al., "Stochastic Class-based Hard Example Mining for Deep
+        Metric Learning", CVPR 2019, and Smirnov et al., "Doppelganger Mining for Face
+        Representation Learning", ICCV workshops 2017: batches of classes that look alike.
 
     Example:
         >>> labels = np.array([5, 5, 5, 9, 9, 9])
@@ -57,10 +70,22 @@ class PKSampler:
         ((4,), [5, 5, 9, 9])
         >>> bool((rows == sampler(1000)).all())
         True
+        >>> labels, twins = np.repeat(np.arange(6), 2), [[1], [0], [3], [2], [5], [4]]
+        >>> size = {"classes_per_batch": 2, "examples_per_class": 2}
+        >>> sampler = PKSampler(labels, **size, nearest_classes=twins)
+        >>> sorted({tuple(sorted(set(labels[sampler(step)].tolist()))) for step in range(6)})
+        [(0, 1), (2, 3), (4, 5)]
     """
 
     def __init__(
-        self, labels: ArrayLike, *, classes_per_batch: int, examples_per_class: int, seed: int = 0
+        self,
+        labels: ArrayLike,
+        *,
+        classes_per_batch: int,
+        examples_per_class: int,
+        seed: int = 0,
+        nearest_classes: ArrayLike | None = None,
+        group_size: int = 2,
     ) -> None:
         labels = checked_labels(labels)
         self._classes, counts = np.unique(labels, return_counts=True)
@@ -77,6 +102,11 @@ class PKSampler:
                 f"Expected at least classes_per_batch={self._per_batch} classes, found "
                 f"{len(self._classes)}. Lower classes_per_batch, or add classes."
             )
+        self._nearest, self._leaders = None, self._per_batch
+        if nearest_classes is not None:
+            self._nearest = _checked_nearest(nearest_classes, count=len(self._classes))
+            self._group_size = self._checked_group_size(group_size)
+            self._leaders = -(-self._per_batch // self._group_size)
         self._round_order = (-1, None)
         self._warn_of_small_classes()
 
@@ -105,10 +135,30 @@ class PKSampler:
         step = operator.index(step)
         if step < 0:
             raise ValueError(f"Expected a step from 0 on, found {step}.")
-        round_, place = divmod(step, len(self._classes) // self._per_batch)
-        first = place * self._per_batch
-        classes = self._class_order(round_)[first : first + self._per_batch]
-        return np.concatenate([self._examples(class_, round_) for class_ in classes])
+        round_, place = divmod(step, len(self._classes) // self._leaders)
+        first = place * self._leaders
+        # With groups the last batches of a round may look at its first classes again.
+        coming = np.arange(first, first + self._per_batch)
+        classes = self._class_order(round_).take(coming, mode="wrap").tolist()
+        if self._nearest is None:
+            return np.concatenate([self._examples(class_, round_) for class_ in classes])
+        # A class may come in several steps of a round, each time with other examples.
+        grouped = self._groups(classes, step)
+        return np.concatenate([self._examples(class_, step) for class_ in grouped])
+
+    def _groups(self, leaders, step):
+        """P classes: each leader with classes near to it, until there are as many."""
+        chosen = {}  # An ordered set.
+        for leader in leaders:
+            room = self._per_batch - len(chosen)
+            if not room:
+                break
+            if leader not in chosen:
+                near = self._nearest[leader]
+                drawn = near[_permutation(len(near), self._seed, _NEAREST, step, leader)].tolist()
+                group = [leader, *(class_ for class_ in drawn if class_ not in chosen)]
+                chosen |= dict.fromkeys(group[: min(room, self._group_size)])
+        return chosen
 
     def _class_order(self, round_):
         # Kept for the next step, as it takes time in proportion to ALL classes. One assignment,
@@ -119,12 +169,22 @@ class PKSampler:
             self._round_order = (round_, order)
         return order
 
-    def _examples(self, class_, round_):
+    def _examples(self, class_, turn):
         count, size = int(self._counts[class_]), self._per_class
-        cycle, group = divmod(round_, max(1, count // size))
-        order = _permutation(count, self._seed, _EXAMPLES, int(class_), cycle)
+        cycle, group = divmod(turn, max(1, count // size))
+        order = _permutation(count, self._seed, _EXAMPLES, class_, cycle)
         chosen = order[(group * size + np.arange(size)) % count]
         return self._rows[self._starts[class_] + chosen]
+
+    def _checked_group_size(self, size):
+        most = min(self._per_batch, self._nearest.shape[1] + 1)
+        if not 2 <= operator.index(size) <= most:
+            raise ValueError(
+                f"Expected a group_size from 2 to {most}, as there are classes_per_batch="
+                f"{self._per_batch} and {self._nearest.shape[1]} nearest_classes of each class; "
+                f"found {size}."
+            )
+        return operator.index(size)
 
     def _warn_of_small_classes(self):
         small = self._classes[self._counts < self._per_class]
@@ -165,6 +225,31 @@ def checked_labels(labels: ArrayLike) -> np.ndarray:
             "of np.unique(names, return_inverse=True)."
         )
     return labels.astype(np.int64)
+
+
+def _checked_nearest(nearest, *, count):
+    nearest = np.asarray(nearest)
+    if (
+        nearest.ndim != 2
+        or len(nearest) != count
+        or not nearest.size
+        or nearest.dtype.kind not in "iu"
+    ):
+        raise ValueError(
+            f"Expected integers nearest_classes [{count}, n], n of 1 or more for each class; "
+            f"found {nearest.dtype} {list(nearest.shape)}. circle_tf.nearest_classes makes them."
+        )
+    # In a row that is sorted with its own class, what is equal stands side by side.
+    rows = np.sort(np.concatenate([nearest, np.arange(count)[:, None]], axis=1), axis=1)
+    wrong = (rows[:, 0] < 0) | (rows[:, -1] >= count) | (np.diff(rows, axis=1) == 0).any(axis=1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"Expected in each row of nearest_classes other classes than its own, each once, by "
+            f"their places 0 to {count - 1} among the sorted labels; found {nearest[row].tolist()} "
+            f"in row {row}."
+        )
+    return nearest.astype(np.int64)
 
 
 def raw_bits(count: int, *, seed: int, place: tuple[int, ...]) -> np.ndarray:

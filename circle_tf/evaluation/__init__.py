@@ -1,6 +1,7 @@
 """Exact search, and the protocols of retrieval, re-identification, verification and clustering."""
 
 from circle_tf.evaluation.calibration import Calibration, Threshold, calibrate
+from circle_tf.evaluation.class_neighbours import nearest_classes
 from circle_tf.evaluation.clustering import normalized_mutual_information
 from circle_tf.evaluation.identification import (
     detection_and_identification_rate,
@@ -46,6 +47,7 @@ __all__ = [
     "k_fold_accuracy",
     "k_reciprocal_distances",
     "mean_average_precision_at_r",
+    "nearest_classes",
     "nearest_neighbours",
     "normalized_mutual_information",
     "pair_similarities",

@@ -75,6 +75,8 @@ def training() -> None:
         decode=tf.io.decode_jpeg,
         augment=lambda batch, seed: batch,
         part=(0, 2),
+        nearest_classes=circle_tf.nearest_classes(rows, ids, 2, chunk_size=2),
+        group_size=2,
     )
     callbacks = [
         circle_tf.RetrievalCallback(images, ids, ks=(1, 5), model=model),

@@ -57,6 +57,14 @@ def _dataset(examples=None, labels=LABELS, decode=None, **changes):
     return pk_dataset(examples, labels, decode=decode, **{**arguments, **changes})
 
 
+def test_batches_of_classes_that_look_alike_are_those_of_the_sampler():
+    near = {"nearest_classes": (np.arange(5)[:, None] + [1, 2]) % 5, "group_size": 3}
+    size = {"classes_per_batch": 4, "examples_per_class": 3, "seed": 4}
+    sampler = PKSampler(LABELS, **size, **near)
+    found = [ids.numpy() for _, ids in _dataset(**size, **near)]
+    np.testing.assert_array_equal(found, [LABELS[sampler(step)] for step in range(6)])
+
+
 def _augment(images, seed):
     noise = tf.random.stateless_uniform(tf.shape(images), seed, 0, 9, tf.int32)
     return tf.cast(images, tf.int32) + noise

@@ -127,6 +127,96 @@ def test_bad_arguments(change, message):
         _sampler(**change)
 
 
+def _nearest(sizes, n):
+    """Labels of classes of these sizes, and for each class n others, those that follow it."""
+    classes = np.arange(len(sizes))
+    return np.repeat(classes, sizes), (classes[:, None] + np.arange(1, n + 1)) % len(sizes)
+
+
+def _grouped(labels, nearest, *, p=6, group_size=3, seed=0):
+    size = {"classes_per_batch": p, "examples_per_class": 2, "seed": seed}
+    return PKSampler(labels, **size, nearest_classes=nearest, group_size=group_size)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    number=st.integers(3, 12),
+    p=st.integers(2, 12),
+    n=st.integers(1, 11),
+    group_size=st.integers(2, 12),
+    step=st.integers(0, 2**40),
+)
+def test_groups_are_a_class_and_those_near_to_it(number, p, n, group_size, step):
+    p, n = min(p, number), min(n, number - 1)
+    group_size = min(group_size, p, n + 1)
+    labels, nearest = _nearest([4] * number, n)
+    sampler, other = (_grouped(labels, nearest, p=p, group_size=group_size) for _ in range(2))
+    other(step + 5)  # leaves no trace
+    rows = sampler(step)
+    np.testing.assert_array_equal(rows, other(step))
+    classes = labels[rows].reshape(p, 2)[:, 0]
+    assert (labels[rows].reshape(p, 2) == classes[:, None]).all() and len(set(classes)) == p
+    # The longest groups that the order allows: what does not belong to one leads another, and
+    # only where it must.
+    leader, size = classes[0], 1
+    for place in range(1, p):
+        if size < group_size and classes[place] in nearest[leader]:
+            size += 1
+        else:
+            full = set(nearest[leader]) <= set(classes[:place])
+            assert size == group_size or full
+            leader, size = classes[place], 1
+
+
+def test_known_batches_of_groups():
+    # Written down once: fails when what a seed means changes, as resumed runs would notice.
+    sampler = _grouped(*_nearest([4] * 9, 3), p=4, group_size=2, seed=7)
+    assert [sampler(step).tolist() for step in (0, 1, 10**9)] == [
+        [34, 32, 10, 11, 16, 18, 29, 31],
+        [5, 7, 12, 15, 24, 25, 33, 35],
+        [14, 12, 27, 26, 2, 1, 8, 10],
+    ]
+
+
+def test_each_class_leads_once_in_a_round():
+    labels, nearest = _nearest([4] * 12, 1)  # Of twins that follow each other, in groups of two.
+    sampler = _grouped(labels, nearest, p=2, group_size=2)
+    for round_ in range(3):
+        leaders = [labels[sampler(12 * round_ + place)[0]] for place in range(12)]
+        assert sorted(leaders) == list(range(12))
+
+
+def test_all_near_classes_come_and_other_examples_each_time():
+    labels, nearest = _nearest([8] * 12, 4)
+    sampler = _grouped(labels, nearest, p=2, group_size=2)
+    batches = [sampler(step) for step in range(2000)]
+    led = [labels[rows[2]] for rows in batches if labels[rows[0]] == 5]
+    counts = np.bincount(led, minlength=12)
+    assert set(np.flatnonzero(counts)) == {6, 7, 8, 9} and counts[6:10].min() > 25
+    counts = np.bincount(np.concatenate(batches), minlength=len(labels))
+    assert counts.max() < 1.6 * counts.min()
+
+
+@pytest.mark.parametrize(
+    ("nearest", "group_size", "message"),
+    [
+        (np.ones([4, 1], int), 2, r"nearest_classes \[5, n\].*found int64 \[4, 1\].*makes them"),
+        (np.ones([5, 0], int), 2, r"found int64 \[5, 0\]"),
+        (np.ones(5, int), 2, r"found int64 \[5\]"),
+        (np.ones([5, 1]), 2, r"found float64 \[5, 1\]"),
+        ([[1], [0], [0], [3], [0]], 2, r"other classes than its own.*found \[3\] in row 3"),
+        ([[1, 2], [0, 2], [0, 1], [1, 1], [0, 1]], 2, r"each once.*found \[1, 1\] in row 3"),
+        ([[1], [0], [0], [5], [0]], 2, r"places 0 to 4.*found \[5\] in row 3"),
+        ([[1], [0], [0], [-1], [0]], 2, r"places 0 to 4.*found \[-1\] in row 3"),
+        ([[1], [0], [0], [0], [0]], 3, "group_size from 2 to 2, .*1 nearest_classes.*found 3"),
+        ([[1], [0], [0], [0], [0]], 1, "group_size from 2 to 2, .*=4 and 1 .*found 1"),
+    ],
+)
+def test_bad_nearest_classes(nearest, group_size, message):
+    with pytest.raises(ValueError, match=message):
+        _grouped(np.repeat(np.arange(5), 3), nearest, p=4, group_size=group_size)
+
+
 def test_negative_step():
     with pytest.raises(ValueError, match="from 0 on, found -1"):
         _sampler()(-1)
