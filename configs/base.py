@@ -27,6 +27,7 @@ def get_config():
                 "classes_per_batch": 32,  # P
                 "examples_per_class": 4,  # K; a batch holds P * K examples
             },
+            "hard_classes": _hard_classes(),
             "augment": _augment(),
             "model": {
                 # a name of circle_tf.backbones, keras_hub:<preset, handle or folder>,
@@ -140,6 +141,20 @@ def _dataset():
         # choose settings by; the test classes are left alone (trainers.tune does it)
         "folds": 0,
         "fold": 0,
+    }
+
+
+def _hard_classes():
+    """Batches of classes that look alike, for hard negatives."""
+    return {
+        # above 1: batches are made of groups of so many classes, one and some of those nearest to
+        # it by their mean embeddings
+        "group_size": 1,
+        "neighbours": 8,  # how many nearest classes of each the others are drawn from
+        # the nearest classes are found by the model after `start` steps (before: any classes make a
+        # batch), and anew every so many steps; both multiples of eval_every
+        "start": 0,
+        "every": 500,
     }
 
 

@@ -77,6 +77,7 @@ PROCESSES = {
     "tests/trainers/head_runs_test.py",
     "tests/trainers/launch_test.py",
     "tests/trainers/restart_test.py",
+    "tests/trainers/training/hard_classes_test.py",
     "tests/trainers/training/loop_test.py",
 }
 

@@ -21,7 +21,7 @@ __all__ = [
 
 
 class Exchange:
-    """Small whole numbers from each worker to all; every worker must call it at the same time.
+    """Whole numbers from each worker to all; every worker must call it at the same time.
 
     Args:
         strategy: tf.distribute.Strategy.
@@ -41,9 +41,23 @@ class Exchange:
         Returns:
             ndarray int64 `[workers, len(numbers)]`, in the order of the workers.
         """
+        return self._gather_arrays(np.array(numbers, np.int64))
+
+    def from_chief(self, array):
+        """The chief's array, on every worker.
+
+        Args:
+            array: ndarray int64; of the other workers only its shape matters.
+
+        Returns:
+            ndarray int64 of that shape.
+        """
+        return self._gather_arrays(np.asarray(array, np.int64))[0]
+
+    def _gather_arrays(self, array):
         if len(self.cluster.workers) == 1:
-            return np.array([numbers], np.int64)
-        found = self._gather(tf.constant([numbers], tf.int64))
+            return array[None]
+        found = self._gather(tf.constant(array[None]))
         # Each of a worker's replicas has sent the same.
         return found.numpy()[:: len(found) // len(self.cluster.workers)]
 

@@ -7,7 +7,7 @@ from trainers.input import augment
 __all__ = ["batches"]
 
 
-def batches(config, split, *, strategy, start_step, num_steps, ids_as_input=False):
+def batches(config, split, *, strategy, start_step, num_steps, ids_as_input=False, **options):
     """What `fit` reads: the batches of some steps, the same under every strategy.
 
     The rows of a step's batch are split contiguously over workers and then over their replicas, in
@@ -20,6 +20,7 @@ def batches(config, split, *, strategy, start_step, num_steps, ids_as_input=Fals
         start_step: int, the first step.
         num_steps: int.
         ids_as_input: whether the model takes the ids as its second input, and no targets.
+        **options: `nearest_classes` and `group_size`, as of `circle_tf.pk_dataset`.
 
     Returns:
         tf.data.Dataset, or what the strategy distributes, of (images, ids), or with `ids_as_input`
@@ -41,6 +42,7 @@ def batches(config, split, *, strategy, start_step, num_steps, ids_as_input=Fals
             augment=augment.augmenter(config.augment),
             part=(index, number),
             **config.batch,
+            **options,
         )
         return rows.map(lambda images, ids: ((images, ids),)) if ids_as_input else rows
 

@@ -63,7 +63,7 @@ def check(files, now, *, counts_classes, allow_changes=False):
     Args:
         files: trainers.outputs.workdir.Workdir.
         now: the data's `inventory.take`.
-        counts_classes: bool, whether the run's weights or memory know classes by their numbers.
+        counts_classes: bool, whether the run's state knows classes by their numbers.
         allow_changes: bool, to go on all the same where that is possible.
 
     Raises:
@@ -79,9 +79,10 @@ def check(files, now, *, counts_classes, allow_changes=False):
         raise commands.ConfigError(f"{told} {_REMEDY}")
     if counts_classes and began["parts"]["train"]["classes"] != now["parts"]["train"]["classes"]:
         raise commands.ConfigError(
-            f"{told} Its class weights or its memory know the classes to train on by their "
-            "numbers, which would now mean other classes: it cannot go on over these, not with "
-            "--allow_changed_data either. Put the data back as it was, or give another --workdir."
+            f"{told} Its class weights, memory or nearest classes know the classes to train on by "
+            "their numbers, which would now mean other classes: it cannot go on over these, not "
+            "with --allow_changed_data either. Put the data back as it was, or give another "
+            "--workdir."
         )
     print(f"{told} The run goes on over it as it is now.")
 

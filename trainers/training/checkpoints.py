@@ -42,12 +42,13 @@ class Checkpoints:
         write: whether this process writes to `directory`. Under several workers each must save, as
             metrics are summed over replicas when they are saved; one of them writes, the others
             to a temporary place.
+        others: tf.Variables that are none of the model's, to be saved and restored with it.
 
     Attributes:
         check: trainers.training.finite.StateCheck of the model.
     """
 
-    def __init__(self, directory, model, *, keep, write=True):
+    def __init__(self, directory, model, *, keep, write=True, others=()):
         self._model, self._directory, self._keep, self._write = model, directory, keep, write
         _make_variables(model)
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
@@ -58,6 +59,7 @@ class Checkpoints:
             accumulator=_variables_of(model, "accumulator"),
             optimizer=_raw(model.optimizer.variables),
             metrics=_raw(model.metrics_variables),
+            others=list(others),
         )
         self._restored_metrics = None
         self.check = finite.StateCheck(model)

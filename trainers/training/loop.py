@@ -22,7 +22,15 @@ from trainers.evaluation import metrics
 from trainers.input import batches
 from trainers.outputs import artifacts, best, run_data
 from trainers.outputs import workdir as workdirs
-from trainers.training import callbacks, checkpoints, fine_tuning, finite, ranges, run_models
+from trainers.training import (
+    callbacks,
+    checkpoints,
+    fine_tuning,
+    finite,
+    hard_classes,
+    ranges,
+    run_models,
+)
 
 __all__ = ["train"]
 
@@ -54,6 +62,7 @@ def train(config, *, workdir, dataset=None, config_name="", callbacks=(), allow_
     """
     config = config if dataset is None else run_data.as_given(config, dataset)
     ranges.check(config)
+    hard_classes.check(config)
     files = workdirs.Workdir(workdir)
     files.check(config)
     lengthened = files.is_begun and files.is_lengthened(config)
@@ -86,7 +95,7 @@ def train(config, *, workdir, dataset=None, config_name="", callbacks=(), allow_
         run_data.check(
             files,
             now,
-            counts_classes=models.counts_classes,
+            counts_classes=models.counts_classes or config.hard_classes.group_size > 1,
             allow_changes=allow_changed_data,
         )
         if run.is_chief:
@@ -210,11 +219,15 @@ def run_length(config, dataset):
 def _fit(run):
     """Trains from the newest checkpoint, or from the start, to the last step."""
     config, models, steps = run.config, run.models, run.steps
+    hard = hard_classes.HardClasses(
+        config, run.inputs.train, model=models.validated, exchange=run.exchange
+    )
     saved = checkpoints.Checkpoints(
         run.files.checkpoints,
         models.training,
         keep=config.keep_checkpoints,
         write=run.is_chief,
+        others=hard.variables,
     )
     watch = preemption.Watch(run.exchange)
     step = saved.restore()
@@ -232,7 +245,9 @@ def _fit(run):
     diverged = finite.explained(config, checkpoints=saved, advice=advice)
     with watch.installed(), unreadable, diverged:
         while step < steps:
-            span = _next_span(step, steps=steps, epoch_steps=config.eval_every)
+            options = hard.options(step)
+            last = min(hard.next_refresh(step), steps)
+            span = _next_span(step, steps=last, epoch_steps=config.eval_every)
             places = {"step": step, "steps": steps}
             saver = callbacks.Checkpointer(
                 saved,
@@ -249,6 +264,7 @@ def _fit(run):
                     ids_as_input=len(models.training.inputs) > 1,
                     start_step=step,
                     num_steps=span.steps,
+                    **options,
                 ),
                 initial_epoch=span.epoch,
                 epochs=span.epoch + span.epochs,

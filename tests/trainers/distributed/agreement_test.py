@@ -15,6 +15,12 @@ def _exchange(*numbers):
     )
 
 
+def test_one_worker_is_its_own_chief():
+    exchange = agreement.Exchange(None, cluster.Cluster())
+    assert exchange.gather(7, 8).tolist() == [[7, 8]]
+    assert exchange.from_chief(np.array([[7], [8]])).tolist() == [[7], [8]]
+
+
 def test_workers_with_the_same_data_go_on():
     agreement.check_same_data(_exchange(7, 7), 7)
 

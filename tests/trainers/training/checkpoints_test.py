@@ -56,6 +56,14 @@ def test_everything_comes_back(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_what_is_none_of_the_model_s_comes_back_too(tmp_path):
+    other = tf.Variable([3, 4])
+    checkpoints.Checkpoints(str(tmp_path), model(seed=0), keep=1, others=[other]).save(1)
+    other.assign([0, 0])
+    assert checkpoints.Checkpoints(str(tmp_path), model(seed=0), keep=1, others=[other]).restore()
+    assert other.numpy().tolist() == [3, 4]
+
+
 def test_state_includes_what_is_easily_forgotten(tmp_path):
     net = model(seed=0)
     checkpoints.Checkpoints(str(tmp_path), net, keep=1).save(1)
