@@ -1,12 +1,15 @@
 """The command: it prints its ports, serves, and ends in good order."""
 
+import gc
 import os
 import re
 import signal
+import unittest.mock
 
 import pytest
 import requests
 
+from export import serve, server
 from tests import processes
 
 COMMAND = "-m", "export.serve"
@@ -57,3 +60,11 @@ def test_errors_are_for_people(options, message):
         told = "".join(process.communicate(timeout=300))
     assert process.returncode == 1
     assert message in told and "Traceback" not in told
+
+
+def test_what_is_loaded_before_any_model_is_no_work_of_the_garbage_collector(monkeypatch):
+    monkeypatch.setattr(server, "Server", lambda *args, **kwargs: gc.get_freeze_count())
+    try:
+        assert serve.start(unittest.mock.MagicMock()) > 50_000  # TensorFlow's modules have 300,000.
+    finally:
+        gc.unfreeze()

@@ -73,6 +73,11 @@ def test_all_types_go_there_and_back(served):
     np.testing.assert_allclose(outputs["halves"], [0.5, 2**39, -1.5])
 
 
+def test_numbers_that_are_none_go_there_and_back(served):
+    images = np.full([1, *saved_models.SHAPE], np.nan, np.float32)
+    assert np.isnan(served.predict({"images": images}).outputs["embeddings"]).all()
+
+
 def test_signatures_and_versions_are_told(served, address):
     assert served.signatures()["serving_default"] == {"images": (-1, *saved_models.SHAPE)}
     version = served.predict({"images": IMAGES[:1]}).version
