@@ -41,6 +41,8 @@ def get_config():
                 "weights": placeholder(str),
                 "partial_weights": False,  # load what fits of them, and warn of what does not
                 "embedding_dim": 128,
+                # below 1: share of the backbone's features that is 0 at each training step
+                "dropout": 0.0,
             },
             "fine_tune": _fine_tune(),
             "loss": {

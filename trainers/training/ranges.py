@@ -33,6 +33,7 @@ class _Range(NamedTuple):
 
 
 _SHARE = _Range(0, 1)
+_NOT_ALL = _Range(0, 0.99)  # A share of which something must be left.
 _RANGES = {
     "augment.rotation": _Range(0, 360),
     **{
@@ -55,6 +56,7 @@ _RANGES = {
     "dataset.folds": _Range(0),
     "dataset.fold": _Range(0),
     "model.embedding_dim": _Range(1, 2**16),
+    "model.dropout": _NOT_ALL,
     "loss.gamma_start": _Range(0, 1e38, above=True),
     "loss.margin_start": _Range(-1, 2),
     "loss.growth": _Range(0, 1, above=True),

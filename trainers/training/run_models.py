@@ -112,7 +112,10 @@ def build(config, *, image_shape, num_classes, steps):
             partial_weights=config.model.partial_weights,
         )
         ends = LOSSES[config.loss.name](
-            backbone.output, dim=config.model.embedding_dim, classes=num_classes, loss=loss
+            _dropped(backbone.output, config),
+            dim=config.model.embedding_dim,
+            classes=num_classes,
+            loss=loss,
         )
     embedding = circle_tf.EmbeddingModel(backbone.input, ends.embeddings, name="embedding_model")
     cached = config.fine_tune.cache_features
@@ -137,6 +140,15 @@ def build(config, *, image_shape, num_classes, steps):
     margin, gamma = ends.of_loss("margin"), ends.of_loss("gamma")
     final_margin = config.loss.margin if callable(margin) else margin
     return Models(embedding, training, margin, gamma, final_margin, backbone, tuning, from_features)
+
+
+def _dropped(features, config):
+    """The features that the embedding layer takes."""
+    if not config.model.dropout:
+        return features
+    # Of its own seed, so that the weights begin as without it.
+    drop = keras.layers.Dropout(config.model.dropout, seed=config.seed, name="feature_dropout")
+    return drop(features)
 
 
 def _check_loss(loss):

@@ -9,7 +9,7 @@ from configs import digits
 from tests.combinations import quick
 from trainers.cli import commands
 from trainers.outputs import artifacts
-from trainers.training import run_models
+from trainers.training import checkpoints, run_models
 
 LOSSES = [name for name in run_models.LOSSES if name != "circle_head"]  # It takes ids as input.
 IDS = np.repeat(np.arange(4), 3)
@@ -149,6 +149,44 @@ def test_a_memory_and_cached_gradients_train_as_asked_for():
     assert models.embedding.memory is None
 
 
+@pytest.mark.parametrize("name", quick(LOSSES, among=["circle"]))
+def test_dropout_is_of_training_alone(name):
+    config = recipe(name=name)
+    plain = build(config)
+    config.model.dropout = 0.5
+    models = build(config)
+    np.testing.assert_array_equal(models.embedding(pixels()), plain.embedding(pixels()))
+    one, other = (models.training(pixels(), training=True) for _ in range(2))
+    assert np.abs(one - other).max() > 1e-3  # Other masks; the backbone draws nothing.
+    one, other = (plain.training(pixels(), training=True) for _ in range(2))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_dropout_goes_on_where_it_was(tmp_path):
+    config = with_model(dropout=0.5)
+    config.loss.name = "cross_entropy"
+    config.fine_tune.update(cache_features=True, unfreeze_from="1")  # Quick: the head alone.
+    config.augment.update(rotation=0.0, translation=0.0)
+    features = np.random.default_rng(0).normal(size=(len(IDS), 256)).astype(np.float32)
+
+    def train(models):
+        data = tf.data.Dataset.from_tensors((features, IDS)).repeat(5)
+        models.training.fit(data, shuffle=False, verbose=0)
+        return models.training.get_weights()
+
+    whole, rest = build(config), build(config)
+    saved = checkpoints.Checkpoints(str(tmp_path), whole.training, keep=1)
+    train(whole)
+    saved.save(5)
+    checkpoints.Checkpoints(str(tmp_path), rest.training, keep=1).restore()
+    for one, other in zip(train(whole), train(rest), strict=True):
+        np.testing.assert_array_equal(one, other)
+    drop = rest.training.get_layer("feature_dropout")
+    drop.seed_generator.state.assign([0, 0])
+    differ = zip(train(whole), train(rest), strict=True)
+    assert any(np.abs(one - other).max() > 1e-4 for one, other in differ)
+
+
 def accumulating(batches):
     config = recipe()
     config.gradient_accumulation = batches
@@ -195,6 +233,7 @@ def cached(size):
         (recipe(name="cross_entropy", gamma=1.0), "has no margin, gamma or reduction"),
         (with_model(backbone="conv5"), "Did you mean 'conv4'"),
         (with_model(embedding_dim=0), "1 or more; found 0"),
+        (with_model(dropout=1.5), "rate=1.5"),
         (with_model(pooling="mean"), "found 'mean'"),
         (with_model(backbone="no_such_module:net"), "no_such_module', which cannot be imported"),
         (with_model(weights="imagenet"), "are for nets of keras.applications; found 'conv4'"),
