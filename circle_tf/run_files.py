@@ -30,7 +30,8 @@ class RunFiles:
         best_record: JSON, of which step that is, and what was measured after it.
         held_out: `.npz`, examples of unseen classes: `images` `[N, H, W, C]` uint8, `labels` `[N]`,
             `class_names`.
-        class_weights: `.npz`, those of a class-level run: `class_weights` `[C, D]`, `class_names`.
+        class_weights: `.npz`, those of a class-level run: `class_weights` `[C, D]` (with
+            sub-centres `[C, S, D]`), `class_names`.
         run: JSON, written last: there exactly when the run is complete.
         evaluation: JSON of `trainers.evaluate`.
         plots: directory of PNG files.

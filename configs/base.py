@@ -65,6 +65,9 @@ def get_config():
                 # circle: above 0, so many embeddings of earlier batches are keys as well
                 "memory_size": 0,
                 "memory_start_step": 0,  # steps in which the memory fills before it is used
+                # class_circle, norm_face, am_softmax, arc_face, proxy_anchor: weights of each class,
+                # of which the nearest counts
+                "sub_centers": 1,
                 # circle_head: room for the scores of the classes; above it, blocks of classes
                 "max_bytes": placeholder(int),
                 "sample_rate": placeholder(float),  # below 1: so many of the classes at each step

@@ -1,5 +1,7 @@
 """Initial values of class weights, in the memory of the weights alone."""
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -31,13 +33,14 @@ class NormalRows(keras.initializers.RandomNormal):
         self.dim = dim
 
     def __call__(self, shape, dtype=None, **kwargs):
-        """`[N, D]` numbers, the same at each call."""
+        """`[..., D]` numbers, the same at each call."""
         dtype = tf.as_dtype(dtype or keras.backend.floatx())
-        count = int(shape[0])
+        count = math.prod(shape[:-1])
         block = max(1, _BLOCK_BYTES // (dtype.size * self.dim))
         if count <= block or not isinstance(self.seed, int):
             return super().__call__(shape, dtype=dtype.name, **kwargs)
-        return _blocks(tf.constant(self.seed % 2**31), count, block, self.dim, dtype)
+        rows = _blocks(tf.constant(self.seed % 2**31), count, block, self.dim, dtype)
+        return rows if len(shape) == 2 else tf.reshape(rows, shape)
 
     def get_config(self):
         """The constructor's arguments."""

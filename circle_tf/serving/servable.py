@@ -104,8 +104,8 @@ def save_servable(
         gallery: `circle_tf.serving.gallery.Gallery` to search in; kept in variables.
         k: int, neighbours that searches return and that vote in `classify`; the most classes that
             `top_classes` returns.
-        class_weights: `[C, D]` of `CosineClassifier` or `CircleHead`, for `class_scores` and
-            `top_classes`.
+        class_weights: `[C, D]` of `CosineClassifier` or `CircleHead`, `[C, S, D]` with sub-centres;
+            for `class_scores` and `top_classes`.
         class_names: `[C]` strings, what the rows of `class_weights` are called.
         weights: how large weights are stored: `float32`, `float16`, `bfloat16`. They are cast to
             float32 when they are used.

@@ -63,7 +63,8 @@ class Parts:
         ids: Variable `[N]`, string or int64.
         classes: Variable `[M]` string, names of the gallery's classes.
         class_rows: Variable `[N]` int32, the class of each row of the gallery.
-        class_weights: Variable `[C, D]`, unit rows; None without class-level labels.
+        class_weights: Variable `[C, D]`, unit rows, `[C, S, D]` with S sub-centres; None without
+            class-level labels.
         class_names: Variable `[C]` string, what the rows of `class_weights` are called.
         k: int, neighbours that a search returns and that vote in Classify; the most classes that
             top_classes returns.
@@ -122,7 +123,7 @@ def check_names(names, *, gallery, class_weights, class_names=None, verification
     Args:
         names: as asked for.
         gallery: gallery.Gallery or None.
-        class_weights: `[C, D]` or None.
+        class_weights: `[C, D]`, `[C, S, D]` or None.
         class_names: `[C]` or None.
         verification_threshold: float or None.
 
@@ -168,7 +169,7 @@ def make_parts(
         embed: `fn(images [B, H, W, C] float32) -> [B, D] float32`.
         image_shape: `(H, W, C)`.
         gallery: gallery.Gallery or None.
-        class_weights: `[C, D]` or None.
+        class_weights: `[C, D]`, `[C, S, D]` or None.
         class_names: `[C]` or None.
         k: int.
         limits_and_thresholds: the other fields of Parts.
@@ -185,11 +186,18 @@ def make_parts(
             stored["classes"] = _variable(classes, "classes")
             stored["class_rows"] = _variable(rows.astype(np.int32), "class_rows")
     if class_weights is not None:
-        rows = unit_rows(class_weights, name="class_weights")
-        stored["class_weights"] = _variable(rows, "class_weights")
+        stored["class_weights"] = _variable(_unit_centers(class_weights), "class_weights")
     if class_names is not None:
         stored["class_names"] = _variable(np.asarray(class_names, str), "class_names")
     return Parts(embed, image_shape, k=k, **limits_and_thresholds, **stored)
+
+
+def _unit_centers(class_weights):
+    weights = np.asarray(class_weights)
+    if weights.ndim != 3:
+        return unit_rows(weights, name="class_weights")
+    rows = weights.reshape(-1, weights.shape[-1])
+    return unit_rows(rows, name="class_weights").reshape(weights.shape)
 
 
 def _variable(values, name):
@@ -421,8 +429,11 @@ def _classify(parts, embeddings, given):
 
 
 def _class_scores(parts, embeddings, given):
-    unit = numerics.safe_normalize(embeddings)
-    return {"scores": tf.matmul(unit, parts.class_weights, transpose_b=True)}
+    unit, weights = numerics.safe_normalize(embeddings), parts.class_weights
+    if weights.shape.rank == 2:
+        return {"scores": tf.matmul(unit, weights, transpose_b=True)}
+    # Of a class's sub-centres the nearest, as CosineClassifier does.
+    return {"scores": tf.reduce_max(tf.einsum("bd,csd->bcs", unit, weights), axis=2)}
 
 
 def _top_classes(parts, embeddings, given):

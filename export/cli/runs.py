@@ -54,9 +54,9 @@ class Run:
         return HeldOut.load(path) if os.path.exists(path) else None
 
     def class_weights(self):
-        """`[C, D]` class weights of a class-level run; None of others.
+        """`[C, D]` class weights of a class-level run, `[C, S, D]` with sub-centres.
 
-        None of the best model, too: those that are kept go with the last.
+        None of other runs, and of the best model: those that are kept go with the last.
 
         Raises:
             console.ExportError: their file is broken.

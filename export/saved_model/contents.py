@@ -29,7 +29,7 @@ class Contents:
         signatures: names of signatures.
         gallery: circle_tf.serving.gallery.Gallery, or None.
         k: int, neighbours of searches, and the most classes that are told.
-        class_weights: `[C, D]`, or None.
+        class_weights: `[C, D]`, `[C, S, D]` with sub-centres, or None.
         class_names: `[C]`, or None.
         weights: how large weights are stored.
         jit_compile: whether XLA compiles the model.

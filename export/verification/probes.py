@@ -166,7 +166,11 @@ def _probe(name, images, embeddings, contents):
         return inputs, found | {"same": above[0], "threshold": above[1]}, {"same": above[2]}
     if name in signatures.NEEDS_CLASS_WEIGHTS:
         weights = np.asarray(contents.class_weights, np.float64)
-        cosines = unit @ (weights / np.linalg.norm(weights, axis=1, keepdims=True)).T
+        weights /= np.linalg.norm(weights, axis=-1, keepdims=True)
+        centers = weights.reshape(
+            len(weights), -1, weights.shape[-1]
+        )  # One of each class, or more.
+        cosines = np.max([unit @ each.T for each in centers.transpose(1, 0, 2)], axis=0)
         if name == "class_scores":
             return inputs, {"scores": cosines}, {}
         rows, scores, decided = _largest(cosines, contents.k)

@@ -61,7 +61,7 @@ def class_weights_of(model):
         model: the model that trained.
 
     Returns:
-        `[C, D]`, or None without class weights.
+        `[C, D]`, `[C, S, D]` with sub-centres, or None without class weights.
     """
     found = [layer for layer in model.layers if hasattr(layer, "class_weights")]
     return np.asarray(found[0].class_weights) if found else None
@@ -71,7 +71,7 @@ def save_class_weights(path, weights, *, class_names):
     """Writes class weights.
 
     Args:
-        path: the file, `.npz` with `class_weights` `[C, D]` and `class_names` `[C]`.
+        path: the file, `.npz` with `class_weights` and `class_names` `[C]`.
         weights: as of `class_weights_of`; of None nothing is written.
         class_names: names of the classes.
     """

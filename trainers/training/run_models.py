@@ -33,6 +33,8 @@ _CLASS_BASELINES = {
     "arc_face": (baselines.ArcFaceLoss, {}),
     "proxy_anchor": (baselines.ProxyAnchorLoss, {}),
 }
+# Losses on the cosines of `CosineClassifier`.
+_ON_COSINES = ("class_circle", *_CLASS_BASELINES)
 # Those that keep the head's default where the recipe has None.
 _HEAD_FIELDS = ("max_bytes", "sample_rate", "product_dtype", "fused_update")
 
@@ -152,7 +154,7 @@ def _dropped(features, config):
 
 
 def _check_loss(loss):
-    """Refuses names that are none, and what the memory or the head alone can do."""
+    """Refuses names that are none, and what only other losses can do."""
     if loss.name not in LOSSES:
         known = ", ".join(LOSSES)
         raise commands.ConfigError(f"loss.name must be one of {known}; found {loss.name!r}.")
@@ -160,6 +162,16 @@ def _check_loss(loss):
     for name, owner in fields.items():
         if loss[name] and loss.name != owner:
             raise commands.ConfigError(f"loss.{name} is for the loss {owner}; found {loss.name!r}.")
+    if loss.sub_centers != 1 and loss.name not in _ON_COSINES:
+        raise commands.ConfigError(
+            f"loss.sub_centers is for the losses {', '.join(_ON_COSINES)}; found {loss.name!r}"
+            + _instead_of_head(loss)
+        )
+
+
+def _instead_of_head(loss):
+    """The end of an error of what the head does not offer, but class_circle does."""
+    return ". Use class_circle, the same loss." if loss.name == "circle_head" else "."
 
 
 def _growing(loss, *, updates):
@@ -216,10 +228,14 @@ def _circle(features, *, dim, classes, loss):
 
 def _class_circle(features, *, dim, classes, loss):
     embeddings = circle_tf.UnitEmbedding(dim, name="embedding")(features)
-    cosines = circle_tf.CosineClassifier(classes, name="classes")(embeddings)
+    cosines = _classifier(classes, loss)(embeddings)
     loss = circle_tf.ClassCircleLoss(**_given(loss))
     monitors = circle_tf.metrics.monitors(margin=loss.margin, labels="class")
     return _Ends(embeddings, cosines, loss, monitors)
+
+
+def _classifier(classes, loss):
+    return circle_tf.CosineClassifier(classes, sub_centers=loss.sub_centers, name="classes")
 
 
 def _circle_head(features, *, dim, classes, loss):
@@ -269,7 +285,7 @@ def _pair_baseline(features, *, dim, classes, loss):
 
 def _class_baseline(features, *, dim, classes, loss):
     embeddings = circle_tf.UnitEmbedding(dim, name="embedding")(features)
-    cosines = circle_tf.CosineClassifier(classes, name="classes")(embeddings)
+    cosines = _classifier(classes, loss)(embeddings)
     return _Ends(
         embeddings,
         cosines,

@@ -18,6 +18,15 @@ def test_blocks_fill_every_row_and_depend_on_the_seed_alone(count, monkeypatch):
     assert not (rows == other).any()
 
 
+def test_several_rows_of_a_class_are_those_of_as_many_classes(monkeypatch):
+    monkeypatch.setattr(initializers, "_BLOCK_BYTES", 4 * 4 * 64)
+    rows, flat = (
+        initializers.NormalRows(64, seed=3)(shape, dtype="float32").numpy()
+        for shape in ((7, 2, 64), (14, 64))
+    )
+    np.testing.assert_array_equal(rows.reshape(14, 64), flat)
+
+
 def test_a_seed_is_drawn_where_none_is_given():
     one, other = (initializers.NormalRows(4)((5, 4), dtype="float32").numpy() for _ in range(2))
     assert not (one == other).any()

@@ -203,6 +203,21 @@ def test_class_scores_are_cosines_to_the_class_weights(opened, model):
     np.testing.assert_allclose(found, _embed(model, IMAGES)[:, :5], atol=1e-6)
 
 
+def test_the_score_of_a_class_is_that_of_its_nearest_sub_centre(model):
+    weights = np.random.default_rng(4).normal(size=(5, 3, 6))
+    parts = signatures.make_parts(
+        model, (8, 8, 1), gallery=None, class_weights=weights, class_names=CLASS_NAMES, k=2
+    )
+    embeddings = _embed(model, IMAGES)
+    unit = weights / np.linalg.norm(weights, axis=2, keepdims=True)
+    expected = np.einsum("bd,csd->bcs", embeddings, unit).max(axis=2)
+    scores = signatures._class_scores(parts, tf.constant(embeddings), {})["scores"]
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    names = signatures._top_classes(parts, tf.constant(embeddings), {})["classes"].numpy()
+    nearest = [CLASS_NAMES[place].encode() for place in expected.argmax(axis=1)]
+    assert names[:, 0].tolist() == nearest
+
+
 @pytest.mark.parametrize("name", ["top_classes", "top_classes_bytes"])
 def test_top_classes_are_named_the_nearest_first(opened, model, name):
     inputs = {"images": IMAGES} if name == "top_classes" else {"image_bytes": encoded(IMAGES)}

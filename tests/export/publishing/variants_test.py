@@ -96,6 +96,19 @@ def test_half_weights_and_xla_are_verified(tmp_path, run, options):
     assert published.manifest["xla"] == options.get("xla", False)
 
 
+# Starts a process that imports TensorFlow.
+@pytest.mark.slow
+def test_class_weights_of_several_sub_centres_are_verified(tmp_path):
+    workdir = saved_models.finished_run(tmp_path / "run")
+    weights = np.random.default_rng(0).normal(size=(5, 3, 6))
+    np.savez(workdir / "class_weights.npz", class_weights=weights, class_names=CLASS_NAMES)
+    of_classes = ("class_scores", "top_classes")
+    published = _publish(runs.read(str(workdir)), tmp_path / "tiny", signatures=of_classes)
+    stored = contents.Contents.read(published.path).class_weights
+    unit = weights / np.linalg.norm(weights, axis=2, keepdims=True)
+    np.testing.assert_allclose(stored, unit, atol=1e-6)
+
+
 def test_a_gallery_of_another_model_is_refused(tmp_path, run):
     path = str(tmp_path / "gallery.npz")
     gallery.Gallery(np.eye(6), list("abcdef"), source="0123").save(path)

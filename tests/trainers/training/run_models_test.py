@@ -54,6 +54,16 @@ def test_every_loss_trains_the_embeddings(name):
     assert set(history) == {"loss"} | ({"accuracy"} if name == "cross_entropy" else monitors)
 
 
+CLASS_LOSSES = ["class_circle", "norm_face", "am_softmax", "arc_face", "proxy_anchor"]
+
+
+@pytest.mark.parametrize("name", CLASS_LOSSES)
+def test_classes_may_have_several_weights(name):
+    models = build(recipe(name=name, sub_centers=3))
+    assert artifacts.class_weights_of(models.training).shape == (5, 3, 32)
+    assert models.training.output_shape == (None, 5)
+
+
 @pytest.mark.parametrize("options", [{}, {"fused_update": True}], ids=["plain", "fused"])
 def test_the_head_trains_as_classifier_and_loss_do(options):
     histories, found = [], []
@@ -214,6 +224,9 @@ def cached(size):
         (recipe(name="class_circle", fused_update=True), "fused_update is for the loss circle_he"),
         (recipe(name="circle_head", fused_update=True, shards="replicas"), "leave out sample_rate"),
         (recipe(name="class_circle", memory_size=9), "for the loss circle; found 'class_circle'"),
+        (recipe(name="circle", sub_centers=2), "for the losses class_circle, .*; found 'circle'.$"),
+        (recipe(name="circle_head", sub_centers=2), "'circle_head'. Use class_circle, the same"),
+        (recipe(name="class_circle", sub_centers=0), "sub_centers must be .*found 0"),
         (cached(-2), "cached_gradient_batch must be .*found -2"),
         (accumulating(0), "gradient_accumulation must be .*found 0"),
         (
