@@ -65,8 +65,11 @@ def get_config():
                 # circle: above 0, so many embeddings of earlier batches are keys as well
                 "memory_size": 0,
                 "memory_start_step": 0,  # steps in which the memory fills before it is used
-                # class_circle, norm_face, am_softmax, arc_face, proxy_anchor: weights of each class,
-                # of which the nearest counts
+                # class_circle, norm_face, am_softmax, arc_face, cross_entropy: share of the label
+                # that all classes have part in
+                "label_smoothing": 0.0,
+                # class_circle, norm_face, am_softmax, arc_face, proxy_anchor: how many weights each
+                # class has, of which the nearest counts
                 "sub_centers": 1,
                 # circle_head: room for the scores of the classes; above it, blocks of classes
                 "max_bytes": placeholder(int),

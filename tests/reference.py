@@ -67,6 +67,27 @@ def class_level(cosines, ids, *, margin, gamma):
     return circle_loss(cosines, positives, ~positives, margin=margin, gamma=gamma)
 
 
+def smoothed_class_level(cosines, ids, *, margin, gamma, label_smoothing):
+    """Class-level labels of which all classes share a part: the softmax cross-entropy, by its sum.
+
+    Returns (losses [B], gradients [B, C], the weights held constant).
+    """
+    cosines = np.asarray(cosines, np.float64)
+    losses, gradients = np.zeros(len(cosines)), np.zeros(cosines.shape)
+    for i, row in enumerate(cosines):
+        weights = [max(0.0, s + margin) for s in row]
+        logits = [gamma * a * (s - margin) for a, s in zip(weights, row, strict=True)]
+        own = int(ids[i])
+        weights[own] = max(0.0, 1 + margin - row[own])
+        logits[own] = gamma * weights[own] * (row[own] - (1 - margin))
+        softmax, lse = _softmax(logits)
+        for j, logit in enumerate(logits):
+            target = label_smoothing / len(row) + (1 - label_smoothing) * (j == own)
+            losses[i] += target * (lse - logit)
+            gradients[i, j] = gamma * weights[j] * (softmax[j] - target)
+    return losses, gradients
+
+
 def normalize(rows):
     """Unit rows; zero rows stay zero."""
     rows = np.asarray(rows, np.float64)

@@ -24,6 +24,7 @@ __all__ = [
     "nan_unless",
     "pair_matrix",
     "reduce_losses",
+    "smoothed",
     "usable_rows",
 ]
 
@@ -178,6 +179,35 @@ def nan_unless(usable, losses):
     # A where on the losses would cut the gradient and make it a silent zero; this keeps it.
     nan = tf.constant(float("nan"), losses.dtype)
     return losses + tf.where(usable, tf.zeros_like(losses), tf.fill(tf.shape(losses), nan))
+
+
+def smoothed(losses, logits, own, *, label_smoothing):
+    """Softmax cross-entropies with the labels smoothed.
+
+    `(1 - e) * (lse - logit_y) + e * mean_j(lse - logit_j)` over all C classes j, where lse is the
+    logsumexp of a row's logits: the cross-entropies and `e * (logit_y - mean_j(logit_j))`.
+
+    Args:
+        losses: `[B]` cross-entropies, `lse - logit_y`.
+        logits: `[B, C]`.
+        own: `[B, C]` bool, the one class of each row.
+        label_smoothing: float e, 0 or more, below 1. 0 leaves the losses alone, to the bit.
+
+    Returns:
+        `[B]`.
+
+    Example:
+        >>> own = tf.constant([[True, False]])
+        >>> smoothed(tf.constant([0.0]), tf.constant([[40.0, 0.0]]), own, label_smoothing=0.1)
+        <tf.Tensor: shape=(1,), dtype=float32, numpy=array([2.], dtype=float32)>
+
+    References:
+        Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016.
+    """
+    if not label_smoothing:
+        return losses
+    of_own = tf.reduce_sum(tf.where(own, logits, tf.zeros_like(logits)), axis=1)
+    return losses + label_smoothing * (of_own - tf.reduce_mean(logits, axis=1))
 
 
 def reduce_losses(losses, valid, *, reduction, sample_weight=None):

@@ -12,7 +12,13 @@ from numpy.typing import ArrayLike
 from circle_tf.losses import hyperparameters
 from circle_tf.ops import numerics
 
-__all__ = ["anchor_weights", "check_hyperparameters", "circle_loss", "valid_anchors"]
+__all__ = [
+    "anchor_weights",
+    "check_hyperparameters",
+    "circle_loss",
+    "class_logits",
+    "valid_anchors",
+]
 
 
 def circle_loss(
@@ -78,6 +84,44 @@ def circle_loss(
     # The inner where keeps softplus of an empty row out of the gradient.
     loss = tf.math.softplus(tf.where(valid, total, tf.zeros_like(total)))
     return tf.where(valid, loss, tf.zeros_like(loss))
+
+
+def class_logits(
+    cosines: tf.Tensor,
+    own: tf.Tensor,
+    *,
+    margin: float | tf.Tensor,
+    gamma: float | tf.Tensor,
+    detach_weights: bool = True,
+) -> tf.Tensor:
+    """The logits of which class-level Circle loss is the softmax cross-entropy.
+
+    With one positive `s_y`, eq. 6 is `log(1 + sum_j(exp(logit_n_j)) * exp(logit_p))`, which is
+    `logsumexp(logits) - logit_y` of::
+
+        logit_y = gamma * a_p * (s_y - (1 - m))         logit_j = gamma * a_n * (s_j - m)
+
+    Args:
+        cosines: `[B, C]` in the dtype of losses.
+        own: `[B, C]` bool, the own class of each row.
+        margin: m; float or scalar tensor.
+        gamma: scale; float or scalar tensor.
+        detach_weights: see `circle_loss`.
+
+    Returns:
+        `[B, C]`, in nats.
+
+    Example:
+        >>> own = tf.constant([[True, False]])
+        >>> class_logits(tf.constant([[1.0, 0.0]]), own, margin=0.25, gamma=32.0).numpy().tolist()
+        [[2.0, -2.0]]
+    """
+    margin, gamma = (hyperparameters.constant(value, cosines.dtype) for value in (margin, gamma))
+    weight_p, weight_n = anchor_weights(cosines, margin=margin)
+    weights = tf.where(own, weight_p, weight_n)
+    if detach_weights:
+        weights = tf.stop_gradient(weights)
+    return gamma * weights * tf.where(own, cosines - (1 - margin), cosines - margin)
 
 
 def _logsumexp(s, mask, *, centre, margin, gamma, detach_weights):

@@ -124,7 +124,9 @@ def score_keys(unit, ids, keys, key_ids, *, rows, key_rows, memory=None, block_s
     return compilation.call_compiled(score, unit, ids, rows, keys, key_ids, key_rows)
 
 
-def class_level_losses(cosines, labels, *, margin, gamma, detach_weights=True, one_hot=False):
+def class_level_losses(
+    cosines, labels, *, margin, gamma, detach_weights=True, one_hot=False, label_smoothing=0.0
+):
     """Circle loss of each example against the class weights.
 
     Algebraically softmax cross-entropy on `gamma * a_p * (s_y - 1 + m)` for the own class and
@@ -137,6 +139,7 @@ def class_level_losses(cosines, labels, *, margin, gamma, detach_weights=True, o
         gamma: float scale.
         detach_weights: see `circle_loss`.
         one_hot: whether `labels` are one-hot rows.
+        label_smoothing: float; see `ClassCircleLoss`.
 
     Returns:
         `(losses [B] in nats, valid [B] bool)`.
@@ -154,12 +157,14 @@ def class_level_losses(cosines, labels, *, margin, gamma, detach_weights=True, o
         Sun et al., CVPR 2020, section 3.1 (class-level labels) and eq. 6.
     """
     batch = base.class_batch(cosines, labels, one_hot=one_hot)
+    options = {"margin": margin, "gamma": gamma, "detach_weights": detach_weights}
 
     def score(cosines, ids):
         positives, negatives = pairs.class_masks(ids, batch.num_classes)
-        losses = circle.circle_loss(
-            cosines, positives, negatives, margin=margin, gamma=gamma, detach_weights=detach_weights
-        )
+        losses = circle.circle_loss(cosines, positives, negatives, **options)
+        if label_smoothing:
+            logits = circle.class_logits(cosines, positives, **options)
+            losses = base.smoothed(losses, logits, positives, label_smoothing=label_smoothing)
         return losses, circle.valid_anchors(positives, negatives)
 
     losses, valid = compilation.call_compiled(score, batch.cosines, batch.ids)
@@ -285,6 +290,12 @@ class ClassCircleLoss(_Circle):
         detach_weights: see `circle_loss`.
         one_hot: whether `y_true` are one-hot rows `[B, C]`.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
+        label_smoothing: float e, 0 or more, below 1: the label is the own class to 1 - e, and e is
+            shared by all C classes. As this loss is the softmax cross-entropy of the logits of
+            `circle.class_logits`, it becomes `(1 - e) * loss + e * mean_j(logsumexp(logits) -
+            logit_j)`, and is lowest where the own logit stands `log(1 + C * (1 - e) / e)` above the
+            others. The weights a_p, a_n are held constant as ever: `dloss/ds_j = gamma * a_n *
+            (softmax_j - e / C)`, `dloss/ds_y = gamma * a_p * (softmax_y - (1 - e) - e / C)`.
         name: str.
 
     Call arguments:
@@ -309,6 +320,7 @@ class ClassCircleLoss(_Circle):
     """
 
     takes = "cosines"
+    _CONFIG = (*_Circle._CONFIG, "label_smoothing")
     _FUNCTION = staticmethod(class_level_losses)
 
     def __init__(
@@ -320,6 +332,12 @@ class ClassCircleLoss(_Circle):
         detach_weights: bool = True,
         one_hot: bool = False,
         check_finite: bool = False,
+        label_smoothing: float = 0.0,
         name: str = "class_circle_loss",
     ) -> None:
         super().__init__(margin, gamma, reduction, detach_weights, one_hot, check_finite, name)
+        hyperparameters.check("label_smoothing", label_smoothing, hyperparameters.SMOOTHING)
+        self.label_smoothing = float(label_smoothing)
+
+    def _options(self):
+        return {**super()._options(), "label_smoothing": self.label_smoothing}

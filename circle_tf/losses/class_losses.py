@@ -24,18 +24,21 @@ class _Softmax(base.LabelLoss):
     """Cross-entropy of `gamma * cosine`, the own class's cosine made smaller first."""
 
     takes = "cosines"
-    _CONFIG = ("margin", "gamma", "reduction", "check_finite")
+    _CONFIG = ("margin", "gamma", "reduction", "check_finite", "label_smoothing")
     _RANGES = hyperparameters.OF_CIRCLE
 
     def __init__(
         self,
         reduction: base.Reduction,
         check_finite: bool,
+        label_smoothing: float,
         name: str,
         **given: hyperparameters.Scalar,
     ) -> None:
         super().__init__(reduction=reduction, check_finite=check_finite, name=name)
         self._keep(**given)
+        hyperparameters.check("label_smoothing", label_smoothing, hyperparameters.SMOOTHING)
+        self.label_smoothing = float(label_smoothing)
 
     def _losses(self, y_true, y_pred):
         batch = base.class_batch(y_pred, y_true)
@@ -46,7 +49,8 @@ class _Softmax(base.LabelLoss):
             logits = now.gamma * tf.where(positives, self._with_margin(cosines, now), cosines)
             # XLA drops the check of the ids; what they then give is made NaN below.
             ids = tf.clip_by_value(ids, 0, tf.cast(batch.num_classes, tf.int64) - 1)
-            return tf.nn.sparse_softmax_cross_entropy_with_logits(ids, logits)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(ids, logits)
+            return base.smoothed(losses, logits, positives, label_smoothing=self.label_smoothing)
 
         losses = compilation.call_compiled(score, batch.cosines, batch.ids)
         return base.nan_unless(batch.usable, losses), tf.ones_like(batch.ids, tf.bool)
@@ -67,6 +71,8 @@ class AMSoftmaxLoss(_Softmax):
         gamma: scale above 0; a float, a schedule or a variable.
         reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
+        label_smoothing: float e, 0 or more, below 1: the label is the own class to 1 - e, and e is
+            shared by all C classes.
         name: str.
 
     Call arguments:
@@ -97,9 +103,10 @@ class AMSoftmaxLoss(_Softmax):
         reduction: base.Reduction = "mean",
         *,
         check_finite: bool = False,
+        label_smoothing: float = 0.0,
         name: str = "am_softmax_loss",
     ) -> None:
-        super().__init__(reduction, check_finite, name, margin=margin, gamma=gamma)
+        super().__init__(reduction, check_finite, label_smoothing, name, margin=margin, gamma=gamma)
 
 
 @keras.saving.register_keras_serializable("circle_tf")
@@ -110,6 +117,8 @@ class NormFaceLoss(_Softmax):
         gamma: scale above 0; a float, a schedule or a variable, as in `CircleLoss`.
         reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
+        label_smoothing: float e, 0 or more, below 1: the label is the own class to 1 - e, and e is
+            shared by all C classes.
         name: str.
 
     Call arguments:
@@ -132,7 +141,7 @@ class NormFaceLoss(_Softmax):
         Wang et al., "NormFace: L2 Hypersphere Embedding for Face Verification", ACM MM 2017.
     """
 
-    _CONFIG = ("gamma", "reduction", "check_finite")
+    _CONFIG = ("gamma", "reduction", "check_finite", "label_smoothing")
     _RANGES = {"gamma": hyperparameters.GAMMA}
     margin = 0.0
 
@@ -142,9 +151,10 @@ class NormFaceLoss(_Softmax):
         reduction: base.Reduction = "mean",
         *,
         check_finite: bool = False,
+        label_smoothing: float = 0.0,
         name: str = "norm_face_loss",
     ) -> None:
-        super().__init__(reduction, check_finite, name, gamma=gamma)
+        super().__init__(reduction, check_finite, label_smoothing, name, gamma=gamma)
 
     def _with_margin(self, cosines, now):
         return cosines
@@ -161,6 +171,8 @@ class ArcFaceLoss(_Softmax):
         gamma: scale above 0; a float, a schedule or a variable.
         reduction: one of `circle_tf.losses.base.REDUCTIONS`; see `reduce_losses` there.
         check_finite: stop with the number of the first row of `y_pred` that holds NaN or inf.
+        label_smoothing: float e, 0 or more, below 1: the label is the own class to 1 - e, and e is
+            shared by all C classes.
         name: str.
 
     Call arguments:
@@ -195,9 +207,10 @@ class ArcFaceLoss(_Softmax):
         reduction: base.Reduction = "mean",
         *,
         check_finite: bool = False,
+        label_smoothing: float = 0.0,
         name: str = "arc_face_loss",
     ) -> None:
-        super().__init__(reduction, check_finite, name, margin=margin, gamma=gamma)
+        super().__init__(reduction, check_finite, label_smoothing, name, margin=margin, gamma=gamma)
 
     def _with_margin(self, cosines, now):
         return arc_cosines(cosines, margin=now.margin)

@@ -30,6 +30,7 @@ def losses() -> list[keras.losses.Loss]:
         circle_tf.CircleLoss(0.4, 80.0, "mean", detach_weights=False, block_size=None),
         circle_tf.CircleLoss(block_size="auto", name="mine"),
         circle_tf.ClassCircleLoss(reduction="none", one_hot=True, check_finite=True),
+        circle_tf.ClassCircleLoss(label_smoothing=0.1),
         circle_tf.CrossBatchCircleLoss(1024, 0.4, 80, start_step=10),
         circle_tf.baselines.TripletLoss(0.2, "hard", soft=True),
         circle_tf.baselines.MultiSimilarityLoss(epsilon=None),
@@ -46,7 +47,7 @@ def layers() -> list[keras.layers.Layer]:
     optimizer = head.prepare_optimizer(circle_tf.addons.optimizers.LazyAdam(1e-3))
     optimizer.build(head.trainable_variables)
     return [
-        circle_tf.CosineClassifier(1000, name="classes"),
+        circle_tf.CosineClassifier(1000, sub_centers=3, name="classes"),
         circle_tf.CrossBatchMemory(512, as_model_loss=True),
         circle_tf.PairwiseCircle(block_size=256),
         circle_tf.CircleHead(10, product_dtype="bfloat16", fused_update=True),

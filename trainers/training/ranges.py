@@ -65,6 +65,7 @@ _RANGES = {
     "fine_tune.layer_decay": _Range(0, 1, above=True),
     "loss.memory_size": _Range(0, 2**24),
     "loss.memory_start_step": _Range(0),
+    "loss.label_smoothing": _NOT_ALL,
     "loss.sub_centers": _Range(1, 1024),
     "loss.max_bytes": _Range(1),
     "loss.sample_rate": _Range(0, 1, above=True),

@@ -33,8 +33,10 @@ _CLASS_BASELINES = {
     "arc_face": (baselines.ArcFaceLoss, {}),
     "proxy_anchor": (baselines.ProxyAnchorLoss, {}),
 }
-# Losses on the cosines of `CosineClassifier`.
+# Fields of some losses, beside what they are where they are off, and these losses.
 _ON_COSINES = ("class_circle", *_CLASS_BASELINES)
+_SOFTMAX = ("class_circle", "norm_face", "am_softmax", "arc_face", "cross_entropy")
+_CLASS_FIELDS = {"sub_centers": (1, _ON_COSINES), "label_smoothing": (0, _SOFTMAX)}
 # Those that keep the head's default where the recipe has None.
 _HEAD_FIELDS = ("max_bytes", "sample_rate", "product_dtype", "fused_update")
 
@@ -162,16 +164,12 @@ def _check_loss(loss):
     for name, owner in fields.items():
         if loss[name] and loss.name != owner:
             raise commands.ConfigError(f"loss.{name} is for the loss {owner}; found {loss.name!r}.")
-    if loss.sub_centers != 1 and loss.name not in _ON_COSINES:
-        raise commands.ConfigError(
-            f"loss.sub_centers is for the losses {', '.join(_ON_COSINES)}; found {loss.name!r}"
-            + _instead_of_head(loss)
-        )
-
-
-def _instead_of_head(loss):
-    """The end of an error of what the head does not offer, but class_circle does."""
-    return ". Use class_circle, the same loss." if loss.name == "circle_head" else "."
+    for name, (off, owners) in _CLASS_FIELDS.items():
+        if loss[name] != off and loss.name not in owners:
+            instead = " Use class_circle, the same loss." if loss.name == "circle_head" else ""
+            raise commands.ConfigError(
+                f"loss.{name} is for the losses {', '.join(owners)}; found {loss.name!r}.{instead}"
+            )
 
 
 def _growing(loss, *, updates):
@@ -205,10 +203,11 @@ class _Ends:
     metrics: list
     more_inputs: tuple = ()
     head: keras.layers.Layer | None = None
+    has_margin: bool = True
 
     def of_loss(self, name):
         """A hyper-parameter of the loss, or of the head that is the loss; None without it."""
-        return getattr(self.loss or self.head, name, None)
+        return getattr(self.loss or self.head, name, None) if self.has_margin else None
 
 
 def _circle(features, *, dim, classes, loss):
@@ -267,14 +266,18 @@ def _keras_circle(features, *, dim, classes, loss):
 
 def _cross_entropy(features, *, dim, classes, loss):
     """A softmax classifier, to compare with: its last features are the embeddings."""
-    if _given(loss):
+    if set(_given(loss)) - {"label_smoothing"}:
         raise commands.ConfigError("cross_entropy has no margin, gamma or reduction to set.")
     # Float32 as the other losses' logits, and not normalised: logits within -1..1 hardly train.
     bottleneck = keras.layers.Dense(dim, dtype="float32", name="embedding")(features)
     embeddings = keras.layers.UnitNormalization(dtype="float32", name="unit")(bottleneck)
     logits = keras.layers.Dense(classes, dtype="float32", name="classes")(bottleneck)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    return _Ends(embeddings, logits, loss, ["accuracy"])
+    if not loss.label_smoothing:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        return _Ends(embeddings, logits, loss, ["accuracy"])
+    # Keras' own wants one-hot labels for that. At gamma 1 this is the plain loss of any logits.
+    loss = baselines.NormFaceLoss(gamma=1.0, **_given(loss))
+    return _Ends(embeddings, logits, loss, ["accuracy"], has_margin=False)
 
 
 def _pair_baseline(features, *, dim, classes, loss):
@@ -312,7 +315,8 @@ def _baseline(make, names, loss):
 def _given(loss):
     """The hyper-parameters that the recipe sets; the others keep the class's defaults."""
     names = ("margin", "gamma", "reduction")
-    return {name: loss[name] for name in names if loss[name] is not None}
+    given = {name: loss[name] for name in names if loss[name] is not None}
+    return given | ({"label_smoothing": loss.label_smoothing} if loss.label_smoothing else {})
 
 
 # What a recipe's `loss.name` can be, and the function that puts it on top of features.

@@ -70,6 +70,46 @@ def test_class_level_equals_cross_entropy_of_the_scaled_logits():
     np.testing.assert_allclose(found, np.mean(expected), rtol=1e-6)
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-5)])
+def test_smoothed_labels_are_those_of_the_loop(mode, dtype, tolerance):
+    rng = np.random.default_rng(1)
+    cosines, ids = rng.uniform(-1, 1, (8, 30)).astype(dtype), rng.integers(0, 30, 8)
+    options = {"margin": 0.25, "gamma": 64.0, "label_smoothing": 0.1}
+    value, gradient = run(circle_tf.ClassCircleLoss(**options), ids, cosines, mode=mode)
+    expected, expected_gradient = reference.smoothed_class_level(cosines, ids, **options)
+    assert abs(value - expected.mean()) <= tolerance * value
+    error = np.abs(gradient - expected_gradient / 8).max() / np.abs(expected_gradient / 8).max()
+    assert error <= tolerance
+    one_hot = circle_tf.ClassCircleLoss(**options, one_hot=True)(np.eye(30)[ids], cosines)
+    np.testing.assert_allclose(one_hot, value, rtol=tolerance)
+
+
+def test_labels_that_are_not_smoothed_give_the_same_to_the_bit():
+    rng = np.random.default_rng(1)
+    cosines, ids = rng.uniform(-1, 1, (8, 30)).astype(np.float32), rng.integers(0, 30, 8)
+    plain = run(circle_tf.ClassCircleLoss(), ids, cosines)
+    off = run(circle_tf.ClassCircleLoss(label_smoothing=0), ids, cosines)
+    little = run(circle_tf.ClassCircleLoss(label_smoothing=1e-3), ids, cosines)
+    for one, other, third in zip(plain, off, little, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert (one != third).any()
+
+
+def test_smoothed_labels_are_best_at_a_gap_of_the_logits():
+    own = np.linspace(0.75, 1, 2001)  # The other logits are 0.
+    cosines = np.stack([own, *[np.full(2001, 0.25)] * 3], axis=1)
+    loss = circle_tf.ClassCircleLoss(reduction="none", label_smoothing=0.1)
+    best = own[np.argmin(loss(np.zeros(2001, int), cosines))]
+    assert 256 * (1.25 - best) * (best - 0.75) == pytest.approx(np.log(1 + 4 * 0.9 / 0.1), abs=0.05)
+
+
+@pytest.mark.parametrize("smoothing", [1, -0.1, float("nan")])
+def test_a_part_of_the_label_is_left(smoothing):
+    with pytest.raises(ValueError, match="label_smoothing must be 0 or more, below 1; found"):
+        circle_tf.ClassCircleLoss(label_smoothing=smoothing)
+
+
 def test_relabelling_changes_nothing():
     rows, ids = batch(3)
     relabelled = np.array([70, -3, 2**40, 5, 6, 7])[ids]

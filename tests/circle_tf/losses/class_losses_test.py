@@ -51,6 +51,30 @@ def test_each_row_is_the_loop(make, oracle, jit):
 
 
 @cases
+@pytest.mark.parametrize("jit", [False, True])
+def test_smoothed_labels_weigh_the_loss_of_every_class(make, oracle, jit):
+    loss = make(reduction="none", label_smoothing=0.2)
+    compute = tf.function(lambda cosines: loss(IDS, cosines), jit_compile=jit)
+    own = oracle(np.array(COSINES), IDS, 20.0)
+    # logsumexp - logit of each class, the own with its margin.
+    rows = np.arange(len(IDS))
+    logits = 20.0 * COSINES
+    others = np.where(np.arange(7) == IDS[:, None], -np.inf, logits)
+    gap = own + np.log1p(-np.exp(-own))  # Of the others' logsumexp to the own logit.
+    logits[rows, IDS] = np.logaddexp.reduce(others, axis=1) - gap
+    each = np.logaddexp.reduce(logits, axis=1)[:, None] - logits
+    expected = 0.8 * own + 0.2 * each.mean(axis=1)
+    np.testing.assert_allclose(compute(tf.constant(COSINES)), expected, rtol=1e-7, atol=1e-9)
+    _check_gradient(make(label_smoothing=0.2))
+
+
+@pytest.mark.parametrize("make", [baselines.AMSoftmaxLoss, baselines.NormFaceLoss])
+def test_a_part_of_the_label_is_left(make):
+    with pytest.raises(ValueError, match="label_smoothing must be 0 or more, below 1; found 1"):
+        make(label_smoothing=1)
+
+
+@cases
 def test_gradient_is_that_of_the_value(make, oracle):
     _check_gradient(make())
     del oracle
@@ -115,7 +139,7 @@ def test_the_arc_falls_everywhere():
     [
         baselines.AMSoftmaxLoss(0.2, 30.0),
         baselines.NormFaceLoss(8.0, "sum"),
-        baselines.ArcFaceLoss(0.3),
+        baselines.ArcFaceLoss(0.3, label_smoothing=0.1),
         baselines.ProxyAnchorLoss(0.2, 16.0),
     ],
     ids=lambda loss: loss.name,

@@ -64,6 +64,23 @@ def test_classes_may_have_several_weights(name):
     assert models.training.output_shape == (None, 5)
 
 
+@pytest.mark.parametrize("name", ["class_circle", "norm_face", "am_softmax", "arc_face"])
+def test_smoothed_labels_reach_the_loss(name):
+    assert build(recipe(name=name, label_smoothing=0.1)).training.loss.label_smoothing == 0.1
+
+
+def test_smoothed_cross_entropy_is_that_of_keras():
+    plain, smoothed = (
+        build(recipe(name="cross_entropy", label_smoothing=share)) for share in (0.0, 0.2)
+    )
+    logits = tf.random.stateless_normal([len(IDS), 5], [0, 1]) * 9
+    one_hot, loss = tf.one_hot(IDS, 5), smoothed.training.loss
+    expected = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.2)
+    assert float(loss(IDS, logits)) == pytest.approx(float(expected(one_hot, logits)), rel=1e-5)
+    assert type(plain.training.loss) is keras.losses.SparseCategoricalCrossentropy
+    assert (smoothed.margin, smoothed.gamma) == (plain.margin, plain.gamma) == (None, None)
+
+
 @pytest.mark.parametrize("options", [{}, {"fused_update": True}], ids=["plain", "fused"])
 def test_the_head_trains_as_classifier_and_loss_do(options):
     histories, found = [], []
@@ -227,6 +244,14 @@ def cached(size):
         (recipe(name="circle", sub_centers=2), "for the losses class_circle, .*; found 'circle'.$"),
         (recipe(name="circle_head", sub_centers=2), "'circle_head'. Use class_circle, the same"),
         (recipe(name="class_circle", sub_centers=0), "sub_centers must be .*found 0"),
+        (
+            recipe(label_smoothing=0.1),
+            "label_smoothing is for the losses .*cross_entropy; found 'c",
+        ),
+        (recipe(name="circle_head", label_smoothing=0.1), "'circle_head'. Use class_circle, the"),
+        (recipe(name="proxy_anchor", label_smoothing=0.1), "found 'proxy_anchor'.$"),
+        (recipe(name="class_circle", label_smoothing=1.0), "below 1; found 1.0"),
+        (recipe(name="cross_entropy", label_smoothing=0.1, gamma=1.0), "has no margin, gamma or"),
         (cached(-2), "cached_gradient_batch must be .*found -2"),
         (accumulating(0), "gradient_accumulation must be .*found 0"),
         (
