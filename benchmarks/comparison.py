@@ -27,7 +27,7 @@ __all__ = [
 _RECIPES = {"digits": digits, "glyphs": glyphs}
 _ALIKE = ("keras_circle", "circle_head")  # In value the same as others.
 _RATES = (3e-4, 1e-3, 3e-3)
-_BATCHES = {"digits": (2, 16), "glyphs": (32, 4)}  # P x K; a fold of digits has two classes.
+BATCHES = {"digits": (2, 16), "glyphs": (32, 4)}  # P x K; a fold of digits has two classes.
 # What may be drawn beside the learning rate; the published values are among each.
 SPACES = {name: space for name, space in spaces.PUBLISHED.items() if name not in _ALIKE}
 METRICS = {
@@ -144,7 +144,7 @@ def train(loss, settings, images, labels, tests, *, steps, seed, dataset):
     models = run_models.build(
         config, image_shape=images.shape[1:], num_classes=int(ids.max()) + 1, steps=steps
     )
-    classes, examples = _BATCHES[dataset]
+    classes, examples = BATCHES[dataset]
     batches = circle_tf.pk_dataset(
         images, ids, classes_per_batch=classes, examples_per_class=examples, seed=seed
     )

@@ -1,0 +1,163 @@
+r"""What raises the quality of embeddings at equal cost: switches of a recipe, alone and together.
+
+    python -m benchmarks.switches --dataset=glyphs --labels=pairs --workdir=runs/switches
+    python -m benchmarks.switches --dataset=glyphs --labels=classes --workdir=runs/switches
+
+Each run is an ordinary one of `trainers.train` that holds out a fold of the training classes. Run
+number i of every switch has seed i and fold i, so that differences to the recipe itself are of
+pairs. The test classes are never looked at. Interrupted, the same command goes on. Prints a
+Markdown table: MAP@R of the classes held out, and the mean difference with its 95 % interval.
+"""
+
+import os
+import shutil
+
+from absl import app, flags
+from tqdm import tqdm
+
+from benchmarks import comparison, timing
+
+_DATASET = flags.DEFINE_enum("dataset", "glyphs", ["glyphs", "digits"], "Data set.")
+_LABELS = flags.DEFINE_enum("labels", "pairs", ["pairs", "classes"], "Kind of labels.")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/switches", "Where the runs are kept.")
+_STEPS = flags.DEFINE_integer("steps", 300, "Steps of each run.", lower_bound=2)
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each switch.", lower_bound=2)
+_ONLY = flags.DEFINE_list("only", None, "Names of switches; default: all.")
+_METRIC = "val_mean_average_precision_at_r"
+_FOLDS = {"glyphs": 3, "digits": 2}  # Digits has five classes to train on.
+
+
+def _growing(start):
+    return {"loss.gamma_start": start}
+
+
+# Given here as shares of the steps.
+_SHARES = ("optimizer.warmup_steps", "loss.memory_start_step", "eval_every")
+_SHARES += ("hard_classes.start", "hard_classes.every")
+# Of both kinds.
+_COMMON = {
+    "averaged weights": {"optimizer.ema_momentum": 0.99},
+    "dropout 0.2": {"model.dropout": 0.2},
+    "warm-up of a quarter": {"optimizer.warmup_steps": 0.25},
+    "twice the classes, half the examples": {"batch": (2.0, 0.5)},
+    "hard classes, groups of 4": {
+        "hard_classes.group_size": 4,
+        "hard_classes.start": 0.25,
+        "hard_classes.every": 0.25,
+        "eval_every": 0.25,
+    },
+}
+SWITCHES = {
+    "pairs": {
+        "the recipe": {},
+        "gamma from 16": _growing(16.0),
+        "memory of 1,024 from a quarter on": {
+            "loss.memory_size": 1024,
+            "loss.memory_start_step": 0.25,
+        },
+        "class-level loss beside, weight 0.2": {"loss.class_level_weight": 0.2},
+        "class-level loss beside, weight 1": {"loss.class_level_weight": 1.0},
+        **_COMMON,
+    },
+    "classes": {
+        "the recipe": {},
+        "gamma from 8": _growing(8.0),
+        "label smoothing 0.1": {"loss.label_smoothing": 0.1},
+        "class weights 10 times faster": {"optimizer.class_rate_factor": 10.0},
+        "3 sub-centres": {"loss.sub_centers": 3},
+        **_COMMON,
+    },
+}
+
+
+def recipe(dataset, labels, switch, *, number, steps):
+    """The recipe of one run.
+
+    Args:
+        dataset: `digits` or `glyphs`.
+        labels: `pairs` or `classes`.
+        switch: dict of a field to its value; `batch` multiplies P and K, and what counts steps is a
+            share of them.
+        number: int, of the run: its seed and fold.
+        steps: int.
+
+    Returns:
+        ml_collections.ConfigDict.
+    """
+    config = comparison.recipe(dataset)
+    if labels == "classes":
+        config.loss.name, config.loss.margin, config.loss.gamma = "class_circle", 0.25, 64.0
+    classes, examples = comparison.BATCHES[dataset]
+    times_classes, times_examples = switch.get("batch", (1, 1))
+    config.batch.classes_per_batch = int(classes * times_classes)
+    config.batch.examples_per_class = int(examples * times_examples)
+    config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, steps // 10)
+    config.dataset.folds = _FOLDS[dataset]
+    config.dataset.fold = number % _FOLDS[dataset]
+    config.seed, config.steps, config.keep_best = number, steps, ""
+    config.eval_every = config.checkpoint_every = steps
+    config.eval_examples = 12_000
+    config.update_from_flattened_dict(
+        {
+            field: round(value * steps) if field in _SHARES else value
+            for field, value in switch.items()
+            if field != "batch"
+        }
+    )
+    return config
+
+
+def score(config, folder):
+    """MAP@R of the classes held out, after training; at once where the run has finished."""
+    import keras
+
+    from trainers.outputs import workdir as workdirs
+    from trainers.training import loop
+
+    keras.backend.clear_session()
+    files = loop.train(config, workdir=folder)
+    shutil.rmtree(files.checkpoints, ignore_errors=True)  # Finished: nothing to go on from.
+    return float(workdirs.MetricsLog(files.metrics).records()[-1][_METRIC])
+
+
+def rows(scores):
+    """Rows of the table, the best first.
+
+    Args:
+        scores: dict of a switch to its runs' scores; the first is the recipe itself.
+
+    Returns:
+        list of lists of str.
+    """
+    usual, *_ = scores.values()
+    table = []
+    for name, found in scores.items():
+        mean, _ = comparison.interval(found)
+        gain, half = comparison.interval([a - b for a, b in zip(found, usual, strict=True)])
+        told = f"{gain:+.3f} ± {half:.3f}" if found is not usual else ""
+        table.append([mean, name, f"{mean:.3f}", told, *(f"{value:.3f}" for value in found)])
+    return [row[1:] for row in sorted(table, reverse=True)]
+
+
+def main(_):
+    """Runs what is missing and prints the table."""
+    import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")  # Each of many models is traced anew, as it must be.
+    known = SWITCHES[_LABELS.value]
+    names = list(known)[:1] + [name for name in _ONLY.value or list(known)[1:]]
+    scores = {name: [] for name in names}
+    plan = [(number, name) for number in range(_SEEDS.value) for name in names]
+    for number, name in tqdm(plan, unit="run"):
+        config = recipe(
+            _DATASET.value, _LABELS.value, known[name], number=number, steps=_STEPS.value
+        )
+        place = "-".join([_DATASET.value, _LABELS.value, str(_STEPS.value)])
+        folder = os.path.join(_WORKDIR.value, place, name.replace(" ", "_"), str(number))
+        scores[name].append(score(config, folder))
+    numbers = [f"run {number}" for number in range(_SEEDS.value)]
+    timing.print_table(["switch", "MAP@R", "difference", *numbers], rows(scores))
+
+
+if __name__ == "__main__":
+    app.run(main)
