@@ -2,8 +2,8 @@
 
 The forward sweep over blocks of classes sums the gradient of the embeddings up on its way, as an
 online logsumexp does its sum. The gradient of the class weights is left to the optimizer's step,
-which computes it a block at a time and uses it up at once. Of classes whose cosines the budget holds
-that is three matrix products, of the others four, as in `class_sweep.class_losses`.
+which computes it a block at a time and uses it up at once. That is three matrix products for
+classes whose cosines the budget holds and four for the others, as in `class_sweep.class_losses`.
 """
 
 import functools
