@@ -39,8 +39,8 @@ _COMMON = {
     "averaged weights": {"optimizer.ema_momentum": 0.99},
     "dropout 0.2": {"model.dropout": 0.2},
     "warm-up of a quarter": {"optimizer.warmup_steps": 0.25},
-    "twice the classes, half the examples": {"batch": (2.0, 0.5)},
-    "hard classes, groups of 4": {
+    "twice the classes of half the examples": {"batch": (2.0, 0.5)},
+    "hard classes in groups of 4": {
         "hard_classes.group_size": 4,
         "hard_classes.start": 0.25,
         "hard_classes.every": 0.25,
@@ -51,7 +51,7 @@ SWITCHES = {
     "pairs": {
         "the recipe": {},
         "gamma from 16": _growing(16.0),
-        "memory of 1,024 from a quarter on": {
+        "memory of 1024 from a quarter on": {
             "loss.memory_size": 1024,
             "loss.memory_start_step": 0.25,
         },
@@ -145,7 +145,9 @@ def main(_):
 
     tf.get_logger().setLevel("ERROR")  # Each of many models is traced anew, as it must be.
     known = SWITCHES[_LABELS.value]
-    names = list(known)[:1] + [name for name in _ONLY.value or list(known)[1:]]
+    if unknown := set(_ONLY.value or ()) - set(known):
+        raise app.UsageError(f"--only wants names of {', '.join(known)}; found {min(unknown)!r}.")
+    names = list(known)[:1] + (_ONLY.value or list(known)[1:])
     scores = {name: [] for name in names}
     plan = [(number, name) for number in range(_SEEDS.value) for name in names]
     for number, name in tqdm(plan, unit="run"):
