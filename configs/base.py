@@ -71,6 +71,11 @@ def get_config():
                 # class_circle, norm_face, am_softmax, arc_face, proxy_anchor: how many weights each
                 # class has, of which the nearest counts
                 "sub_centers": 1,
+                # circle: above 0, class-level Circle loss, on weights of the classes, is added,
+                # times this
+                "class_level_weight": 0.0,
+                "class_level_margin": placeholder(float),  # None: 0.25
+                "class_level_gamma": placeholder(float),  # None: 64
                 # circle_head: room for the scores of the classes; above it, blocks of classes
                 "max_bytes": placeholder(int),
                 "sample_rate": placeholder(float),  # below 1: so many of the classes at each step

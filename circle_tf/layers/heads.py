@@ -34,6 +34,8 @@ class CircleHead(loss_layers.LossLayer):
         as_model_loss: add the reduced loss to the model's losses, so that `compile` needs none.
             In an `EmbeddingModel` the sample weights of `fit` weigh it; a `keras.Model` tells its
             layers of none.
+        loss_weight: float of 0 or more, by which the model loss is multiplied: beside the loss of
+            `compile`, or another layer's.
         detach_weights: see `circle_loss`.
         max_bytes: int, budget for the cosines `[B, C]`. Those of as many classes as fit are held
             once; the others (all where B is unknown when traced) are computed twice, over blocks
@@ -93,6 +95,7 @@ class CircleHead(loss_layers.LossLayer):
         *,
         reduction: base.Reduction = "mean",
         as_model_loss: bool = False,
+        loss_weight: float = 1.0,
         detach_weights: bool = True,
         max_bytes: int = class_sweep.DEFAULT_MAX_BYTES,
         sample_rate: float = 1.0,
@@ -107,6 +110,7 @@ class CircleHead(loss_layers.LossLayer):
             gamma,
             reduction=reduction,
             as_model_loss=as_model_loss,
+            loss_weight=loss_weight,
             detach_weights=detach_weights,
             **kwargs,
         )

@@ -25,6 +25,7 @@ class LossLayer(hyperparameters.Hyperparameters, dtypes.ExactInputs):
         gamma: scale; a float, a schedule or a variable.
         reduction: how losses become the model loss; see `circle_tf.losses.base.reduce_losses`.
         as_model_loss: whether to add the reduced loss to the model's losses when called.
+        loss_weight: float of 0 or more, by which it is multiplied there.
         detach_weights: see `circle_loss`.
         **kwargs: `name`, `dtype`.
     """
@@ -38,15 +39,23 @@ class LossLayer(hyperparameters.Hyperparameters, dtypes.ExactInputs):
         *,
         reduction: base.Reduction,
         as_model_loss: bool,
+        loss_weight: float,
         detach_weights: bool,
         **kwargs: Any,
     ) -> None:
         base.check_reduction(reduction)
         if as_model_loss and reduction == "none":
             raise ValueError("as_model_loss=True wants a reduction to one number; found 'none'.")
+        hyperparameters.check("loss_weight", loss_weight, hyperparameters.NOT_NEGATIVE)
+        if loss_weight != 1 and not as_model_loss:
+            raise ValueError(
+                f"loss_weight={loss_weight} is of the loss that as_model_loss=True adds to the "
+                "model's. Set that, or multiply what the layer returns."
+            )
         super().__init__(**kwargs)
         self._keep(margin=margin, gamma=gamma)
         self.reduction, self.as_model_loss = reduction, as_model_loss
+        self.loss_weight = float(loss_weight)
         self.detach_weights = detach_weights
 
     def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -70,7 +79,7 @@ class LossLayer(hyperparameters.Hyperparameters, dtypes.ExactInputs):
                 values, valid, reduction=self.reduction, sample_weight=weights
             )
             # Keras divides the losses that layers add by the number of replicas.
-            self.add_loss(loss * collectives.num_replicas())
+            self.add_loss(loss * (self.loss_weight * collectives.num_replicas()))
 
     def losses_of(self, embeddings: tf.Tensor, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """`(losses [B], valid [B])`; what a subclass adds."""
@@ -91,7 +100,7 @@ class LossLayer(hyperparameters.Hyperparameters, dtypes.ExactInputs):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        names = ("detach_weights", "reduction", "as_model_loss")
+        names = ("detach_weights", "reduction", "as_model_loss", "loss_weight")
         own = {name: getattr(self, name) for name in names}
         return {**super().get_config(), **self._saved(), **own}
 
@@ -107,6 +116,8 @@ class PairwiseCircle(LossLayer):
         as_model_loss: add the reduced loss to the model's losses, so that `compile` needs none.
             In an `EmbeddingModel` the sample weights of `fit` weigh it; a `keras.Model` tells its
             layers of none.
+        loss_weight: float of 0 or more, by which the model loss is multiplied: beside the loss of
+            `compile`, or another layer's.
         detach_weights: see `circle_loss`.
         block_size: see `CircleLoss`.
         **kwargs: `name`, `dtype`.
@@ -137,6 +148,7 @@ class PairwiseCircle(LossLayer):
         *,
         reduction: base.Reduction = "mean_valid",
         as_model_loss: bool = False,
+        loss_weight: float = 1.0,
         detach_weights: bool = True,
         block_size: int | Literal["auto"] | None = "auto",
         **kwargs: Any,
@@ -146,6 +158,7 @@ class PairwiseCircle(LossLayer):
             gamma,
             reduction=reduction,
             as_model_loss=as_model_loss,
+            loss_weight=loss_weight,
             detach_weights=detach_weights,
             **kwargs,
         )

@@ -42,6 +42,7 @@ class CrossBatchMemory(loss_layers.LossLayer):
         start_step: int of 0 or more; in so many first steps the memory fills and is not used.
         reduction: how the losses become the model loss; see `circle_tf.losses.base.reduce_losses`.
         as_model_loss: add the reduced loss to the model's losses, so that `compile` needs none.
+        loss_weight: float of 0 or more, by which the model loss is multiplied.
         detach_weights: see `circle_loss`.
         block_size: see `CircleLoss`; "auto" computes the `[B, B + M]` pairs tile by tile.
         **kwargs: `name`, `dtype`.
@@ -80,6 +81,7 @@ class CrossBatchMemory(loss_layers.LossLayer):
         start_step: int = 0,
         reduction: base.Reduction = "mean_valid",
         as_model_loss: bool = False,
+        loss_weight: float = 1.0,
         detach_weights: bool = True,
         block_size: int | Literal["auto"] | None = "auto",
         **kwargs: Any,
@@ -89,6 +91,7 @@ class CrossBatchMemory(loss_layers.LossLayer):
             gamma,
             reduction=reduction,
             as_model_loss=as_model_loss,
+            loss_weight=loss_weight,
             detach_weights=detach_weights,
             **kwargs,
         )

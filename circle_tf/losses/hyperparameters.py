@@ -19,6 +19,7 @@ __all__ = [
     "ABOVE_0",
     "GAMMA",
     "MARGIN",
+    "NOT_NEGATIVE",
     "OF_CIRCLE",
     "SMOOTHING",
     "Hyperparameters",
@@ -56,6 +57,7 @@ _LARGEST = float(tf.float32.max)
 GAMMA = Range(0, _LARGEST, "a finite number above 0 (the paper uses 80 to 256)", above=True)
 ABOVE_0 = Range(0, _LARGEST, "above 0", above=True)
 MARGIN = Range(-1, 1, "in -1..1 (the paper uses 0.25 and 0.4)")
+NOT_NEGATIVE = Range(0, _LARGEST, "a finite number of 0 or more")
 SMOOTHING = Range(0, math.nextafter(1, 0), "0 or more, below 1")
 OF_CIRCLE = {"margin": MARGIN, "gamma": GAMMA}
 

@@ -79,16 +79,20 @@ def test_classes_spread_over_two_workers_that_are_stopped(classifier, tmp_path):
     assert_same_run(path, classifier)
 
 
-def test_a_sample_is_drawn_and_goes_on_where_it_was(tmp_path):
-    sampled = [*HEAD, "--config.loss.sample_rate=0.4", "--config.batch.classes_per_batch=2"]
-    run("trainers.train", *options(tmp_path / "whole", *sampled))
-    run("trainers.train", *options(tmp_path / "broken", *sampled))
+SAMPLED = [*HEAD, "--config.loss.sample_rate=0.4", "--config.batch.classes_per_batch=2"]
+BESIDE = [*LOSS, *TWO, "--config.loss.class_level_weight=0.5", "--config.model.dropout=0.2"]
+
+
+@pytest.mark.parametrize("flags", [SAMPLED, BESIDE], ids=["sampled", "beside pairs, dropout"])
+def test_a_run_that_draws_goes_on_where_it_was(flags, tmp_path):
+    run("trainers.train", *options(tmp_path / "whole", *flags))
+    run("trainers.train", *options(tmp_path / "broken", *flags))
     files = workdirs.Workdir(str(tmp_path / "broken"))
     for path in (files.run, files.model, files.class_weights):
         os.remove(path)
     for path in glob.glob(os.path.join(files.checkpoints, "ckpt-*")):
         if not path.split("ckpt-")[1].startswith("8."):
             os.remove(path)
-    run("trainers.train", *options(tmp_path / "broken", *sampled))
+    run("trainers.train", *options(tmp_path / "broken", *flags))
     whole, broken = (class_weights(tmp_path / name) for name in ("whole", "broken"))
     np.testing.assert_array_equal(whole, broken)

@@ -48,7 +48,7 @@ def layers() -> list[keras.layers.Layer]:
     optimizer.build(head.trainable_variables)
     return [
         circle_tf.CosineClassifier(1000, sub_centers=3, name="classes"),
-        circle_tf.CrossBatchMemory(512, as_model_loss=True),
+        circle_tf.CrossBatchMemory(512, as_model_loss=True, loss_weight=0.5),
         circle_tf.PairwiseCircle(block_size=256),
         circle_tf.CircleHead(10, product_dtype="bfloat16", fused_update=True),
     ]

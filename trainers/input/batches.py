@@ -7,7 +7,17 @@ from trainers.input import augment
 __all__ = ["batches"]
 
 
-def batches(config, split, *, strategy, start_step, num_steps, ids_as_input=False, **options):
+def batches(
+    config,
+    split,
+    *,
+    strategy,
+    start_step,
+    num_steps,
+    ids_as_input=False,
+    ids_as_target=True,
+    **options,
+):
     """What `fit` reads: the batches of some steps, the same under every strategy.
 
     The rows of a step's batch are split contiguously over workers and then over their replicas, in
@@ -19,12 +29,13 @@ def batches(config, split, *, strategy, start_step, num_steps, ids_as_input=Fals
         strategy: tf.distribute.Strategy.
         start_step: int, the first step.
         num_steps: int.
-        ids_as_input: whether the model takes the ids as its second input, and no targets.
+        ids_as_input: whether the model takes the ids as its second input.
+        ids_as_target: whether a loss besides its layers takes them.
         **options: `nearest_classes` and `group_size`, as of `circle_tf.pk_dataset`.
 
     Returns:
-        tf.data.Dataset, or what the strategy distributes, of (images, ids), or with `ids_as_input`
-        of ((images, ids),).
+        tf.data.Dataset, or what the strategy distributes, of (images, ids), with `ids_as_input` of
+        ((images, ids), ids), and without `ids_as_target` of ((images, ids),).
 
     Raises:
         commands.ConfigError: batches smaller than the number of replicas.
@@ -44,7 +55,11 @@ def batches(config, split, *, strategy, start_step, num_steps, ids_as_input=Fals
             **config.batch,
             **options,
         )
-        return rows.map(lambda images, ids: ((images, ids),)) if ids_as_input else rows
+        if not ids_as_input:
+            return rows
+        if not ids_as_target:
+            return rows.map(lambda images, ids: ((images, ids),))
+        return rows.map(lambda images, ids: ((images, ids), ids))
 
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:

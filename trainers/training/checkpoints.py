@@ -213,7 +213,8 @@ def _make_variables(model):
 
         inputs = [tf.TensorSpec([2, *x.shape[1:]], x.dtype) for x in model.inputs]
         ids = tf.TensorSpec([2], tf.int64)
-        specs = (inputs[0], ids) if len(inputs) == 1 else (tuple(inputs),)
+        inputs = inputs[0] if len(inputs) == 1 else tuple(inputs)
+        specs = (inputs,) if model.loss is None else (inputs, ids)
         with strategy.scope():
             keras_private.build_from(model, specs)
             model.optimizer.build(model.trainable_variables)

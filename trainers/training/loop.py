@@ -262,6 +262,7 @@ def _fit(run):
                     run.inputs.train,
                     strategy=models.training.distribute_strategy,
                     ids_as_input=len(models.training.inputs) > 1,
+                    ids_as_target=models.training.loss is not None,
                     start_step=step,
                     num_steps=span.steps,
                     **options,

@@ -67,6 +67,7 @@ _RANGES = {
     "loss.memory_start_step": _Range(0),
     "loss.label_smoothing": _NOT_ALL,
     "loss.sub_centers": _Range(1, 1024),
+    "loss.class_level_weight": _Range(0, 1e38),
     "loss.max_bytes": _Range(1),
     "loss.sample_rate": _Range(0, 1, above=True),
     "cached_gradient_batch": _Range(0, _MOST_ROWS),

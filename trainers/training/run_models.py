@@ -37,6 +37,7 @@ _CLASS_BASELINES = {
 _ON_COSINES = ("class_circle", *_CLASS_BASELINES)
 _SOFTMAX = ("class_circle", "norm_face", "am_softmax", "arc_face", "cross_entropy")
 _CLASS_FIELDS = {"sub_centers": (1, _ON_COSINES), "label_smoothing": (0, _SOFTMAX)}
+_CLASS_LEVEL_GAMMA = 64.0  # Beside the pair-wise loss, where the recipe has None.
 # Those that keep the head's default where the recipe has None.
 _HEAD_FIELDS = ("max_bytes", "sample_rate", "product_dtype", "fused_update")
 
@@ -49,7 +50,8 @@ class Models:
         embedding: raw pixels `[B, H, W, C]` in 0..255 to unit embeddings `[B, D]` float32.
         training: the compiled model that `fit` trains. With pair-wise losses it ends in the
             embeddings, with class-level losses in cosines or logits `[B, num_classes]`; with the
-            head it takes the ids `[B]` as a second input and ends in losses `[B]`.
+            head it takes the ids `[B]` as a second input and ends in losses `[B]`; with pair-wise
+            and class-level loss it takes the ids too and ends in the embeddings.
         margin: of the loss, a float or a schedule, or None where it has none.
         gamma: of the loss, a float or a schedule, or None where it has none.
         final_margin: float, the margin at the end of the run, or None where it has none.
@@ -160,10 +162,14 @@ def _check_loss(loss):
     if loss.name not in LOSSES:
         known = ", ".join(LOSSES)
         raise commands.ConfigError(f"loss.name must be one of {known}; found {loss.name!r}.")
-    fields = {"memory_size": "circle", **dict.fromkeys((*_HEAD_FIELDS, "shards"), "circle_head")}
+    fields = dict.fromkeys(("memory_size", "class_level_weight"), "circle")
+    fields |= dict.fromkeys((*_HEAD_FIELDS, "shards"), "circle_head")
     for name, owner in fields.items():
         if loss[name] and loss.name != owner:
             raise commands.ConfigError(f"loss.{name} is for the loss {owner}; found {loss.name!r}.")
+    for name in ("class_level_margin", "class_level_gamma"):
+        if loss[name] is not None and not loss.class_level_weight:
+            raise commands.ConfigError(f"loss.{name} wants a loss.class_level_weight above 0.")
     for name, (off, owners) in _CLASS_FIELDS.items():
         if loss[name] != off and loss.name not in owners:
             instead = " Use class_circle, the same loss." if loss.name == "circle_head" else ""
@@ -211,18 +217,37 @@ class _Ends:
 
 
 def _circle(features, *, dim, classes, loss):
-    del classes
     embeddings = circle_tf.UnitEmbedding(dim, name="embedding")(features)
     if loss.memory_size:
-        loss = circle_tf.CrossBatchCircleLoss(
+        pairwise = circle_tf.CrossBatchCircleLoss(
             loss.memory_size, start_step=loss.memory_start_step, **_given(loss)
         )
     elif loss.memory_start_step:
         raise commands.ConfigError("loss.memory_start_step wants a loss.memory_size above 0.")
     else:
-        loss = circle_tf.CircleLoss(**_given(loss))
-    monitors = circle_tf.metrics.monitors(margin=loss.margin)
-    return _Ends(embeddings, embeddings, loss, monitors)
+        pairwise = circle_tf.CircleLoss(**_given(loss))
+    monitors = circle_tf.metrics.monitors(margin=pairwise.margin)
+    if not loss.class_level_weight:
+        return _Ends(embeddings, embeddings, pairwise, monitors)
+    ids = keras.Input((), dtype="int64", name="ids")
+    outputs = _with_class_level(embeddings, ids, classes, loss)
+    return _Ends(embeddings, outputs, pairwise, monitors, (ids,))
+
+
+def _with_class_level(embeddings, ids, classes, loss):
+    """The embeddings, with the class-level loss among the losses of the model that ends in them."""
+    gamma = loss.class_level_gamma
+    head = circle_tf.CircleHead(
+        classes,
+        **({} if loss.class_level_margin is None else {"margin": loss.class_level_margin}),
+        gamma=_CLASS_LEVEL_GAMMA if gamma is None else gamma,
+        as_model_loss=True,
+        loss_weight=loss.class_level_weight,
+        name="classes",
+    )
+    # A layer belongs to a model if its output passes through to the model's.
+    through = keras.layers.Identity(dtype="float32", name="embedding_and_losses")
+    return through([embeddings, head((embeddings, ids))])[0]
 
 
 def _class_circle(features, *, dim, classes, loss):

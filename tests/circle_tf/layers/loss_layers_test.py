@@ -43,14 +43,49 @@ def test_pairwise_layer_adds_nothing_unless_asked():
     assert layer.losses == []
 
 
+@pytest.mark.parametrize("kind", ["pairs", "classes", "memory"])
+def test_the_weight_is_of_the_models_loss_alone(kind):
+    rows, ids = map(tf.constant, rows_and_ids())
+    keras.utils.set_random_seed(0)
+    layer = LAYERS[kind](loss_weight=0.25)
+    with tf.GradientTape() as tape:
+        tape.watch(rows)
+        values = layer((rows, ids))
+        (loss,) = layer.losses
+    gradient = tape.gradient(loss, rows)
+    plain = type(layer).from_config({**layer.get_config(), "loss_weight": 1.0})
+    plain.build([(None, 6), (None,)])
+    plain.set_weights(layer.get_weights())
+    with tf.GradientTape() as tape:
+        tape.watch(rows)
+        np.testing.assert_array_equal(plain((rows, ids)), values)
+    np.testing.assert_allclose(loss, 0.25 * float(plain.losses[0]), rtol=1e-6)
+    expected = tape.gradient(plain.losses[0], rows)
+    np.testing.assert_allclose(gradient, 0.25 * expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss_weight": -1.0}, "loss_weight must be a finite number of 0 or more; found -1"),
+        ({"loss_weight": float("nan")}, "loss_weight must be .*found nan"),
+        ({"loss_weight": 2.0, "as_model_loss": False}, "=2.0 is of the loss that as_model_loss=Tr"),
+    ],
+)
+def test_bad_weights(options, message):
+    with pytest.raises(ValueError, match=message):
+        circle_tf.PairwiseCircle(**{"as_model_loss": True, **options})
+
+
 def test_as_model_loss_wants_a_number():
     with pytest.raises(ValueError, match="as_model_loss=True wants a reduction to one number"):
         circle_tf.PairwiseCircle(as_model_loss=True, reduction="none")
 
 
 LAYERS = {
-    "pairs": lambda: circle_tf.PairwiseCircle(gamma=8.0, as_model_loss=True),
-    "classes": lambda: circle_tf.CircleHead(4, gamma=8.0, as_model_loss=True),
+    "pairs": lambda **o: circle_tf.PairwiseCircle(gamma=8.0, as_model_loss=True, **o),
+    "classes": lambda **o: circle_tf.CircleHead(4, gamma=8.0, as_model_loss=True, **o),
+    "memory": lambda **o: circle_tf.CrossBatchMemory(20, gamma=8.0, as_model_loss=True, **o),
 }
 
 
@@ -64,7 +99,7 @@ def weighted(kind):
 
 
 @stacks.needs_keras_3
-@pytest.mark.parametrize("kind", list(LAYERS))
+@pytest.mark.parametrize("kind", ["pairs", "classes"])
 def test_sample_weights_of_fit_weigh_the_losses_of_layers(kind):
     rows, ids = rows_and_ids()
     weights = np.linspace(0, 2, 12, dtype=np.float32)

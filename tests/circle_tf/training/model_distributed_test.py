@@ -210,6 +210,50 @@ def test_pair_layers_see_the_global_batch_and_are_named_where_xla_is_asked_for()
         make(mirrored(2), jit_compile=True)
 
 
+def beside(strategy, **options):
+    """Pair-wise loss of the output, and class-level loss, weighed, of a layer."""
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        features, ids = keras.Input((6,)), keras.Input((), dtype="int32")
+        unit = circle_tf.UnitEmbedding(4)(features)
+        head = circle_tf.CircleHead(4, gamma=8.0, as_model_loss=True, loss_weight=0.5, name="head")
+        unit = keras.layers.Identity(dtype="float32")([unit, head((unit, ids))])[0]
+        model = circle_tf.EmbeddingModel([features, ids], unit)
+        optimizer = keras.optimizers.SGD(0.02)
+        model.compile(optimizer, circle_tf.CircleLoss(gamma=8.0, reduction="mean"), **options)
+    return model
+
+
+@pytest.mark.parametrize("accumulated", quick([1, 2], among=[1]))
+def test_a_layer_s_loss_beside_that_of_compile(accumulated):
+    rows, ids = rows_and_ids(21)
+    weights = np.linspace(0, 2, 21, dtype=np.float32)
+    results = []
+    for strategy in (tf.distribute.get_strategy(), mirrored(2)):
+        model = beside(strategy, gradient_accumulation=accumulated)
+        before = [np.array(weight) for weight in model.get_weights()]
+        dataset = tf.data.Dataset.from_tensor_slices(((rows, ids), ids, weights)).batch(16)
+        losses = model.fit(dataset, epochs=4, shuffle=False, verbose=0).history["loss"]
+        results.append([*model.get_weights(), np.array(losses)])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    # The first loss is by hand what both losses of the first weights are.
+    kernel, bias, classes = before
+    unit = circle_tf.UnitEmbedding(4)
+    unit.build((None, 6))
+    unit.set_weights([kernel, bias])
+    classifier = circle_tf.CosineClassifier(4)
+    classifier.build((None, 4))
+    classifier.set_weights([classes])
+    pairs = circle_tf.CircleLoss(gamma=8.0, reduction="mean")(ids, unit(rows), weights)
+    by_class = circle_tf.ClassCircleLoss(gamma=8.0)(ids, classifier(unit(rows)), weights)
+    model = beside(tf.distribute.get_strategy())
+    found = model.evaluate((rows, ids), ids, sample_weight=weights, batch_size=21, verbose=0)
+    np.testing.assert_allclose(found, pairs + 0.5 * by_class, rtol=1e-5)
+    with pytest.raises(ValueError, match="'head' .CircleHead. wants the whole batch"):
+        beside(tf.distribute.get_strategy(), cached_gradient_batch=5)
+
+
 @pytest.mark.parametrize("reduction", ["mean_with_sample_weight", "sum"])
 def test_plain_losses_of_every_reduction_with_masks_and_weights(reduction):
     """Sequences of 3, masked per step, two outputs: divisors and trackers are global."""

@@ -42,6 +42,17 @@ def test_replicas_get_the_rows_of_one_device_s_batch(split, replicas, examples, 
             np.testing.assert_array_equal(np.concatenate(parts), one)
 
 
+def test_ids_are_input_target_or_both(split):
+    options = {"strategy": tf.distribute.get_strategy(), "start_step": 0, "num_steps": 1}
+    (images, ids), *_ = input.batches(recipe(), split, **options)
+    ((seen, given), target), *_ = input.batches(recipe(), split, ids_as_input=True, **options)
+    np.testing.assert_array_equal(seen, images)
+    np.testing.assert_array_equal(given, ids)
+    np.testing.assert_array_equal(target, ids)
+    data = input.batches(recipe(), split, ids_as_input=True, ids_as_target=False, **options)
+    assert [len(element) for element in data] == [1]
+
+
 def test_more_replicas_than_rows_are_refused(split):
     config = recipe(classes_per_batch=2, examples_per_class=2)
     with pytest.raises(commands.ConfigError, match="4 rows cannot be split into 8 parts"):

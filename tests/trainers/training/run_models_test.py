@@ -189,15 +189,22 @@ def test_dropout_is_of_training_alone(name):
     np.testing.assert_array_equal(one, other)
 
 
-def test_dropout_goes_on_where_it_was(tmp_path):
-    config = with_model(dropout=0.5)
-    config.loss.name = "cross_entropy"
-    config.fine_tune.update(cache_features=True, unfreeze_from="1")  # Quick: the head alone.
+FEATURES = np.random.default_rng(0).normal(size=(len(IDS), 256)).astype(np.float32)
+
+
+def head_alone(config):
+    """The recipe of what trains on `FEATURES`, which is quick to trace."""
+    config.fine_tune.update(cache_features=True, unfreeze_from="1")
     config.augment.update(rotation=0.0, translation=0.0)
-    features = np.random.default_rng(0).normal(size=(len(IDS), 256)).astype(np.float32)
+    return config
+
+
+def test_dropout_goes_on_where_it_was(tmp_path):
+    config = head_alone(recipe(name="cross_entropy"))
+    config.model.dropout = 0.5
 
     def train(models):
-        data = tf.data.Dataset.from_tensors((features, IDS)).repeat(5)
+        data = tf.data.Dataset.from_tensors((FEATURES, IDS)).repeat(5)
         models.training.fit(data, shuffle=False, verbose=0)
         return models.training.get_weights()
 
@@ -212,6 +219,42 @@ def test_dropout_goes_on_where_it_was(tmp_path):
     drop.seed_generator.state.assign([0, 0])
     differ = zip(train(whole), train(rest), strict=True)
     assert any(np.abs(one - other).max() > 1e-4 for one, other in differ)
+
+
+def test_class_level_loss_beside_the_pair_wise(tmp_path):
+    options = {"margin": 0.4, "gamma": 80.0, "class_level_weight": 0.5}
+    models = build(head_alone(recipe(**options, memory_size=30)))
+    assert models.counts_classes and (models.margin, models.gamma) == (0.4, 80.0)
+    assert models.training.output_shape == models.embedding.output_shape == (None, 32)
+    head = models.training.get_layer("classes")
+    assert (head.margin, head.gamma, head.loss_weight) == (0.25, 64.0, 0.5)
+    unit = models.training((tf.constant(FEATURES), tf.constant(IDS)))
+    cosines = circle_tf.CosineClassifier(5)
+    cosines.build((None, 32))
+    cosines.set_weights([artifacts.class_weights_of(models.training)])
+    expected = circle_tf.CircleLoss(0.4, 80.0)(IDS, unit)
+    expected += 0.5 * circle_tf.ClassCircleLoss(0.25, 64.0)(IDS, cosines(unit))
+    found = models.training.evaluate((FEATURES, IDS), IDS, batch_size=12, verbose=0)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+    checkpoints.Checkpoints(str(tmp_path), models.training, keep=1).save(1)
+    data = tf.data.Dataset.from_tensors(((FEATURES, IDS), IDS)).repeat(10)
+    history = models.training.fit(data, shuffle=False, verbose=0).history
+    assert set(history) == {"loss", "s_p", "s_n", "valid_anchors", "weight_p", "weight_n"}
+    assert history["loss"][0] < found[0]
+    assert np.abs(artifacts.class_weights_of(models.training) - cosines.get_weights()[0]).max() > 0
+    assert int(models.training.memory.rows_seen.numpy()) == 10 * len(IDS)
+
+
+def test_margin_and_gamma_of_the_class_level_loss():
+    options = {"class_level_margin": 0.1, "class_level_gamma": 32.0}
+    head = build(recipe(class_level_weight=1.0, **options)).training.get_layer("classes")
+    assert (head.margin, head.gamma) == (0.1, 32.0)
+
+
+def with_class_level(size):
+    config = cached(size)
+    config.loss.class_level_weight = 0.5
+    return config
 
 
 def accumulating(batches):
@@ -252,6 +295,10 @@ def cached(size):
         (recipe(name="proxy_anchor", label_smoothing=0.1), "found 'proxy_anchor'.$"),
         (recipe(name="class_circle", label_smoothing=1.0), "below 1; found 1.0"),
         (recipe(name="cross_entropy", label_smoothing=0.1, gamma=1.0), "has no margin, gamma or"),
+        (recipe(class_level_gamma=9.0), "class_level_gamma wants a loss.class_level_weight above"),
+        (recipe(name="arc_face", class_level_weight=1.0), "for the loss circle; found 'arc_face'"),
+        (recipe(class_level_weight=1.0, class_level_margin=3.0), "margin must be .*found 3"),
+        (with_class_level(5), "cached_gradient_batch: the layer 'classes' .CircleHead. wants"),
         (cached(-2), "cached_gradient_batch must be .*found -2"),
         (accumulating(0), "gradient_accumulation must be .*found 0"),
         (
