@@ -83,7 +83,8 @@ class HardClasses:
             labels = self._split.labels[rows]
             nearest = evaluation.nearest_classes(embeddings, labels, nearest.shape[1])
             took = time.monotonic() - began
-            print(f"Step {step}: the nearest classes of {len(nearest)} classes, {took:.1f} s.")
+            classes = len(nearest)
+            print(f"Step {step}: nearest of {classes} classes found, {took:.1f} s.", flush=True)
         self._nearest.assign(self._exchange.from_chief(nearest))
 
 

@@ -71,7 +71,7 @@ def made(monkeypatch):
 def test_a_stopped_run_goes_on_with_the_classes_it_had(made, tmp_path, monkeypatch, capsys):
     whole = loop.train(recipe(), workdir=str(tmp_path / "whole"))
     told = capsys.readouterr().out
-    assert told.count("nearest classes of 5 classes") == 2 and "Step 4: the nearest" in told
+    assert told.count("nearest of 5 classes found") == 2 and "Step 4: nearest" in told
     spans, made[:] = dict(made), []
     assert list(spans) == [0, 4, 8] and spans[0] is None
     assert (spans[4] != spans[8]).any()
@@ -208,6 +208,6 @@ def test_two_workers_train_as_two_devices(tmp_path):
     ):
         done = processes.run("-m", *words)
         assert done.returncode == 0, done.stderr[-2000:]
-        assert "Step 8: the nearest classes" in done.stdout
+        assert "Step 8: nearest of 5" in done.stdout
     for one, other in zip(weights(two), weights(workers), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
