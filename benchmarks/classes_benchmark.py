@@ -20,9 +20,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-import circle_tf
-from benchmarks import timing
-from benchmarks.data import noisy_classes
+from benchmarks import steps, timing
 
 _CLASSES = flags.DEFINE_multi_integer("classes", [10_000, 100_000, 1_000_000], "Classes C.")
 _WAYS = flags.DEFINE_multi_string(
@@ -41,30 +39,16 @@ _MOMENTS = {"sgd": 1, "adam": 2}
 def training_step(classes, way):
     """A function that does one step and returns its loss."""
     name, _, rate = way.partition("=")
-    head = circle_tf.CircleHead(
+    return steps.head_training_step(
         classes,
+        rows=_ROWS.value,
+        dim=_DIM.value,
+        optimizer=_optimizer(),
         sample_rate=float(rate or 1),
         fused_update=name == "fused",
         max_bytes=_MAX_BYTES.value,
         product_dtype=_PRODUCT_DTYPE.value,
     )
-    embeddings, _ = noisy_classes(rows=_ROWS.value, dim=_DIM.value, per_class=4)
-    rows = tf.constant(embeddings)
-    ids = tf.constant(np.random.default_rng(0).integers(0, classes, _ROWS.value))
-    head.build((rows.shape, ids.shape))
-    optimizer = head.prepare_optimizer(_optimizer())
-    optimizer.build([head.class_weights])
-
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            tape.watch(rows)
-            loss = tf.reduce_mean(head((rows, ids), training=True))
-        of_rows, of_weights = tape.gradient(loss, [rows, head.class_weights.value])
-        optimizer.apply([of_weights], [head.class_weights])
-        return loss + 0 * tf.reduce_sum(of_rows)
-
-    return lambda: float(step())
 
 
 def _optimizer():

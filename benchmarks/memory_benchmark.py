@@ -21,10 +21,9 @@ import tensorflow as tf
 from absl import app, flags
 
 import circle_tf
-from benchmarks import peers, timing
+from benchmarks import peers, steps, timing
 from benchmarks.data import noisy_classes
 from circle_tf import backbones
-from circle_tf.ops import numerics
 
 _PART = flags.DEFINE_enum("part", "all", ["all", "memory", "cached"], "What to measure.")
 _ROWS = flags.DEFINE_integer("rows", 256, "memory: batch B.", lower_bound=2)
@@ -39,40 +38,6 @@ _CASE = flags.DEFINE_string("case", None, "cached: 'batch,held' of this process 
 _OPTIONS = {"margin": 0.25, "gamma": 80.0}
 
 
-def memory_step(embeddings, labels, *, size):
-    """A function that does one training step of a full `CrossBatchMemory`."""
-    layer = circle_tf.CrossBatchMemory(size, **_OPTIONS)
-    layer.build(((None, embeddings.shape[1]), (None,)))
-    rows, ids = noisy_classes(rows=size, dim=embeddings.shape[1], per_class=4)
-    layer.memory_keys.assign(numerics.safe_normalize(rows))
-    layer.memory_ids.assign(ids)
-    layer.memory_rows.assign(np.arange(size))
-    layer.rows_seen.assign(size)
-    rows, ids = tf.constant(embeddings), tf.constant(labels)
-
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            tape.watch(rows)
-            loss = tf.reduce_mean(layer((rows, ids), training=True))
-        return loss, tape.gradient(loss, rows)
-
-    return lambda: step()[1].numpy()
-
-
-def products(embeddings, *, size):
-    """A function that does the matrix products of a step alone."""
-    rows = tf.constant(embeddings)
-    keys = tf.random.normal([len(embeddings) + size, embeddings.shape[1]])
-
-    @tf.function(jit_compile=True)
-    def step(rows, keys):
-        # Not reducible to less: the second product needs all of the first.
-        return tf.matmul(tf.matmul(rows, keys, transpose_b=True), keys)
-
-    return lambda: step(rows, keys).numpy()
-
-
 def measure_memory():
     """Prints the table of the cross-batch memory."""
     embeddings, labels = noisy_classes(rows=_ROWS.value, dim=_DIM.value, per_class=4)
@@ -83,8 +48,8 @@ def measure_memory():
         peer = peers.Peer("benchmarks.memory_peers", inputs=inputs)
     for size in _SIZES.value:
         timers = {
-            "products": timing.stopwatch(products(embeddings, size=size), calls=3),
-            "ours": timing.stopwatch(memory_step(embeddings, labels, size=size), calls=3),
+            "products": timing.stopwatch(steps.memory_products(embeddings, size=size), calls=3),
+            "ours": timing.stopwatch(steps.memory_step(embeddings, labels, size=size), calls=3),
         }
         if peer:
             timers["peer"] = peer.timer("memory_step", size=size)

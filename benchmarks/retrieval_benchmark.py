@@ -13,10 +13,9 @@ import contextlib
 import resource
 
 import numpy as np
-import tensorflow as tf
 from absl import app, flags
 
-from benchmarks import peers, timing
+from benchmarks import peers, steps, timing
 from benchmarks.data import noisy_classes
 from circle_tf.evaluation import retrieval
 
@@ -47,28 +46,12 @@ def make_inputs(*, rows, queries, dim, per_class):
     }
 
 
-def bare_search(queries, gallery, *, k, chunk_size):
-    """Nearest rows `[Q, k]` by float32 matmul and top_k of unit rows."""
-    keys = tf.math.l2_normalize(tf.constant(gallery), axis=1)
-    anchors = tf.math.l2_normalize(tf.constant(queries), axis=1)
-    found = [_bare_part(part, keys, k) for part in _parts(anchors, chunk_size)]
-    return np.concatenate([part.numpy() for part in found])
-
-
-@tf.function(reduce_retracing=True)
-def _bare_part(part, keys, k):
-    return tf.math.top_k(tf.matmul(part, keys, transpose_b=True), k).indices
-
-
 def bare_product(queries, gallery, *, chunk_size):
     """The products alone, by NumPy in one buffer."""
     buffer = np.empty([chunk_size, len(gallery)], np.float32)
-    for part in _parts(queries, chunk_size):
+    for start in range(0, len(queries), chunk_size):
+        part = queries[start : start + chunk_size]
         np.matmul(part, gallery.T, out=buffer[: len(part)])
-
-
-def _parts(rows, size):
-    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _timers(inputs, *, peer, reports):
@@ -87,7 +70,7 @@ def _timers(inputs, *, peer, reports):
 
     timers = {
         _OURS: timing.stopwatch(ours),
-        _FLOOR: timing.stopwatch(lambda: bare_search(queries, gallery, k=k, **chunks)),
+        _FLOOR: timing.stopwatch(lambda: steps.bare_search(queries, gallery, k=k, **chunks)),
         "product alone, NumPy": timing.stopwatch(lambda: bare_product(queries, gallery, **chunks)),
     }
     return timers if peer is None else {**timers, _PEER: theirs}
@@ -101,7 +84,7 @@ def _warm_up():
     """Starts the threads and libraries of the first use, which are no part of the search."""
     rows, ids = noisy_classes(rows=2000, dim=_DIM.value, per_class=_PER_CLASS.value)
     retrieval.retrieval_report(rows, ids)
-    bare_search(rows[:64], rows, k=2, chunk_size=32)
+    steps.bare_search(rows[:64], rows, k=2, chunk_size=32)
 
 
 def main(_):

@@ -10,10 +10,6 @@ answer sends less to a slow server and so hides its queue.
 """
 
 import contextlib
-import os
-import re
-import subprocess
-import sys
 import threading
 import time
 
@@ -22,6 +18,7 @@ import tqdm
 from absl import app, flags
 
 from benchmarks import timing
+from benchmarks.served import serving
 from export import client
 from export.saved_model import session
 
@@ -32,25 +29,6 @@ _LOADS = flags.DEFINE_multi_float("load", [0.3, 0.6], "Shares of the throughput 
 _SECONDS = flags.DEFINE_float("seconds", 10, "How long each load lasts.", lower_bound=0.1)
 _REQUESTS = flags.DEFINE_integer("requests", 0, "Requests to watch the server's memory over.")
 _SESSION, _GRPC, _REST = "session, this process", "gRPC", "REST"
-
-
-@contextlib.contextmanager
-def serving(path):
-    """Starts a server of the model's newest version; yields (process id, gRPC, REST address)."""
-    base_path, name = os.path.split(os.path.dirname(os.path.abspath(path)))
-    command = [sys.executable, "-m", "export.serve", f"--model_name={name}"]
-    command += [f"--model_base_path={base_path}/{name}", "--grpc_port=0", "--rest_port=0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            said = ""
-            while not ("REST" in said and "Serving" in said):
-                said += (line := process.stdout.readline())
-                assert line, f"the server does not start: {said}"
-            found = [re.search(r, said)[1] for r in (r"gRPC  (\S+)", r"REST  (http://[^/]+)")]
-            yield process.pid, name, *found
-        finally:
-            process.terminate()
-            process.communicate()  # It tells of its end: somebody must read that.
 
 
 def closed_loop(opened, clients, images):
