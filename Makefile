@@ -22,7 +22,7 @@ PARALLEL := -n auto --maxprocesses=4 --durations=10
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-all test-library run-library test-on test-addons run-addons \
-  bench-peers gpu-check docs lint release-check format bazel lock clean
+  bench-peers bench-quick gpu-check docs lint release-check format bazel lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -84,6 +84,9 @@ run-addons: $(VENV)/.installed
 bench-peers: ## Make .venv-peers: PyTorch and pytorch-metric-learning, for benchmarks/
 	$(MAKE) .venv-peers/.installed VENV=.venv-peers LOCK=requirements-peers.lock ASKED=$@ \
 	  INSTALL="pip install -q"  # Which minds where pip was told to look for PyTorch.
+
+bench-quick: $(VENV)/.installed ## Time what may become slower beside what it was, in 5 minutes; ARGS="--strict"
+	$(RUN) -m benchmarks.quick $(ARGS)
 
 gpu-check: $(VENV)/.installed ## Check values, times and memory on this machine's GPU, in 5 minutes; ARGS="--output=gpu.md"
 	$(RUN) -m benchmarks.gpu_check $(ARGS)
