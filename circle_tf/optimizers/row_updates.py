@@ -33,8 +33,9 @@ def update_rows_only(optimizer, variables):
 
     Keras' own makes sparse gradients dense: all rows of all moments are read and written. Here a
     row's moments stand still while it has no gradient, as in the "lazy" optimizers of TensorFlow.
-    Weight decay, gradient clipping by norms of the whole model and moving averages of weights are
-    done by Keras, on whole weights, as ever.
+    Weight decay and gradient clipping by norms of the whole model are done by Keras, on whole
+    weights, as ever. Moving averages of weights move in all rows at each step, as ever; without
+    several replicas, in a block of rows after the other.
 
     Args:
         optimizer: Keras optimizer that has not made its variables yet.
@@ -148,18 +149,12 @@ class RowUpdates:
         if not isinstance(gradient, tf.IndexedSlices) or not self._takes_rows_of(variable):
             return super().update_step(gradient, variable, learning_rate)
         indices, values, count = merged_rows(gradient)
-        size = max(1, _BLOCK_BYTES // (values.dtype.size * variable.shape[1:].num_elements()))
-        if values.shape[0] is not None:
-            size = min(size, values.shape[0])
 
-        def block(start):
-            # The last block is filled up with its last row, which is then written more than once.
-            entries = tf.minimum(start + tf.range(size), count - 1)
+        def update(entries):
             rows, gradients = tf.gather(indices, entries), tf.gather(values, entries)
             self._update_block(variable, rows, gradients, learning_rate)
-            return (start + size,)
 
-        return tf.while_loop(lambda start: start < count, block, (0,), parallel_iterations=1)
+        return _each_block(update, count, of=variable, most=values.shape[0])
 
     @property
     def _record(self):
@@ -265,6 +260,31 @@ class SelectedRowUpdates(RowUpdates):
     def _takes_rows_of(self, variable):
         return self._var_key(variable) in self._record.keys
 
+    # Keras makes several tensors as large as the weights of which it averages.
+    def _update_model_variables_moving_average(self, trainable_variables):
+        pairs = list(zip(trainable_variables, self._model_variables_moving_average, strict=True))
+        several = self._distribution_strategy.num_replicas_in_sync > 1
+        by_rows = [pair for pair in pairs if self._takes_rows_of(pair[0]) and not several]
+        for variable, average in by_rows:
+            self._average_rows(variable.value, average.value)
+        rest = [pair for pair in pairs if not any(pair is done for done in by_rows)]
+        seen = object.__new__(type(self))
+        vars(seen).update(vars(self), _model_variables_moving_average=[a for _, a in rest])
+        super(SelectedRowUpdates, seen)._update_model_variables_moving_average(
+            [variable for variable, _ in rest]
+        )
+
+    def _average_rows(self, variable, average):
+        """The averages after an update, as Keras', of one block of rows after the other."""
+        momentum = self.ema_momentum * tf.cast(tf.not_equal(self.iterations, 0), variable.dtype)
+
+        def update(rows):
+            mean = momentum * tf.gather(average, rows)
+            mean += (1 - momentum) * tf.gather(variable, rows)
+            average.scatter_update(tf.IndexedSlices(mean, rows))
+
+        _each_block(update, variable.shape[0], of=variable, most=variable.shape[0])
+
     def _is_deferred(self, variable):
         """Whether there is a gradient that was deferred in the graph at hand."""
         graph, _ = self._record.deferred.get(self._var_key(variable), (lambda: None, None))
@@ -303,6 +323,19 @@ class _BlockUpdate:
 
     def _var_key(self, variable):
         return self._key if variable is self._seen else super()._var_key(variable)
+
+
+def _each_block(use, count, *, of, most):
+    """Calls `use` with the numbers of `count` rows of a variable, `_BLOCK_BYTES` at a time."""
+    size = max(1, _BLOCK_BYTES // (of.dtype.size * of.shape[1:].num_elements()))
+    size = size if most is None else min(size, most)
+
+    def block(start):
+        # The last block is filled up with its last row, which is then written more than once.
+        use(tf.minimum(start + tf.range(size), count - 1))
+        return (start + size,)
+
+    return tf.while_loop(lambda start: start < count, block, (0,), parallel_iterations=1)
 
 
 def _beside(variable, moment):

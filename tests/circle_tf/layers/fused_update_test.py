@@ -8,6 +8,7 @@ import tensorflow as tf
 import circle_tf
 from circle_tf.layers import fused_update
 from circle_tf.losses.streaming import class_sweep
+from circle_tf.optimizers import row_updates
 from tests import stacks, strategies
 from tests.combinations import diagonal
 
@@ -141,10 +142,12 @@ def matrices_in(function, shape):
     ]
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_no_tensor_as_large_as_the_class_weights_is_made(fused, monkeypatch):
+@pytest.mark.parametrize(("fused", "averages"), [(True, False), (True, True), (False, False)])
+def test_no_tensor_as_large_as_the_class_weights_is_made(fused, averages, monkeypatch):
     monkeypatch.setattr(class_sweep, "_BLOCK_BYTES", 64 * BATCH * 4)
-    model, head = model_of(keras.optimizers.Adam(0.01), fused=fused, max_bytes=64 * BATCH * 4)
+    monkeypatch.setattr(row_updates, "_BLOCK_BYTES", 64 * DIM * 4)
+    optimizer = keras.optimizers.Adam(0.01, use_ema=averages)
+    model, head = model_of(optimizer, fused=fused, max_bytes=64 * BATCH * 4)
     model.optimizer.build(model.trainable_variables)
     data = ((tf.zeros([BATCH, 6]), tf.range(BATCH, dtype=tf.int64)),)
     step = tf.function(model.train_step).get_concrete_function(data)

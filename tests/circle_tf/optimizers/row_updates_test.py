@@ -77,6 +77,17 @@ def test_blocks_of_any_size_in_any_mode_give_the_same(name, jit, rows, monkeypat
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("jit", [None, False, True], ids=["eager", "graph", "xla"])
+def test_averages_of_all_rows_are_keras_s_in_blocks_of_any_size(jit, monkeypatch):
+    make = lambda: keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.75)  # noqa: E731
+    dense = steps(make, lambda: tf.convert_to_tensor(slices()), rows_only=False)
+    monkeypatch.setattr(row_updates, "_BLOCK_BYTES", 2 * 3 * 4)
+    ours = steps(make, slices, rows_only=True, jit=jit)
+    assert sum(value.shape == (9, 3) for value in ours[2]) == 1
+    for a, b in zip(ours[2], dense[2], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_a_dense_gradient_and_other_variables_are_updated_as_ever():
     dense = lambda: tf.convert_to_tensor(slices())  # noqa: E731
     ours = steps(OPTIMIZERS["Adam"], dense, rows_only=True)
