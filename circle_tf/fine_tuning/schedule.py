@@ -35,7 +35,7 @@ class FineTuning(keras.callbacks.Callback):
     nothing is computed backwards through it. Then its blocks train from `unfreeze_from` up, each
     at the learning rate (and weight decay) times `learning_rate_factor * layer_decay ** depth`;
     depth is 1 for the block at the output and grows towards the input. What is not in the backbone
-    trains at the full rate from the start.
+    trains at the full rate from the start, or at that of `compile(learning_rate_factors=...)`.
 
     A frozen layer's BatchNormalization works as in inference. The change of phase traces the
     training step anew, once. The optimizer has its moments for all variables that ever train, so
@@ -189,7 +189,7 @@ class FineTuning(keras.callbacks.Callback):
             for variable in layer.trainable_variables
         ]
         if any(rate != rate_factors.Rate() for _, rate in rates):
-            model.optimizer = rate_factors.with_rates(model.optimizer, rates)
+            model.optimizer = rate_factors.with_rates(model.optimizer, rates, owner="fine_tuning")
 
     def _check(self, model):
         if not model.compiled or model.optimizer is None:

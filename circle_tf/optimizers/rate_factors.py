@@ -1,12 +1,13 @@
 """Learning rates of their own for some variables of a Keras optimizer."""
 
+import numbers
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from circle_tf.optimizers import extension
 
-__all__ = ["Rate", "RateFactors", "with_rates"]
+__all__ = ["Rate", "RateFactors", "of_layers", "with_rates"]
 
 
 class Rate(NamedTuple):
@@ -21,7 +22,7 @@ class Rate(NamedTuple):
     first_step: int = 0
 
 
-def with_rates(optimizer, rates):
+def with_rates(optimizer, rates, *, owner=""):
     """An optimizer with learning rates of their own for some variables.
 
     The factor scales the update and the weight decay: to scale gradients would change nothing for
@@ -30,7 +31,9 @@ def with_rates(optimizer, rates):
 
     Args:
         optimizer: Keras optimizer; of a `LossScaleOptimizer` the inner one is meant.
-        rates: pairs (Keras variable, `Rate`); those before are forgotten.
+        rates: pairs (Keras variable, `Rate`); where a variable has several, they multiply.
+        owner: str, whose rates these are: the owner's before are forgotten, and those of all where
+            the optimizer is a plain one.
 
     Returns:
         Keras optimizer on the state of the given one, as of `extension.extended`.
@@ -43,20 +46,68 @@ def with_rates(optimizer, rates):
         >>> float(one.numpy()[0]), round(float(other.numpy()[0]), 3)
         (0.5, 0.95)
     """
-    optimizer = extension.extended(optimizer, RateFactors)
-    extension.inner_optimizer(optimizer).set_rates(rates)
+    if not isinstance(extension.inner_optimizer(optimizer), RateFactors):
+        optimizer = extension.extended(optimizer, RateFactors)
+        extension.inner_optimizer(optimizer).forget_rates()
+    extension.inner_optimizer(optimizer).set_rates(rates, owner=owner)
     return optimizer
+
+
+def of_layers(layers, factors):
+    """The rates of layers by their names, for `with_rates`.
+
+    Args:
+        layers: Keras layers.
+        factors: dict of a layer's name to the factor of its learning rate.
+
+    Returns:
+        list of pairs (Keras variable, `Rate`).
+
+    Raises:
+        ValueError: no layer of that name with weights that train, a factor that is not above 0.
+
+    Example:
+        >>> of_layers([], {"classes": 10.0})
+        Traceback (most recent call last):
+            ...
+        ValueError: learning_rate_factors: no layer 'classes' with weights that train. ...
+    """
+    rates = []
+    for name, factor in factors.items():
+        is_number = isinstance(factor, numbers.Real) and not isinstance(factor, bool)
+        if not is_number or not 0 < factor < float("inf"):
+            raise ValueError(
+                f"learning_rate_factors: that of {name!r} must be a number above 0; found "
+                f"{factor!r}. To train without a layer set its trainable = False."
+            )
+        named = [layer for layer in layers if layer.name == name]
+        found = {id(v): v for layer in named for v in layer.trainable_variables}
+        if not found:
+            known = ", ".join(layer.name for layer in layers if layer.trainable_variables)
+            raise ValueError(
+                f"learning_rate_factors: no layer {name!r} with weights that train. Those with "
+                f"such weights: {known or 'none'}."
+            )
+        rates += [(variable, Rate(float(factor))) for variable in found.values()]
+    return rates
 
 
 class RateFactors:
     """Methods of a Keras optimizer, before its own: each variable at its `Rate`."""
 
-    def set_rates(self, rates):
-        """Forgets the rates before; `rates` as of `with_rates`."""
+    def forget_rates(self):
+        """Forgets the rates of all owners."""
         # In an object, since Keras tracks what lists and dicts of its own hold.
-        vars(self)["_rates"] = _Rates(
-            {self._var_key(variable): rate for variable, rate in rates if rate != Rate()}
-        )
+        vars(self)["_rates"] = _Rates()
+
+    def set_rates(self, rates, *, owner):
+        """As `with_rates`."""
+        pairs = [(self._var_key(variable), rate) for variable, rate in rates]
+        self._rates.set(pairs, owner=owner)
+
+    def finalize_variable_values(self, var_list):
+        """As Keras', of all variables: averages pair with these, also where some are frozen."""
+        super().finalize_variable_values(self._trainable_variables)
 
     def update_step(self, gradient, variable, learning_rate):
         """As Keras', at the variable's rate."""
@@ -93,7 +144,22 @@ class _SeenAtRate:
     def _get_current_learning_rate(self):
         return self._whole._get_current_learning_rate() * self._rate.factor
 
+    # The rate that it is given has the factor: an update by rows asks once more, for each block.
+    def _rate_of(self, variable):
+        return Rate()
+
 
 class _Rates:
-    def __init__(self, by_key):
-        self.by_key = by_key
+    """The rates of all owners, and `by_key` those of each variable together."""
+
+    def __init__(self):
+        self._of_owners, self.by_key = {}, {}
+
+    def set(self, pairs, *, owner):
+        self._of_owners[owner] = pairs
+        self.by_key = {}
+        for key, rate in (pair for pairs in self._of_owners.values() for pair in pairs):
+            before = self.by_key.get(key, Rate())
+            self.by_key[key] = Rate(
+                before.factor * rate.factor, max(before.first_step, rate.first_step)
+            )

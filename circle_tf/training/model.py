@@ -13,7 +13,7 @@ import tensorflow as tf
 from circle_tf import compat
 from circle_tf.distribute import collectives, compilation, step_context
 from circle_tf.losses import hyperparameters
-from circle_tf.optimizers import extension
+from circle_tf.optimizers import extension, rate_factors
 from circle_tf.training import outputs, sharded_gradients
 from circle_tf.utils import checks
 
@@ -62,15 +62,17 @@ class EmbeddingModel(keras.Model):
         jit_compile: bool | Literal["auto"] = "auto",
         gradient_accumulation: int = 1,
         cached_gradient_batch: int | None = None,
+        learning_rate_factors: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
         """As `keras.Model.compile`.
 
         Args:
             optimizer: as `keras.Model.compile`. Over several replicas, and where a head is updated
-                by rows, `model.optimizer` is of a subclass, on the state of the one given, which
-                stays as it is: both have one learning rate, the same iterations and moments. What
-                is saved is of the class given.
+                by rows or layers have rates of their own, `model.optimizer` is of a subclass, on
+                the state of the one given, which stays as it is: both have one learning rate, the
+                same iterations and moments. What is saved is of the class given. The averages of
+                `use_ema` count updates where gradients are accumulated by the argument below.
             *args: as `keras.Model.compile`.
             jit_compile: True, False, or "auto" for the faster choice on the device at hand. True
                 with layers that XLA cannot compile is an error that names them, as are max pools
@@ -82,13 +84,18 @@ class EmbeddingModel(keras.Model):
                 replica are held at a time, while the loss sees the whole batch; its gradients are
                 those of the whole batch, at the price of a second forward pass. See
                 docs/large-batches.md for what BatchNormalization then computes.
+            learning_rate_factors: dict of layer names to factors above 0, of their updates and
+                weight decay: `{"classes": 10.0}` trains the class weights of a
+                `CosineClassifier(..., name="classes")` at ten times the rate. With the factors of
+                `FineTuning` they multiply.
             **kwargs: as `keras.Model.compile`.
 
         Raises:
             NotImplementedError: a strategy that has no global batch.
             ValueError: layers XLA cannot compile, an optimizer of another strategy, layers that
-                `cached_gradient_batch` cannot serve, a loss of another model; a subclass' own step
-                that leaves out this class' where that is needed.
+                `cached_gradient_batch` cannot serve, a loss of another model, a factor for a layer
+                that has no weights to train; a subclass' own step that leaves out this class'
+                where that is needed.
 
         Warns:
             UserWarning: a class-level loss on embeddings, a loss on embeddings on cosines.
@@ -103,6 +110,7 @@ class EmbeddingModel(keras.Model):
             _check_scope(self.variables)
         self._asked = {"jit_compile": jit_compile, "gradient_accumulation": gradient_accumulation}
         self._asked["cached_gradient_batch"] = cached_gradient_batch
+        self._asked["learning_rate_factors"] = learning_rate_factors
         self._micro_batches = checks.whole_number(
             gradient_accumulation, "gradient_accumulation", least=1
         )
@@ -336,7 +344,11 @@ class EmbeddingModel(keras.Model):
             if hasattr(layer, "prepare_optimizer"):
                 self._check_fused(layer)
                 optimizer = layer.prepare_optimizer(optimizer)
-        return optimizer
+        factors = self._asked["learning_rate_factors"]
+        if not factors:
+            return optimizer
+        rates = rate_factors.of_layers(list(_layers_below(self)), factors)
+        return rate_factors.with_rates(optimizer, rates, owner="compile")
 
     def _tell_whose_updates(self):
         """Lets schedules of margins and gammas count the updates of the optimizer."""

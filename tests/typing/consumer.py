@@ -62,6 +62,7 @@ def training() -> None:
         jit_compile="auto",
         gradient_accumulation=2,
         cached_gradient_batch=None,
+        learning_rate_factors={"classes": 10.0},
         metrics=circle_tf.metrics.monitors(margin=0.4, labels="class"),
     )
     sampler = circle_tf.PKSampler(ids, classes_per_batch=2, examples_per_class=2, seed=1)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from circle_tf.optimizers import extension, rate_factors
+from circle_tf.optimizers import extension, rate_factors, row_updates
 from tests import stacks
 from tests.small_models import mirrored
 
@@ -89,6 +89,48 @@ def test_of_a_loss_scale_optimizer_the_inner_one_has_rates():
     optimizer = rate_factors.with_rates(given, [(variable, RATE(0.5))])
     optimizer.apply([tf.constant([4.0])], [variable])
     assert float(variable.numpy()[0]) == -0.5
+
+
+def test_rates_of_several_owners_multiply_until_one_gives_others():
+    variable, other = keras.Variable([0.0]), keras.Variable([0.0])
+    given = keras.optimizers.SGD(1.0)
+    optimizer = rate_factors.with_rates(given, [(variable, RATE(0.5))], owner="one")
+    of_both = [(variable, RATE(0.5)), (other, RATE(4.0))]
+    optimizer = rate_factors.with_rates(optimizer, of_both, owner="two")
+    gradients = [tf.constant([1.0])] * 2
+    optimizer.apply(gradients, [variable, other])
+    assert [float(v.numpy()[0]) for v in (variable, other)] == [-0.25, -4.0]
+    optimizer = rate_factors.with_rates(optimizer, [(other, RATE(2.0))], owner="two")
+    optimizer.apply(gradients, [variable, other])
+    assert [float(v.numpy()[0]) for v in (variable, other)] == [-0.75, -6.0]
+    optimizer = rate_factors.with_rates(extension.plain(optimizer), [], owner="three")
+    optimizer.apply(gradients, [variable, other])
+    assert [float(v.numpy()[0]) for v in (variable, other)] == [-1.75, -7.0]
+
+
+@pytest.mark.parametrize("rows_first", [True, False])
+def test_updates_by_rows_have_the_factor_once(rows_first):
+    variable = keras.Variable(np.zeros([3, 1], np.float32))
+    optimizer = keras.optimizers.SGD(1.0)
+    for rows in (rows_first, not rows_first):
+        if rows:
+            optimizer = row_updates.update_rows_only(optimizer, [variable])
+        else:
+            optimizer = rate_factors.with_rates(optimizer, [(variable, RATE(4.0))])
+    slices = tf.IndexedSlices(tf.constant([[0.5]]), tf.constant([1]), tf.constant([3, 1]))
+    optimizer.apply([slices], [variable])
+    assert variable.numpy()[:, 0].tolist() == [0, -2, 0]
+
+
+def test_averages_take_the_place_of_their_own_weights_while_some_are_frozen():
+    frozen, trained = keras.Variable([8.0]), keras.Variable([1.0])
+    given = keras.optimizers.SGD(1.0, use_ema=True, ema_momentum=0.5)
+    optimizer = rate_factors.with_rates(given, [(frozen, RATE(1.0, 9))])
+    optimizer.build([frozen, trained])
+    for _ in range(2):
+        optimizer.apply([tf.constant([0.5])], [trained])
+    optimizer.finalize_variable_values([trained])  # As Keras does, with what trains at present.
+    assert [float(v.numpy()[0]) for v in (frozen, trained)] == [8, 0.25]
 
 
 def test_what_is_saved_is_of_the_plain_class():
