@@ -218,4 +218,8 @@ def _optimizer():
         "weight_decay": 0.0,  # decoupled; 0 is none
         "momentum": 0.9,  # sgd only
         "clipnorm": 0.0,  # largest norm of the whole gradient; 0 is no limit
+        # above 0: the averages of the weights over the updates, avg = m * avg + (1 - m) * weights,
+        # are what is evaluated and kept, and the weights themselves train on; 0.999, say
+        "ema_momentum": 0.0,
+        "class_rate_factor": 1.0,  # of the class weights' learning rate and weight decay
     }

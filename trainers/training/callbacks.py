@@ -7,11 +7,20 @@ import keras
 import tensorflow as tf
 
 from circle_tf.losses import hyperparameters
+from circle_tf.optimizers import averages
 from circle_tf.utils import shares
 from trainers.distributed import preemption
 from trainers.training import finite
 
-__all__ = ["BestKeeper", "Checkpointer", "Divergence", "Progress", "Recorder", "StepCallback"]
+__all__ = [
+    "BestKeeper",
+    "Checkpointer",
+    "Divergence",
+    "Exchange",
+    "Progress",
+    "Recorder",
+    "StepCallback",
+]
 
 # The metrics worth a look while training, and what to call them; metrics.jsonl holds all.
 _SHOWN = {
@@ -113,6 +122,18 @@ class Checkpointer(StepCallback):
             self._checkpoints.save(self.step)
         if self._stopping and self.step != self.steps:
             raise preemption.Preempted(self.step)
+
+
+class Exchange(keras.callbacks.Callback):
+    """Exchanges weights and averages where an epoch ends.
+
+    Put it before what evaluates and keeps the averages, and once more after it: what trains, and
+    what a checkpoint restores, are the weights.
+    """
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Exchanges them."""
+        averages.exchange(self.model.optimizer)
 
 
 class Recorder(StepCallback):

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from circle_tf.callbacks import DiagnosticsCallback
 from circle_tf.data.sampler import PKSampler
+from circle_tf.optimizers import averages
 from circle_tf.utils.files import disk_errors, replacing
 from trainers import datasets
 from trainers.cli import commands
@@ -47,7 +48,8 @@ def train(config, *, workdir, dataset=None, config_name="", callbacks=(), allow_
             on instead of what the recipe names; to go on, give the same.
         config_name: str, the recipe's name for the record.
         callbacks: Keras callbacks besides the run's own; an epoch's end reaches them once it is
-            evaluated and logged, and before it is saved.
+            evaluated and logged, and before it is saved. With averaged weights the model then has
+            the averages.
         allow_changed_data: bool, go on over other data than the run began with.
 
     Returns:
@@ -217,7 +219,10 @@ def run_length(config, dataset):
 
 
 def _fit(run):
-    """Trains from the newest checkpoint, or from the start, to the last step."""
+    """Trains from the newest checkpoint, or from the start, to the last step.
+
+    Where weights are averaged the models end with the averages; the checkpoints have both.
+    """
     config, models, steps = run.config, run.models, run.steps
     hard = hard_classes.HardClasses(
         config, run.inputs.train, model=models.validated, exchange=run.exchange
@@ -243,6 +248,7 @@ def _fit(run):
     _announce(run, step=step)
     unreadable = run.dataset.train.naming_unreadable()
     diverged = finite.explained(config, checkpoints=saved, advice=advice)
+    exchange = [callbacks.Exchange()] if config.optimizer.ema_momentum else []
     with watch.installed(), unreadable, diverged:
         while step < steps:
             options = hard.options(step)
@@ -276,12 +282,16 @@ def _fit(run):
                     *([] if models.tuning is None else [models.tuning]),
                     callbacks.Divergence(saved.check, **places),
                     *diagnostics,
+                    *exchange,
                     *(report(**places) for report in reports),
                     *run.callbacks,
+                    *exchange,
                     saver,
                 ],
             )
             step += span.steps
+    if exchange:
+        averages.exchange(models.training.optimizer)
 
 
 def _diagnostics(run, *, tell):
@@ -352,6 +362,8 @@ def _announce(run, *, step):
     if run.models.tuning is not None:
         print(fine_tuning.describe(run.models.tuning))
     verb = f"Resuming after step {step}" if step else "Training"
+    if config.optimizer.ema_momentum:
+        print("Evaluated and kept are averages of the weights over updates (ema_momentum).")
     print(f"{verb}: {run.steps} steps of {batch} images, loss {config.loss.name}.", flush=True)
 
 

@@ -38,8 +38,10 @@ def build(config, *, steps):
         )
     if config.clipnorm < 0 or config.weight_decay < 0:
         raise commands.ConfigError("optimizer.clipnorm and optimizer.weight_decay must not be < 0.")
+    averaging = {"use_ema": True, "ema_momentum": config.ema_momentum}
     optimizer = makers[config.name](
         learning_rate=schedule(config, steps=steps),
+        **(averaging if config.ema_momentum else {}),
         weight_decay=config.weight_decay or None,
         global_clipnorm=config.clipnorm or None,
     )

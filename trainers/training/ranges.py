@@ -15,21 +15,25 @@ _MOST_ROWS = 2**31 - 1  # that TensorFlow's int32 shapes can count
 
 
 class _Range(NamedTuple):
-    """Numbers from `low` (or above it) to `high`; None is no limit but that they are finite."""
+    """Numbers from `low` (or above it) to `high` (or below it); None: no limit but finite."""
 
     low: float
     high: float | None = None
     above: bool = False
+    below: bool = False
 
     def holds(self, value):
         if not math.isfinite(value) or (self.above and value == self.low):
+            return False
+        if self.below and value == self.high:
             return False
         return self.low <= value and (self.high is None or value <= self.high)
 
     def __str__(self):
         if self.high is None:
             return f"a number above {self.low:g}" if self.above else f"{self.low:,} or more"
-        return f"{'above' if self.above else 'from'} {self.low:,} to {self.high:,}"
+        to = "to below" if self.below else "to"
+        return f"{'above' if self.above else 'from'} {self.low:,} {to} {self.high:,}"
 
 
 _SHARE = _Range(0, 1)
@@ -78,6 +82,8 @@ _RANGES = {
     "optimizer.weight_decay": _Range(0, 1),
     "optimizer.momentum": _Range(0, 1),
     "optimizer.clipnorm": _Range(0),
+    "optimizer.ema_momentum": _Range(0, 1, below=True),
+    "optimizer.class_rate_factor": _Range(0, 1000, above=True),
     "epochs": _Range(0),
     "eval_every": _Range(1),
     "eval_examples": _Range(1),

@@ -10,6 +10,7 @@ import ml_collections
 import circle_tf
 from circle_tf import backbones, baselines
 from circle_tf.losses import hyperparameters
+from circle_tf.optimizers import averages
 from trainers.cli import commands
 from trainers.distributed import acceleration
 from trainers.training import fine_tuning, optimizers
@@ -138,10 +139,13 @@ def build(config, *, image_shape, num_classes, steps):
             # 0 is off; what is neither that nor a size is for compile to refuse.
             cached_gradient_batch=config.cached_gradient_batch or None,
             gradient_accumulation=config.gradient_accumulation,
+            learning_rate_factors=_class_rate(config, training),
         )
         tuning = None if cached else fine_tuning.build(config.fine_tune, backbone)
         if tuning is not None:
             tuning.prepare(training)
+    if config.optimizer.ema_momentum:
+        training.optimizer = averages.keep_apart(training.optimizer)
     from_features = keras.Model(start, ends.embeddings) if cached else None
     margin, gamma = ends.of_loss("margin"), ends.of_loss("gamma")
     final_margin = config.loss.margin if callable(margin) else margin
@@ -176,6 +180,20 @@ def _check_loss(loss):
             raise commands.ConfigError(
                 f"loss.{name} is for the losses {', '.join(owners)}; found {loss.name!r}.{instead}"
             )
+
+
+def _class_rate(config, model):
+    """The factor of the class weights, by their layer; None where it is 1."""
+    factor = config.optimizer.class_rate_factor
+    if factor == 1:
+        return None
+    if not any(layer.name == "classes" for layer in model.layers):
+        raise commands.ConfigError(
+            "optimizer.class_rate_factor is for losses with class weights (class_circle, "
+            f"circle_head, cross_entropy, {', '.join(_CLASS_BASELINES)}); found the loss "
+            f"{config.loss.name!r}: leave it 1."
+        )
+    return {"classes": factor}
 
 
 def _growing(loss, *, updates):

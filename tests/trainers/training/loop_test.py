@@ -11,6 +11,7 @@ import types
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from circle_tf import run_files
 from configs import digits
@@ -190,6 +191,73 @@ def test_a_workdir_in_use_is_refused(tmp_path):
         with pytest.raises(commands.ConfigError, match=r"Another training .*process \d+ on "):
             loop.train(recipe(), workdir=path)
     assert os.listdir(path) == [".lock"]
+
+
+class Weights(keras.callbacks.Callback):
+    """Notes the trained weights after each step, and at the end of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps, self.ends = [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps.append(self._now())
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.ends.append(self._now())
+
+    def _now(self):
+        return [variable.numpy() for variable in self.model.trainable_variables]
+
+
+def averaging(**changes):
+    config = recipe(checkpoint_every=2, **changes)
+    config.optimizer.ema_momentum = 0.7
+    config.loss.update(name="class_circle", margin=None, gamma=None, gamma_start=None)
+    return config
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory):
+    """A finished run with averaged weights, those after each step, and their averages."""
+    notes, path = Weights(), str(tmp_path_factory.mktemp("runs") / "averaged")
+    files = loop.train(averaging(), workdir=path, callbacks=[notes])
+    means = [notes.steps[0]]
+    for step in notes.steps[1:]:
+        pairs = zip(means[-1], step, strict=True)
+        means.append([0.7 * mean + 0.3 * value for mean, value in pairs])
+    return files, notes, means
+
+
+def assert_close(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_what_is_kept_of_averaged_weights_are_the_averages(averaged):
+    files, notes, means = averaged
+    for end, step in zip(notes.ends, (5, 10, 12), strict=True):
+        assert_close(end, means[step - 1])
+    best = run_files.read_best(files)
+    for path, step in ((files.model, 12), (files.best, best["step"])):
+        kept = keras.models.load_model(path).trainable_variables
+        assert_close(kept, means[step - 1][:-1])  # Behind the embeddings are the class weights.
+    kept = np.load(files.class_weights)["class_weights"]
+    assert_close([kept], means[-1][-1:])
+    assert np.abs(kept - notes.steps[-1][-1]).max() > 1e-4
+    report.evaluate_run(files.path, best=True)
+    found = workdirs.read_json(files.evaluation)["leave_one_out"]["mean_average_precision_at_r"]
+    assert found == pytest.approx(best["value"], abs=1e-5)
+
+
+def test_checkpoints_hold_the_weights_that_train_and_their_averages(averaged):
+    files, notes, means = averaged
+    reader = tf.train.load_checkpoint(os.path.join(files.checkpoints, "ckpt-12"))
+    shapes = reader.get_variable_to_shape_map()
+    for expected in (notes.steps[-1], means[-1]):
+        for value in expected:
+            held = [reader.get_tensor(n) for n, shape in shapes.items() if shape == [*value.shape]]
+            assert any(np.allclose(one, value, atol=1e-5) for one in held)
 
 
 class Killed(BaseException):
@@ -507,3 +575,36 @@ def test_killed_runs_end_bitwise_as_uninterrupted_ones(tmp_path):
     with open(first.metrics) as one, open(second.metrics) as other:
         assert one.read() == other.read()
     shutil.rmtree(killed)
+
+
+# Slow: two trainings. Within an epoch, and after the last step, where nothing is left to train.
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [4, 12])
+def test_a_stopped_run_with_averages_ends_as_the_uninterrupted_one(
+    averaged, step, tmp_path, monkeypatch
+):
+    path, notes = str(tmp_path / "run"), Weights()
+    with monkeypatch.context() as context, pytest.raises(Killed):
+        stop_after(context, step)
+        loop.train(averaging(), workdir=path)
+    files = loop.train(averaging(), workdir=path, callbacks=[notes])
+    for found, expected in zip(notes.steps, averaged[1].steps[step:], strict=True):
+        assert_close(found, expected)
+    assert_close(weights(files), weights(averaged[0]))
+
+
+# Slow: three processes, each of which imports TensorFlow.
+@pytest.mark.slow
+def test_a_killed_run_with_averages_ends_bitwise_as_the_uninterrupted_one(tmp_path):
+    whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
+    options = ["--config.optimizer.ema_momentum=0.9", "--config.optimizer.class_rate_factor=10"]
+    options += ["--config.loss.name=proxy_anchor"]
+    processes.printed(*command(whole, *options))
+    again = [*command(killed, *options), "--config.checkpoint_every=4"]
+    kill_after(again, killed, step=24)
+    assert "Resuming after step" in processes.printed(*again)
+    first, second = workdirs.Workdir(whole), workdirs.Workdir(killed)
+    for one, other in zip(weights(first), weights(second), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with open(first.metrics) as one, open(second.metrics) as other:
+        assert one.read() == other.read()

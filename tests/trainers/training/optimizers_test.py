@@ -116,3 +116,10 @@ def test_steps_divide_the_rate_by_ten_after_50_70_and_90_percent():
 def test_bad_values(changes, message):
     with pytest.raises(commands.ConfigError, match=message):
         optimizers.build(config(**changes), steps=10)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_weights_are_averaged_where_a_momentum_is_given(name):
+    assert not optimizers.build(config(name=name), steps=10).use_ema
+    found = optimizers.build(config(name=name, ema_momentum=0.9), steps=10)
+    assert found.use_ema and found.ema_momentum == 0.9

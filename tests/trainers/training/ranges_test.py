@@ -62,6 +62,7 @@ def test_every_number_of_a_recipe_has_a_range(field):
         ("loss__gamma_start", 0.0, "loss.gamma_start must be above 0 to .*; found 0.0."),
         ("loss__margin_start", -2.0, "loss.margin_start must be from -1 to 2; found -2.0."),
         ("optimizer__learning_rate", 0.0, "optimizer.learning_rate must be above 0 to"),
+        ("optimizer__ema_momentum", 1.0, "ema_momentum must be from 0 to below 1; found 1.0."),
         ("model__embedding_dim", 10**9, "model.embedding_dim must be from 1 to 65,536; found 10"),
         ("keep_checkpoints", 0, "keep_checkpoints must be 1 or more; found 0."),
     ],

@@ -12,6 +12,7 @@ from trainers.outputs import artifacts
 from trainers.training import checkpoints, run_models
 
 LOSSES = [name for name in run_models.LOSSES if name != "circle_head"]  # It takes ids as input.
+CLASS_LEVEL = ["class_circle", "circle_head", "cross_entropy", *run_models._CLASS_BASELINES]
 IDS = np.repeat(np.arange(4), 3)
 
 
@@ -327,6 +328,34 @@ def cached(size):
 def test_bad_values(config, message):
     with pytest.raises(commands.ConfigError, match=message):
         build(config)
+
+
+def with_optimizer(loss, **values):
+    config = recipe(name=loss)
+    config.optimizer.update(values)
+    return config
+
+
+@pytest.mark.parametrize("loss", CLASS_LEVEL)
+def test_class_weights_have_a_rate_of_their_own(loss):
+    training = build(with_optimizer(loss, class_rate_factor=10.0)).training
+    rates = {key: rate.factor for key, rate in training.optimizer._rates.by_key.items()}
+    classes = training.get_layer("classes").trainable_variables
+    assert rates == {training.optimizer._var_key(variable): 10 for variable in classes} != {}
+
+
+def test_class_weights_have_their_rate_beside_a_backbone_that_has_its_own():
+    config = with_optimizer("class_circle", class_rate_factor=4.0, ema_momentum=0.9)
+    config.fine_tune.learning_rate_factor = 0.5
+    optimizer = build(config).training.optimizer
+    assert {rate.factor for rate in optimizer._rates.by_key.values()} == {0.5, 4.0}
+    assert optimizer.ema_momentum == 0.9
+
+
+@pytest.mark.parametrize("name", ["circle", "triplet_hard"])
+def test_a_rate_of_class_weights_wants_class_weights(name):
+    with pytest.raises(commands.ConfigError, match=f"with class weights .*found the loss '{name}'"):
+        build(with_optimizer(name, class_rate_factor=2.0))
 
 
 def test_a_run_begins_with_the_net_of_another(tmp_path):
