@@ -51,6 +51,7 @@ SWITCHES = {
     "pairs": {
         "the recipe": {},
         "gamma from 16": _growing(16.0),
+        "gamma from 4": _growing(4.0),
         "memory of 1024 from a quarter on": {
             "loss.memory_size": 1024,
             "loss.memory_start_step": 0.25,
@@ -62,6 +63,11 @@ SWITCHES = {
     "classes": {
         "the recipe": {},
         "gamma from 4": _growing(4.0),
+        "gamma from 1": _growing(1.0),
+        "gamma from 4 and a warm-up of a quarter": {
+            **_growing(4.0),
+            "optimizer.warmup_steps": 0.25,
+        },
         "label smoothing 0.1": {"loss.label_smoothing": 0.1},
         "class weights 10 times faster": {"optimizer.class_rate_factor": 10.0},
         "3 sub-centres": {"loss.sub_centers": 3},
