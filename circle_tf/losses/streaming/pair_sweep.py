@@ -296,12 +296,10 @@ class _Blocks:
 
     def __init__(self, side, size, *, padding):
         total = _length(side.ids)
-        known = isinstance(total, int)
-        # A loop wants one block at least, so that it knows their shape: of empty slots, if need be.
-        self.size, self.count = (
-            size,
-            -(-total // size) if known else tf.maximum(-(-total // size), 1),
-        )
+        known = isinstance(total, int) and isinstance(size, int)
+        # One block at least, so that their shape is known: of empty slots, if need be.
+        count = -(-total // size)
+        self.size, self.count = size, max(count, 1) if known else tf.maximum(count, 1)
         self.extra = self.count * size - total
         self.order = tf.argsort(side.ids, stable=True)
         self.unit = self._cut(self.spread(side.unit))
