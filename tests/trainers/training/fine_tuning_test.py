@@ -11,11 +11,20 @@ from circle_tf import backbones, fine_tuning, run_files
 from configs import base, digits
 from tests.pictures import picture
 from trainers.cli import commands
+from trainers.outputs import artifacts
 from trainers.outputs import workdir as workdirs
 from trainers.training import checkpoints, loop
 from trainers.training import fine_tuning as tuning
 
 STILL = {"unfreeze_from": "1", "cache_features": True}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unrendered():
+    """Figures are made and not rendered, a third of a run; loop_test.py looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artifacts, "_write", lambda figures, **_: None)
+        yield
 
 
 def recipe(fine_tune, **changes):

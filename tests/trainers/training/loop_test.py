@@ -21,7 +21,7 @@ from trainers.cli import commands
 from trainers.datasets import base
 from trainers.distributed import preemption
 from trainers.evaluation import metrics
-from trainers.outputs import report
+from trainers.outputs import artifacts, report
 from trainers.outputs import workdir as workdirs
 from trainers.training import checkpoints, loop
 
@@ -61,6 +61,12 @@ def watched(tmp_path_factory):
 def finished(watched):
     """A finished run."""
     return watched[0]
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """The test's own runs make their figures and render none, which would be a third of them."""
+    monkeypatch.setattr(artifacts, "_write", lambda figures, **_: None)
 
 
 def test_an_unreadable_file_is_named(tmp_path):
@@ -278,6 +284,7 @@ def stop_after(context, step):
 
 # Slow: four trainings.
 @pytest.mark.slow
+@pytest.mark.usefixtures("unrendered")
 def test_runs_stopped_amid_an_accumulation_end_as_uninterrupted_ones(tmp_path, monkeypatch):
     config = recipe(checkpoint_every=2, gradient_accumulation=3)
     whole = loop.train(config, workdir=str(tmp_path / "whole"))
@@ -296,6 +303,7 @@ def test_runs_stopped_amid_an_accumulation_end_as_uninterrupted_ones(tmp_path, m
 
 
 # Within an epoch; slow, as each is two more trainings: at the end of one, at the end of the run.
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(
     ("step", "moment"),
     [
@@ -349,6 +357,7 @@ class Notes(keras.callbacks.Callback):
 
 # Slow: trains three times, with half precision, which a CPU emulates.
 @pytest.mark.slow
+@pytest.mark.usefixtures("unrendered")
 def test_a_run_goes_on_in_the_precision_and_at_the_loss_scale_it_had(tmp_path, monkeypatch, capsys):
     def config(precision):
         steps = {"steps": 5, "eval_every": 1, "checkpoint_every": 1, "eval_examples": 20}
@@ -431,6 +440,7 @@ def test_a_run_goes_on_over_other_data_when_told_to(photos, tmp_path, monkeypatc
 
 # Slow: three trainings and a part of one.
 @pytest.mark.slow
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_finished_run_goes_on_when_it_is_lengthened(killed, tmp_path, monkeypatch, capsys):
     def constant(**changes):
@@ -498,6 +508,7 @@ def test_a_run_that_diverges_stops_and_keeps_what_is_good(tmp_path):
     assert not os.path.exists(files.model)
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(
     "loss", ["class_circle", pytest.param("cross_entropy", marks=pytest.mark.slow)]
 )
