@@ -320,18 +320,25 @@ def test_weights_without_a_memory_load_into_a_model_with_one(tmp_path):
     assert (model.memory.memory_rows.numpy() == -1).all()
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Weights of a trained model with a memory of 10 rows, and the keys it holds."""
+    path = str(tmp_path_factory.mktemp("memory") / "model.weights.h5")
+    model = with_loss(size=10)
+    fit(model)
+    model.save_weights(path)
+    return path, model.memory.memory_keys.numpy()
+
+
 @stacks.needs_keras_3
 @pytest.mark.parametrize("size", [4, 10, 17, 30])
-def test_a_memory_loads_into_one_of_another_size(size, tmp_path):
-    path = str(tmp_path / "model.weights.h5")
-    first = with_loss(size=10)
-    fit(first)
-    first.save_weights(path)
+def test_a_memory_loads_into_one_of_another_size(size, saved):
+    path, keys = saved
     model, kept = with_loss(size=size), min(size, 10)
     model.load_weights(path)
     rows = model.memory.memory_rows.numpy()
     assert sorted(rows[rows >= 0]) == list(range(66 - kept, 66))
-    held = {row: first.memory.memory_keys.numpy()[row % 10] for row in range(56, 66)}
+    held = {row: keys[row % 10] for row in range(56, 66)}
     for row, key in zip(rows, model.memory.memory_keys.numpy(), strict=True):
         np.testing.assert_array_equal(key, held[row] if row >= 0 else np.zeros(4))
     fit(model, epochs=1)  # 22 more.
