@@ -53,6 +53,7 @@ def test_evaluation_is_printed_and_written(tmp_path, capsys):
     written, printed = workdir.read_json(files.evaluation), capsys.readouterr().out
     assert f"{written['leave_one_out']['recall_at_1']:.3f}" in printed
     assert f"{written['decision']['search'][0]['threshold']:.4f}" in printed
+    assert written["model"] == {"file": "model.keras", "step": 0}
     assert sorted(os.listdir(files.plots)) == ["decision_thresholds.png", "retrieval_sheet.png"]
 
 
@@ -67,8 +68,6 @@ def test_a_run_without_a_best_model_says_so(tmp_path):
     files = finished_run(tmp_path / "run")
     with pytest.raises(commands.ConfigError, match="did not keep its best model"):
         report.evaluate_run(files.path, best=True)
-    report.evaluate_run(files.path)
-    assert workdir.read_json(files.evaluation)["model"] == {"file": "model.keras", "step": 0}
 
 
 def test_unfinished_runs_are_refused(tmp_path):
