@@ -1,11 +1,14 @@
 """Four logical CPU devices for every test, so that strategies can be tried on any machine."""
 
 import contextlib
+import gc
 import os
 
 import hypothesis
 import pytest
 
+# What importing TensorFlow and all tests makes lives to the end: not worth a search for garbage.
+gc.disable()
 # Workers share the cores: one thread of TensorFlow's each, also in the processes that tests start.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -68,6 +71,14 @@ def pytest_collection_modifyitems(items):
         if f"{item.dtest.name}.".startswith(tuple(f"{m}." for m in stacks.DEFAULT_STACK_MODULES)):
             item.add_marker(stacks.needs_keras_3)
     items.sort(key=lambda item: item.nodeid.partition("::")[0] not in PROCESSES)
+
+
+def pytest_collection_finish():
+    """Lets garbage be looked for in what tests make, and less often: TensorFlow makes much."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
+    gc.enable()
 
 
 # They train in processes, several at once, or serve and kill them.
