@@ -5,6 +5,7 @@ import tensorflow as tf
 __all__ = [
     "ZERO_ROW",
     "as_loss_float",
+    "is_zero_row",
     "log1p_sum_exp",
     "masked_logsumexp",
     "positive_mean",
@@ -57,11 +58,28 @@ def safe_normalize(rows):
     """
     rows = as_loss_float(rows)
     largest = tf.stop_gradient(tf.reduce_max(tf.abs(rows), axis=-1, keepdims=True))
-    is_zero = largest < ZERO_ROW
+    is_zero = is_zero_row(largest)
     scaled = rows / tf.where(is_zero, tf.ones_like(largest), largest)
     square = tf.reduce_sum(tf.square(scaled), axis=-1, keepdims=True)
     unit = scaled * tf.math.rsqrt(tf.where(is_zero, tf.ones_like(square), square))
     return tf.where(is_zero, tf.zeros_like(unit), unit)
+
+
+def is_zero_row(largest):
+    """Whether rows are zero rows, from their largest magnitudes.
+
+    Args:
+        largest: float tensor, `tf.reduce_max(tf.abs(rows), axis=-1)`; XLA's is -inf for a row of
+            NaN alone, which is no zero row.
+
+    Returns:
+        bool tensor of its shape.
+
+    Example:
+        >>> is_zero_row(tf.constant([0.0, 1e-35, 1e-3, -float("inf"), float("nan")])).numpy()
+        array([ True,  True, False, False, False])
+    """
+    return (largest < ZERO_ROW) & (largest >= 0)
 
 
 def masked_logsumexp(logits, mask):

@@ -138,7 +138,7 @@ def across(found, rows, lengths, along):
 def _inverse_lengths(rows):
     largest = tf.reduce_max(tf.abs(rows), axis=1)
     # NaN is no zero row: its loss is to be NaN as well.
-    is_zero = largest < numerics.ZERO_ROW
+    is_zero = numerics.is_zero_row(largest)
     safe = tf.where(is_zero, tf.ones_like(largest), largest)
     square = tf.reduce_sum(tf.square(rows / safe[:, None]), axis=1)
     inverse = tf.math.rsqrt(tf.where(is_zero, tf.ones_like(square), square)) / safe

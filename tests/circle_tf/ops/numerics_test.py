@@ -48,6 +48,13 @@ def test_a_bad_value_makes_its_row_nan_and_no_other(bad, jit):
     assert np.isnan(unit[0]).any() and np.isfinite(unit[1]).all()
 
 
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_row_of_nan_alone_is_no_zero_row(jit):
+    normalize = tf.function(numerics.safe_normalize, jit_compile=jit)
+    unit = normalize(np.array([[np.nan, np.nan], [0.0, 0.0]], np.float32)).numpy()
+    assert np.isnan(unit[0]).all() and (unit[1] == 0).all()
+
+
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.int32])
 def test_low_precision_rows_are_normalised_in_float32(dtype):
     unit = numerics.safe_normalize(tf.cast([[3, 4]], dtype))
