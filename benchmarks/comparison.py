@@ -1,6 +1,7 @@
 """The pieces of `benchmarks.reality_check`: what is searched; how runs are made, kept, judged."""
 
 import json
+import math
 import os
 
 import numpy as np
@@ -28,8 +29,14 @@ _RECIPES = {"digits": digits, "glyphs": glyphs}
 _ALIKE = ("keras_circle", "circle_head")  # In value the same as others.
 _RATES = (3e-4, 1e-3, 3e-3)
 BATCHES = {"digits": (2, 16), "glyphs": (32, 4)}  # P x K; a fold of digits has two classes.
+# A scale may grow from a low one, which helps every loss that has one (docs/benchmarks.md).
+_STARTS = {"gamma_start": (None, 4.0)}
 # What may be drawn beside the learning rate; the published values are among each.
-SPACES = {name: space for name, space in spaces.PUBLISHED.items() if name not in _ALIKE}
+SPACES = {
+    name: {**space, **(_STARTS if "gamma" in space else {})}
+    for name, space in spaces.PUBLISHED.items()
+    if name not in _ALIKE
+}
 METRICS = {
     "MAP@R": "mean_average_precision_at_r",
     "R@1": "recall_at_1",
@@ -45,6 +52,8 @@ def recipe(dataset):
 def draws(loss, *, budget):
     """The settings tried of a loss: the same number for each, the same ones each time.
 
+    Drawn as a Latin hypercube is (McKay et al., Technometrics 1979).
+
     Args:
         loss: name, a key of `SPACES`.
         budget: int.
@@ -54,13 +63,16 @@ def draws(loss, *, budget):
     """
     random = np.random.default_rng(sorted(SPACES).index(loss))
     space = {"learning_rate": _RATES, **SPACES[loss]}
-    count = int(np.prod([len(values) for values in space.values()]))
-    chosen = random.permutation(count)[:budget]
-    places = np.unravel_index(chosen, [len(values) for values in space.values()])
-    return [
-        {name: values[at] for (name, values), at in zip(space.items(), row, strict=True)}
-        for row in np.stack(places, axis=1)
-    ]
+    budget = min(budget, math.prod(map(len, space.values())))
+    while True:
+        columns = []
+        for values in space.values():
+            # All of its values come before one comes again: few draws cover each number's range.
+            rounds = [random.permutation(len(values)) for _ in range(-(-budget // len(values)))]
+            columns.append([values[at] for at in np.concatenate(rounds)[:budget]])
+        drawn = list(zip(*columns, strict=True))
+        if len(set(drawn)) == budget:
+            return [dict(zip(space, settings, strict=True)) for settings in drawn]
 
 
 def folds(labels, *, count):
@@ -210,7 +222,9 @@ def rows(found):
     table = []
     for loss, (settings, reports) in found.items():
         cells = [interval([report[name] for report in reports]) for name in METRICS.values()]
-        shown = ", ".join(f"{name} {value:g}" for name, value in settings.items())
+        shown = ", ".join(
+            f"{name} {value:g}" for name, value in settings.items() if value is not None
+        )
         table.append([cells[0][0], loss, shown, *(f"{m:.3f} ± {h:.3f}" for m, h in cells)])
     return [row[1:] for row in sorted(table, reverse=True)]
 

@@ -2,9 +2,10 @@ r"""Every loss on the same ground, its settings searched with the same budget: a
 
     python -m benchmarks.reality_check --dataset=digits --workdir=runs/reality_check
     python -m benchmarks.reality_check --dataset=glyphs --steps=800 --workdir=runs/reality_check
+    python -m benchmarks.reality_check --dataset=glyphs --steps=800 --losses=circle,unified
 
 Net, optimiser, batches and steps are the same for all. Learning rate, margin and gamma of each loss
-are chosen among --budget random draws by MAP@R on folds of training classes that it was not trained
+are chosen among --budget draws by MAP@R on folds of training classes that it was not trained
 on; then --seeds runs on all training classes are judged on classes never seen. Each result is kept
 in a line of results.jsonl as soon as it is there: interrupted, the same command goes on. Prints a
 Markdown table with 95 % intervals and draws it.

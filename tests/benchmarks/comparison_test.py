@@ -18,6 +18,8 @@ def test_each_loss_has_the_same_budget_and_its_own_space(loss):
     assert len({json.dumps(settings) for settings in tried}) == 3
     for settings in tried:
         assert set(settings) == {"learning_rate", *comparison.SPACES[loss]}
+    for name, values in comparison.SPACES[loss].items():
+        assert {settings[name] for settings in tried} == set(values)
 
 
 def test_every_loss_of_training_is_compared():
