@@ -148,7 +148,7 @@ def train(loss, settings, images, labels, tests, *, steps, seed, dataset):
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     config = recipe(dataset)
-    config.loss.name, config.loss.margin, config.loss.gamma = loss, None, None
+    config.loss.update(name=loss, margin=None, gamma=None, gamma_start=None)
     config.optimizer.learning_rate = settings["learning_rate"]
     config.loss.update({name: settings[name] for name in SPACES[loss]})
     config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, steps // 10)

@@ -23,7 +23,8 @@ _NO_SERVICE = (
 _GONE = {"data_service": _NO_SERVICE, "data_service_workers": _NO_SERVICE}  # Fields and flags.
 # Losses of one formula, whose margin and gamma mean the same.
 _KINDS = ({"circle", "keras_circle"}, {"class_circle", "circle_head"})
-_TUNED = ("margin", "gamma", "margin_start", "gamma_start")
+_STARTS = ("margin_start", "gamma_start")
+_TUNED = ("margin", "gamma", *_STARTS)
 
 
 class ConfigError(errors.UserError):
@@ -72,17 +73,20 @@ def recipe(flag):
 
 def _follow_loss(loss, *, own, given):
     """Takes back the margin and gamma that a recipe has for a loss of another kind."""
-    if loss.name == own.name or any({loss.name, own.name} <= kind for kind in _KINDS):
+    if loss.name == own.name:
         return
-    foreign = [name for name in _TUNED if f"loss.{name}" not in given and own[name] is not None]
+    tuned = _TUNED
+    if any({loss.name, own.name} <= kind for kind in _KINDS):
+        tuned = _STARTS if loss.name == "keras_circle" else ()  # Keras' own cannot follow a step.
+    foreign = [name for name in tuned if f"loss.{name}" not in given and own[name] is not None]
     for name in foreign:
         loss[name] = None
     if foreign:
         values = " and ".join(f"{name} {own[name]:g}" for name in foreign)
         options = " and ".join(f"--config.loss.{name}" for name in foreign)
         print(
-            f"The recipe's {values} are for the loss {own.name}; {loss.name} takes its own "
-            f"defaults, or what {options} say."
+            f"The recipe's {values} {'are' if foreign[1:] else 'is'} for the loss {own.name}; "
+            f"{loss.name} takes its own defaults, or what {options} say."
         )
 
 

@@ -175,6 +175,13 @@ def test_values_of_another_kind_of_loss_are_told_of():
     )
 
 
+def test_keras_own_loss_has_no_gamma_that_grows():
+    words = ["--config=configs/glyphs.py", "--config.loss.name=keras_circle"]
+    told, found = processes.printed("-c", _SHOW_LOSS, *words).splitlines()
+    assert told.startswith("The recipe's gamma_start 4 is for the loss circle; keras_circle takes")
+    assert found == "keras_circle 0.25 80.0"
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_help_that_nobody_reads(unbuffered):
     _, printed = processes.unread("-m", "trainers.train", "--help", PYTHONUNBUFFERED=unbuffered)
