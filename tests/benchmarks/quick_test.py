@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import types
 
 import numpy as np
@@ -71,6 +72,9 @@ def test_what_is_slower_is_marked_and_is_an_error_if_asked(
     monkeypatch.setattr(quick, "measure", lambda case, seconds: today)
     options = {"case": ["pair", "held"], "seconds": 0, "strict": strict, "write": False}
     monkeypatch.setattr(quick.flags, "FLAGS", types.SimpleNamespace(**options))
+    # What a command says less is said by the tests after it.
+    monkeypatch.setattr(quick.logging, "set_verbosity", lambda level: None)
+    monkeypatch.setattr(quick.tf, "get_logger", lambda: logging.Logger("unused"))
     assert quick.main([]) == status
     told = capsys.readouterr()
     pair, held = told.out.splitlines()[-2:]
