@@ -167,9 +167,8 @@ def _probe(name, images, embeddings, contents):
     if name in signatures.NEEDS_CLASS_WEIGHTS:
         weights = np.asarray(contents.class_weights, np.float64)
         weights /= np.linalg.norm(weights, axis=-1, keepdims=True)
-        centers = weights.reshape(
-            len(weights), -1, weights.shape[-1]
-        )  # One of each class, or more.
+        # One of each class, or more.
+        centers = weights.reshape(len(weights), -1, weights.shape[-1])
         cosines = np.max([unit @ each.T for each in centers.transpose(1, 0, 2)], axis=0)
         if name == "class_scores":
             return inputs, {"scores": cosines}, {}

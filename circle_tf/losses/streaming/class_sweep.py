@@ -195,7 +195,7 @@ class Blocks(NamedTuple):
         """Whether the cosines of the block that starts at this row are cached.
 
         Args:
-            start: int; int32 scalar where the block is visited in a loop, which none is that is.
+            start: int; int32 scalar where the block is visited in a loop, in which none is held.
 
         Returns:
             bool.

@@ -9,12 +9,13 @@ import tensorflow as tf
 
 from circle_tf import backbones, fine_tuning, run_files
 from configs import base, digits
+from tests import stopped_runs
 from tests.pictures import picture
 from trainers.cli import commands
 from trainers.outputs import artifacts
 from trainers.outputs import workdir as workdirs
-from trainers.training import checkpoints, loop
 from trainers.training import fine_tuning as tuning
+from trainers.training import loop
 
 STILL = {"unfreeze_from": "1", "cache_features": True}
 
@@ -37,27 +38,6 @@ def recipe(fine_tune, **changes):
     config.fine_tune.update(fine_tune)
     config.update(changes)
     return config
-
-
-def weights(files):
-    return keras.models.load_model(files.model).get_weights()
-
-
-class Killed(BaseException):
-    pass
-
-
-def killed_after(step, monkeypatch, config, path):
-    save = checkpoints.Checkpoints.save
-
-    def save_and_die(self, at):
-        save(self, at)
-        if at == step:
-            raise Killed
-
-    with monkeypatch.context() as context, pytest.raises(Killed):
-        context.setattr(checkpoints.Checkpoints, "save", save_and_die)
-        loop.train(config, workdir=path)
 
 
 def pieces(folder):
@@ -85,9 +65,9 @@ def test_a_run_stopped_while_frozen_ends_as_an_uninterrupted_one(tmp_path, monke
     config = recipe({"freeze_steps": 3, "layer_decay": 0.5})
     whole = loop.train(config, workdir=str(tmp_path / "whole"))
     assert "frozen for the first 3 updates" in capsys.readouterr().out
-    killed_after(2, monkeypatch, config, str(tmp_path / "run"))
+    stopped_runs.killed_after(2, monkeypatch, config, str(tmp_path / "run"))
     rest = loop.train(config, workdir=str(tmp_path / "run"))
-    for one, other in zip(weights(whole), weights(rest), strict=True):
+    for one, other in zip(stopped_runs.weights(whole), stopped_runs.weights(rest), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
@@ -117,11 +97,11 @@ def test_a_stopped_run_goes_on_and_computes_no_feature_again(cached, tmp_path, m
     folder = os.path.join(cached.path, "features")
     config = recipe({**STILL, "cache_path": folder})
     before = pieces(folder)
-    killed_after(4, monkeypatch, config, str(tmp_path / "run"))
+    stopped_runs.killed_after(4, monkeypatch, config, str(tmp_path / "run"))
     rest = loop.train(config, workdir=str(tmp_path / "run"))
     assert before and pieces(folder) == before
     assert not os.path.exists(tmp_path / "run" / "features")
-    for one, other in zip(weights(cached), weights(rest), strict=True):
+    for one, other in zip(stopped_runs.weights(cached), stopped_runs.weights(rest), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
@@ -133,7 +113,7 @@ def test_a_run_does_not_go_on_over_another_backbone(tmp_path, monkeypatch):
         config, path = recipe(STILL, steps=3), str(tmp_path / "run")
         config.model.weights = first
         if seed == 0:
-            killed_after(2, monkeypatch, config, path)
+            stopped_runs.killed_after(2, monkeypatch, config, path)
     with pytest.raises(commands.ConfigError, match="another backbone: its model.weights have"):
         loop.train(config, workdir=path)
 
@@ -176,7 +156,7 @@ def test_two_replicas_train_as_one_device(fine_tune, tmp_path):
     command += [f"--config.{name}={value}" for name, value in options.items()]
     subprocess.run(command, check=True, timeout=600)
     two = workdirs.Workdir(str(tmp_path / "two"))
-    for ours, theirs in zip(weights(one), weights(two), strict=True):
+    for ours, theirs in zip(stopped_runs.weights(one), stopped_runs.weights(two), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 

@@ -8,14 +8,14 @@ import tensorflow as tf
 
 from circle_tf import evaluation
 from configs import base, digits
-from tests import processes
+from tests import processes, stopped_runs
 from trainers import datasets
 from trainers.cli import commands
 from trainers.distributed import agreement, cluster
 from trainers.evaluation import metrics
 from trainers.input import batches
 from trainers.outputs import workdir as workdirs
-from trainers.training import checkpoints, hard_classes, loop
+from trainers.training import hard_classes, loop
 
 HARD = {"group_size": 3, "neighbours": 2, "start": 4, "every": 4}
 
@@ -30,27 +30,6 @@ def recipe(hard=HARD, **changes):
     config.hard_classes.update(hard)
     config.update(changes)
     return config
-
-
-def weights(files):
-    return keras.models.load_model(files.model).get_weights()
-
-
-class Killed(BaseException):
-    pass
-
-
-def killed_after(step, monkeypatch, config, path):
-    save = checkpoints.Checkpoints.save
-
-    def save_and_die(self, at):
-        save(self, at)
-        if at == step:
-            raise Killed
-
-    with monkeypatch.context() as context, pytest.raises(Killed):
-        context.setattr(checkpoints.Checkpoints, "save", save_and_die)
-        loop.train(config, workdir=path)
 
 
 @pytest.fixture
@@ -75,12 +54,12 @@ def test_a_stopped_run_goes_on_with_the_classes_it_had(made, tmp_path, monkeypat
     spans, made[:] = dict(made), []
     assert list(spans) == [0, 4, 8] and spans[0] is None
     assert (spans[4] != spans[8]).any()
-    killed_after(6, monkeypatch, recipe(), str(tmp_path / "stopped"))
+    stopped_runs.killed_after(6, monkeypatch, recipe(), str(tmp_path / "stopped"))
     rest = loop.train(recipe(), workdir=str(tmp_path / "stopped"))
     assert [step for step, _ in made] == [0, 4, 6, 8]
     for step, nearest in made[1:]:
         np.testing.assert_array_equal(nearest, spans[step - step % 4])
-    for one, other in zip(weights(whole), weights(rest), strict=True):
+    for one, other in zip(stopped_runs.weights(whole), stopped_runs.weights(rest), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
@@ -191,10 +170,7 @@ def test_killed_runs_end_bitwise_as_uninterrupted_ones(tmp_path):
     dying = processes.run("-c", processes.dies_writing(8), *options)
     assert dying.returncode == -signal.SIGKILL
     assert "Resuming after step 6" in processes.printed("-m", *command(killed.path))
-    for one, other in zip(weights(whole), weights(killed), strict=True):
-        np.testing.assert_array_equal(one, other)
-    with open(whole.metrics) as one, open(killed.metrics) as other:
-        assert one.read() == other.read()
+    stopped_runs.assert_same(whole, killed)
 
 
 # Slow: three processes that train, two at a time.
@@ -209,5 +185,5 @@ def test_two_workers_train_as_two_devices(tmp_path):
         done = processes.run("-m", *words)
         assert done.returncode == 0, done.stderr[-2000:]
         assert "Step 8: nearest of 5" in done.stdout
-    for one, other in zip(weights(two), weights(workers), strict=True):
+    for one, other in zip(stopped_runs.weights(two), stopped_runs.weights(workers), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)

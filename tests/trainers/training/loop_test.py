@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from circle_tf import run_files
 from configs import digits
-from tests import disks, processes
+from tests import disks, processes, stopped_runs
 from tests.pictures import picture
 from trainers.cli import commands
 from trainers.datasets import base
@@ -81,10 +81,6 @@ def test_an_unreadable_file_is_named(tmp_path):
     config.batch.update(classes_per_batch=4, examples_per_class=2)
     with pytest.raises(base.DataError, match=f"^{bad} cannot be read: Unknown image file format"):
         loop.train(config, workdir=str(tmp_path / "run"))
-
-
-def weights(files):
-    return keras.models.load_model(files.model).get_weights()
 
 
 def test_run_files(finished):
@@ -266,22 +262,6 @@ def test_checkpoints_hold_the_weights_that_train_and_their_averages(averaged):
             assert any(np.allclose(one, value, atol=1e-5) for one in held)
 
 
-class Killed(BaseException):
-    pass
-
-
-def stop_after(context, step):
-    """Makes runs die once the checkpoint of `step` is saved."""
-    save = checkpoints.Checkpoints.save
-
-    def save_and_die(self, at):
-        save(self, at)
-        if at == step:
-            raise Killed
-
-    context.setattr(checkpoints.Checkpoints, "save", save_and_die)
-
-
 # Slow: four trainings.
 @pytest.mark.slow
 @pytest.mark.usefixtures("unrendered")
@@ -289,16 +269,16 @@ def test_runs_stopped_amid_an_accumulation_end_as_uninterrupted_ones(tmp_path, m
     config = recipe(checkpoint_every=2, gradient_accumulation=3)
     whole = loop.train(config, workdir=str(tmp_path / "whole"))
     path = str(tmp_path / "stopped")
-    with monkeypatch.context() as context, pytest.raises(Killed):
-        stop_after(context, 4)
+    with monkeypatch.context() as context, pytest.raises(stopped_runs.Killed):
+        stopped_runs.stop_after(context, 4)
         loop.train(config, workdir=path)
     rest = loop.train(config, workdir=path)
-    for one, other in zip(weights(whole), weights(rest), strict=True):
+    for one, other in zip(stopped_runs.weights(whole), stopped_runs.weights(rest), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     plain = loop.train(recipe(), workdir=str(tmp_path / "plain"))
     assert any(
         np.abs(one - other).max() > 1e-3
-        for one, other in zip(weights(whole), weights(plain), strict=True)
+        for one, other in zip(stopped_runs.weights(whole), stopped_runs.weights(plain), strict=True)
     )
 
 
@@ -317,18 +297,18 @@ def test_stopped_runs_end_as_uninterrupted_ones(finished, step, moment, tmp_path
 
     def save_and_die(self, at):
         if at == step and moment == "before saving":
-            raise Killed
+            raise stopped_runs.Killed
         save(self, at)
         if at == step:
-            raise Killed
+            raise stopped_runs.Killed
 
     config, path = recipe(checkpoint_every=2), str(tmp_path / "run")
-    with monkeypatch.context() as context, pytest.raises(Killed):
+    with monkeypatch.context() as context, pytest.raises(stopped_runs.Killed):
         context.setattr(checkpoints.Checkpoints, "save", save_and_die)
         loop.train(config, workdir=path)
     assert not workdirs.Workdir(path).is_finished
     files = loop.train(config, workdir=path)
-    for one, other in zip(weights(finished), weights(files), strict=True):
+    for one, other in zip(stopped_runs.weights(finished), stopped_runs.weights(files), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     expected = workdirs.MetricsLog(finished.metrics).records()
     found = workdirs.MetricsLog(files.metrics).records()
@@ -368,8 +348,8 @@ def test_a_run_goes_on_in_the_precision_and_at_the_loss_scale_it_had(tmp_path, m
     whole, first, rest = Notes(1024.0), Notes(1024.0), Notes()
     loop.train(config("mixed_float16"), workdir=str(tmp_path / "whole"), callbacks=[whole])
     path = str(tmp_path / "stopped")
-    with monkeypatch.context() as context, pytest.raises(Killed):
-        stop_after(context, 3)
+    with monkeypatch.context() as context, pytest.raises(stopped_runs.Killed):
+        stopped_runs.stop_after(context, 3)
         loop.train(config("mixed_float16"), workdir=path, callbacks=[first])
     capsys.readouterr()
     files = loop.train(config("auto"), workdir=path, callbacks=[rest])
@@ -402,8 +382,8 @@ def photos(tmp_path, monkeypatch):
 
 
 def _stopped(config, path, monkeypatch):
-    with monkeypatch.context() as context, pytest.raises(Killed):
-        stop_after(context, 1)
+    with monkeypatch.context() as context, pytest.raises(stopped_runs.Killed):
+        stopped_runs.stop_after(context, 1)
         loop.train(config, workdir=path)
 
 
@@ -454,8 +434,8 @@ def test_a_finished_run_goes_on_when_it_is_lengthened(killed, tmp_path, monkeypa
     loop.train(constant(steps=7), workdir=path)
     longer = constant(eval_every=4, checkpoint_every=1)
     if killed:
-        with monkeypatch.context() as context, pytest.raises(Killed):
-            stop_after(context, 9)
+        with monkeypatch.context() as context, pytest.raises(stopped_runs.Killed):
+            stopped_runs.stop_after(context, 9)
             loop.train(longer, workdir=path)
         assert not workdirs.Workdir(path).is_finished
     capsys.readouterr()
@@ -463,7 +443,7 @@ def test_a_finished_run_goes_on_when_it_is_lengthened(killed, tmp_path, monkeypa
     out = capsys.readouterr().out
     assert f"Resuming after step {9 if killed else 7}: 12 steps" in out
     assert killed or "follows the schedule of 12 steps" in out
-    for one, other in zip(weights(whole), weights(files), strict=True):
+    for one, other in zip(stopped_runs.weights(whole), stopped_runs.weights(files), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     assert workdirs.read_json(files.run)["step"] == 12 and files.recipe().eval_every == 4
     steps = [record["step"] for record in workdirs.MetricsLog(files.metrics).records()]
@@ -581,10 +561,7 @@ def test_killed_runs_end_bitwise_as_uninterrupted_ones(tmp_path):
     kill_after(again, killed, step=44)
     assert "Resuming after step" in processes.printed(*again)
     first, second = workdirs.Workdir(whole), workdirs.Workdir(killed)
-    for one, other in zip(weights(first), weights(second), strict=True):
-        np.testing.assert_array_equal(one, other)
-    with open(first.metrics) as one, open(second.metrics) as other:
-        assert one.read() == other.read()
+    stopped_runs.assert_same(first, second)
     shutil.rmtree(killed)
 
 
@@ -595,13 +572,13 @@ def test_a_stopped_run_with_averages_ends_as_the_uninterrupted_one(
     averaged, step, tmp_path, monkeypatch
 ):
     path, notes = str(tmp_path / "run"), Weights()
-    with monkeypatch.context() as context, pytest.raises(Killed):
-        stop_after(context, step)
+    with monkeypatch.context() as context, pytest.raises(stopped_runs.Killed):
+        stopped_runs.stop_after(context, step)
         loop.train(averaging(), workdir=path)
     files = loop.train(averaging(), workdir=path, callbacks=[notes])
     for found, expected in zip(notes.steps, averaged[1].steps[step:], strict=True):
         assert_close(found, expected)
-    assert_close(weights(files), weights(averaged[0]))
+    assert_close(stopped_runs.weights(files), stopped_runs.weights(averaged[0]))
 
 
 # Slow: three processes, each of which imports TensorFlow.
@@ -615,7 +592,4 @@ def test_a_killed_run_with_averages_ends_bitwise_as_the_uninterrupted_one(tmp_pa
     kill_after(again, killed, step=24)
     assert "Resuming after step" in processes.printed(*again)
     first, second = workdirs.Workdir(whole), workdirs.Workdir(killed)
-    for one, other in zip(weights(first), weights(second), strict=True):
-        np.testing.assert_array_equal(one, other)
-    with open(first.metrics) as one, open(second.metrics) as other:
-        assert one.read() == other.read()
+    stopped_runs.assert_same(first, second)
