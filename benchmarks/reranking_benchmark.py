@@ -12,10 +12,6 @@ from absl import app, flags
 
 from circle_tf.evaluation import reranking
 
-_QUERIES = flags.DEFINE_integer("queries", 3368, "Queries Q.", lower_bound=1)
-_GALLERY = flags.DEFINE_integer("gallery", 19_732, "Images to search in, N.", lower_bound=1)
-_DIM = flags.DEFINE_integer("dim", 512, "Numbers per embedding D.", lower_bound=1)
-
 
 def images(count, *, dim, per_class=15):
     """`[count, dim]` float32 of classes that overlap, in random order."""
@@ -36,12 +32,21 @@ def measure(rows, *, queries):
     return seconds, processor, (after.ru_maxrss - before.ru_maxrss) / 2**10
 
 
+def define_flags():
+    """Defines the flags when this is the command: others have flags of the same names."""
+    flags.DEFINE_integer("queries", 3368, "Queries Q.", lower_bound=1)
+    flags.DEFINE_integer("gallery", 19_732, "Images to search in, N.", lower_bound=1)
+    flags.DEFINE_integer("dim", 512, "Numbers per embedding D.", lower_bound=1)
+
+
 def main(_):
     """Prints one line."""
-    rows = images(_QUERIES.value + _GALLERY.value, dim=_DIM.value)
-    seconds, processor, mib = measure(rows, queries=_QUERIES.value)
+    options = flags.FLAGS
+    rows = images(options.queries + options.gallery, dim=options.dim)
+    seconds, processor, mib = measure(rows, queries=options.queries)
     print(f"{seconds:.1f} s, {processor:.1f} s of the processor, peak growth {mib:.0f} MiB")
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -17,12 +17,6 @@ from tqdm import tqdm
 
 from benchmarks import comparison, timing
 
-_DATASET = flags.DEFINE_enum("dataset", "glyphs", ["glyphs", "digits"], "Data set.")
-_LABELS = flags.DEFINE_enum("labels", "pairs", ["pairs", "classes"], "Kind of labels.")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/switches", "Where the runs are kept.")
-_STEPS = flags.DEFINE_integer("steps", 300, "Steps of each run.", lower_bound=2)
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each switch.", lower_bound=2)
-_ONLY = flags.DEFINE_list("only", None, "Names of switches; default: all.")
 _METRIC = "val_mean_average_precision_at_r"
 _FOLDS = {"glyphs": 3, "digits": 2}  # Digits has five classes to train on.
 
@@ -167,27 +161,39 @@ def rows(scores):
     return [row[1:] for row in sorted(table, reverse=True)]
 
 
+def define_flags():
+    """Defines the flags when this is the command: others have flags of the same names."""
+    flags.DEFINE_enum("dataset", "glyphs", ["glyphs", "digits"], "Data set.")
+    flags.DEFINE_enum("labels", "pairs", ["pairs", "classes"], "Kind of labels.")
+    flags.DEFINE_string("workdir", "runs/switches", "Where the runs are kept.")
+    flags.DEFINE_integer("steps", 300, "Steps of each run.", lower_bound=2)
+    flags.DEFINE_integer("seeds", 3, "Runs of each switch.", lower_bound=2)
+    flags.DEFINE_list("only", None, "Names of switches; default: all.")
+
+
 def main(_):
     """Runs what is missing and prints the table."""
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")  # Each of many models is traced anew, as it must be.
-    known = switches(_DATASET.value, _LABELS.value)
-    if unknown := set(_ONLY.value or ()) - set(known):
+    options = flags.FLAGS
+    known = switches(options.dataset, options.labels)
+    if unknown := set(options.only or ()) - set(known):
         raise app.UsageError(f"--only wants names of {', '.join(known)}; found {min(unknown)!r}.")
-    names = list(known)[:1] + (_ONLY.value or list(known)[1:])
+    names = list(known)[:1] + (options.only or list(known)[1:])
     scores = {name: [] for name in names}
-    plan = [(number, name) for number in range(_SEEDS.value) for name in names]
+    plan = [(number, name) for number in range(options.seeds) for name in names]
     for number, name in tqdm(plan, unit="run"):
         config = recipe(
-            _DATASET.value, _LABELS.value, known[name], number=number, steps=_STEPS.value
+            options.dataset, options.labels, known[name], number=number, steps=options.steps
         )
-        place = "-".join([_DATASET.value, _LABELS.value, str(_STEPS.value)])
-        folder = os.path.join(_WORKDIR.value, place, name.replace(" ", "_"), str(number))
+        place = "-".join([options.dataset, options.labels, str(options.steps)])
+        folder = os.path.join(options.workdir, place, name.replace(" ", "_"), str(number))
         scores[name].append(score(config, folder))
-    numbers = [f"run {number}" for number in range(_SEEDS.value)]
+    numbers = [f"run {number}" for number in range(options.seeds)]
     timing.print_table(["switch", "MAP@R", "difference", *numbers], rows(scores))
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)
