@@ -175,7 +175,7 @@ def choose(results, loss, split, *, options, tell):
             trained, tested = np.flatnonzero(~held), np.flatnonzero(held)
             tests = (split.images(tested), split.labels[tested])
             data = (split.images(trained), split.labels[trained], tests)
-            key = json.dumps(["search", loss, settings, number, options["steps"]], sort_keys=True)
+            key = _key("search", loss, settings, number, options)
             reports.append(
                 results.get(key, lambda d=data, s=settings: _run(loss, s, d, options, seed=0))
             )
@@ -190,14 +190,20 @@ def judge(results, loss, settings, dataset, *, options, tell):
     train_split, test = dataset.train, dataset.test
     data = (train_split.images(), train_split.labels, (test.images(), test.labels))
     for seed in range(options["seeds"]):
-        key = json.dumps(["final", loss, settings, seed, options["steps"]], sort_keys=True)
+        key = _key("final", loss, settings, seed, options)
         reports.append(results.get(key, lambda s=seed: _run(loss, settings, data, options, seed=s)))
         tell()
     return reports
 
 
+def _key(kind, loss, settings, number, options):
+    return json.dumps(
+        [kind, loss, settings, number, options["steps"], options["precision"]], sort_keys=True
+    )
+
+
 def _run(loss, settings, data, options, *, seed):
-    kept = {"steps": options["steps"], "dataset": options["dataset"]}
+    kept = {name: options[name] for name in ("steps", "dataset")}
     report = train(loss, settings, *data, seed=seed, **kept)
     return {name: float(value) for name, value in report.items()}
 

@@ -3,6 +3,7 @@ r"""Every loss on the same ground, its settings searched with the same budget: a
     python -m benchmarks.reality_check --dataset=digits --workdir=runs/reality_check
     python -m benchmarks.reality_check --dataset=glyphs --steps=800 --workdir=runs/reality_check
     python -m benchmarks.reality_check --dataset=glyphs --steps=800 --losses=circle,unified
+    python -m benchmarks.reality_check --dataset=glyphs --steps=800 --precision=mixed_bfloat16
 
 Net, optimiser, batches and steps are the same for all. Learning rate, margin and gamma of each loss
 are chosen among --budget draws by MAP@R on folds of training classes that it was not trained
@@ -26,21 +27,25 @@ _STEPS = flags.DEFINE_integer("steps", 100, "Steps of each run.", lower_bound=1)
 _BUDGET = flags.DEFINE_integer("budget", 4, "Settings tried of each loss.", lower_bound=1)
 _FOLDS = flags.DEFINE_integer("folds", 2, "Folds of training classes.", lower_bound=2)
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Runs of the chosen settings.", lower_bound=2)
+_PRECISION = flags.DEFINE_enum(
+    "precision", "float32", ["float32", "mixed_bfloat16"], "Policy of the net's layers."
+)
 _LOSSES = flags.DEFINE_list("losses", None, "Names of losses; default: all.")
 
 
 def main(_):
     """Runs what is missing, prints the table, draws it."""
+    import keras
     import tensorflow as tf
 
     from trainers import datasets
 
+    keras.config.set_dtype_policy(_PRECISION.value)
     tf.get_logger().setLevel("ERROR")  # Each of many models is traced anew, as it must be.
     config = comparison.recipe(_DATASET.value)
     dataset = datasets.load(config.dataset)
-    options = {
-        name: flags.FLAGS[name].value for name in ("dataset", "steps", "budget", "folds", "seeds")
-    }
+    names = ("dataset", "steps", "budget", "folds", "seeds", "precision")
+    options = {name: flags.FLAGS[name].value for name in names}
     losses = _LOSSES.value or list(comparison.SPACES)
     results = comparison.Results(os.path.join(_WORKDIR.value, _DATASET.value, "results.jsonl"))
     found, total = {}, len(losses) * (_BUDGET.value * _FOLDS.value + _SEEDS.value)

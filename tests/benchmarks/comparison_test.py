@@ -70,6 +70,7 @@ def test_a_loss_from_search_to_picture(tmp_path):
     dataset = datasets.load(digits.get_config().dataset)
     results = comparison.Results(str(tmp_path / "results.jsonl"))
     options = {"dataset": "digits", "steps": 3, "budget": 2, "folds": 2, "seeds": 2}
+    options["precision"] = "float32"
     told = []
     tell = {"options": options, "tell": lambda: told.append(1)}
     settings = comparison.choose(results, "arc_face", dataset.train, **tell)
