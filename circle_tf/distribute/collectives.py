@@ -4,12 +4,15 @@ The rule of the house: each replica computes the part of a loss that belongs to 
 already divided by global counts, so that the sum over replicas is the loss of the global batch.
 """
 
+import math
+
 import tensorflow as tf
 
 __all__ = [
     "all_reduce_sum",
     "all_reduce_sums",
     "check_strategy",
+    "gather_examples",
     "gather_rows",
     "num_replicas",
     "on_tpu",
@@ -29,30 +32,84 @@ _REFUSED = {
 
 
 def gather_rows(rows):
-    """Rows of the whole global batch, and where this replica's own rows begin in it.
+    """Rows of the whole global batch, in the order of the replicas.
 
-    Anchors are a replica's own rows; keys are all rows. On one replica both are the same. Sizes
-    are gathered too, so that the offset is exact for uneven batches and for replicas without any
-    row. The gradient is the sum over replicas of the gradients of `all_rows`, own rows of it.
+    The gradient is the sum over replicas of the gradients of `all_rows`, own rows of it.
 
     Args:
-        rows: `[n, ...]` tensor, this replica's part of the global batch.
+        rows: `[n, ...]` tensor of any dtype, this replica's part of the global batch.
 
     Returns:
-        `(all_rows [N, ...], offset)`: own row `i` is row `offset + i` of `all_rows`.
+        `all_rows [N, ...]`; on one replica `rows`.
 
     Raises:
         NotImplementedError: under a strategy that cannot have a global batch.
 
     Example:
-        >>> all_rows, offset = gather_rows(tf.ones([4, 2]))
-        >>> all_rows.shape.as_list(), offset
-        ([4, 2], 0)
+        >>> gather_rows(tf.ones([4, 2])).shape.as_list()
+        [4, 2]
     """
     context = replica_context()
     if context is None:
-        return rows, 0
-    return _gather(rows, context)
+        return rows
+    rows = tf.convert_to_tensor(rows)
+    everything = context.all_gather(tf.identity(tf.stop_gradient(rows)), axis=0)
+    if not rows.dtype.is_floating:
+        return everything
+    if on_tpu():
+        offset = _static_offset(rows, context)
+    else:
+        sizes = context.all_gather(tf.identity(tf.shape(rows)[:1]), axis=0)
+        offset = tf.reduce_sum(sizes[: context.replica_id_in_sync_group])
+    return _with_gradient(rows, everything, offset, context)
+
+
+def gather_examples(rows, ids=None):
+    """Rows and ids of the whole global batch, and where this replica's own begin, in one exchange.
+
+    Anchors are a replica's own rows; keys are all rows. On one replica both are the same. The
+    offset is exact for uneven batches and for replicas without any row. The gradient is that of
+    `gather_rows`.
+
+    Args:
+        rows: `[n, D]` float32 or float64, this replica's part of the global batch.
+        ids: int64 `[n]`, or None.
+
+    Returns:
+        `(all_rows [N, D], all_ids [N] or None, offset)`: own row `i` is row `offset + i`.
+
+    Raises:
+        NotImplementedError: under a strategy that cannot have a global batch.
+
+    Example:
+        >>> ids = tf.range(4, dtype=tf.int64)
+        >>> all_rows, all_ids, offset = gather_examples(tf.ones([4, 2]), ids)
+        >>> all_rows.shape.as_list(), all_ids.shape.as_list(), offset
+        ([4, 2], [4], 0)
+    """
+    context = replica_context()
+    if context is None:
+        return rows, ids, 0
+    rows = tf.convert_to_tensor(rows)
+    if on_tpu():
+        offset = _static_offset(rows, context)
+        everything = context.all_gather(tf.stop_gradient(rows), axis=0)
+        all_ids = None if ids is None else context.all_gather(ids, axis=0)
+        return _with_gradient(rows, everything, offset, context), all_ids, offset
+    # An exchange waits for the slowest, and TensorFlow asks for sizes before each: one for all,
+    # with the bits of all that belongs to a row side by side.
+    number = tf.fill(tf.shape(rows)[:1], context.replica_id_in_sync_group)
+    columns = [rows, number] if ids is None else [rows, number, ids]
+    words = tf.concat([_words(tf.stop_gradient(column)) for column in columns], axis=1)
+    words = context.all_gather(tf.identity(words), axis=0)
+    width = rows.shape[1] * rows.dtype.size // 4
+    everything = words[:, :width]
+    if rows.dtype.size > 4:
+        everything = tf.bitcast(tf.reshape(everything, [-1, rows.shape[1], 2]), rows.dtype)
+    numbers = tf.bitcast(words[:, width], tf.int32)
+    offset = tf.math.count_nonzero(numbers < context.replica_id_in_sync_group, dtype=tf.int32)
+    all_ids = None if ids is None else tf.bitcast(words[:, width + 1 :], tf.int64)
+    return _with_gradient(rows, everything, offset, context), all_ids, offset
 
 
 def replica_context():
@@ -170,31 +227,29 @@ def check_strategy(strategy):
                 )
 
 
-def _gather(rows, context):
-    if on_tpu():
-        offset = _static_offset(rows, context)
-    else:
-        own = tf.identity(tf.shape(rows)[:1])
-        sizes = context.all_gather(own, axis=0)
-        offset = tf.reduce_sum(sizes[: context.replica_id_in_sync_group])
-
+def _with_gradient(own_rows, everything, offset, context):
     @tf.custom_gradient
     def gather(own_rows):
-        everything = context.all_gather(tf.identity(own_rows), axis=0)
-
         def gradient(upstream):
             (summed,) = _reduced(context, [upstream])
             part = summed[offset : offset + tf.shape(own_rows)[0]]
             return tf.ensure_shape(part, own_rows.shape)
 
-        return everything, gradient
+        return tf.identity(everything), gradient
 
-    return gather(tf.convert_to_tensor(rows)), offset
+    return gather(own_rows)
+
+
+def _words(values):
+    """The bits of `[n]` or `[n, D]` values of 4 or 8 bytes, as float32 `[n, words]`."""
+    # Not as integers, which TensorFlow keeps in the host's memory. Gathering only moves them.
+    width = math.prod(values.shape[1:]) * values.dtype.size // 4
+    return tf.reshape(tf.bitcast(values, tf.float32), [tf.shape(values)[0], width])
 
 
 def _reduced(context, values):
     # MultiWorkerMirroredStrategy reads the device off the tensor, and neither a function's argument
-    # nor a gradient need have one: hence the identities, here and in _gather.
+    # nor a gradient need have one: hence the identities, here and where rows are gathered.
     return context.all_reduce("sum", [tf.identity(value) for value in values])
 
 

@@ -48,8 +48,7 @@ def global_batch(embeddings, labels, *, one_hot=False):
         unit = _normalize(embeddings)
         ids = pairs.to_ids(labels, one_hot=one_hot)
         check_lengths(ids, unit, "embeddings")
-        keys, offset = collectives.gather_rows(unit)
-        return Batch(unit, ids, keys, collectives.gather_rows(ids)[0], offset)
+        return Batch(unit, ids, *collectives.gather_examples(unit, ids))
 
     return step_context.memoized(make, embeddings, labels, one_hot)
 

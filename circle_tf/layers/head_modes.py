@@ -51,7 +51,7 @@ class SampledClasses(AllClasses):
             return super().losses(unit, ids, training=False, **options)
         count = self.class_weights.shape[0]
         part = sharded_variable.Part(0, count, count)
-        rows, places, mask = self._sampler.draw(ids, collectives.gather_rows(ids)[0], part)
+        rows, places, mask = self._sampler.draw(ids, collectives.gather_rows(ids), part)
         weights = _gathered(self.class_weights, rows, unit.dtype)
         return class_sweep.class_losses(unit, weights, places, mask=mask, **options)
 
@@ -70,7 +70,7 @@ class ShardedClasses:
     def losses(self, unit, ids, *, training, **options):
         """Losses `[B]` of this replica's unit rows `[B, D]` with own classes `[B]`."""
         part = sharded_variable.part_of(self._class_weights)
-        places = collectives.gather_rows(ids)[0] - part.first
+        places = collectives.gather_rows(ids) - part.first
         if training and self._sampler is not None:
             rows, places, mask = self._sampler.draw(places, places, part)
             weights = _gathered(self._class_weights, rows, unit.dtype)

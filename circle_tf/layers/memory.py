@@ -183,7 +183,7 @@ class CrossBatchMemory(loss_layers.LossLayer):
             "Numbers of examples must be 0 or more; found",
             examples,
         )
-        return collectives.gather_rows(examples)[0]
+        return collectives.gather_rows(examples)
 
     def _held(self, dtype):
         """The memory as more keys; before the start every slot counts as empty."""

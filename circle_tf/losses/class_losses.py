@@ -307,7 +307,7 @@ class ProxyAnchorLoss(base.LabelLoss):
 
     def _losses(self, y_true, y_pred):
         batch = base.class_batch(y_pred, y_true)
-        cosines, ids = (collectives.gather_rows(rows)[0] for rows in (batch.cosines, batch.ids))
+        cosines, ids = (collectives.gather_rows(rows) for rows in (batch.cosines, batch.ids))
         now = self.current(cosines.dtype)
         value = compilation.call_compiled(
             lambda s, y: self._of_batch(now, s, y, batch.num_classes), cosines, ids

@@ -80,7 +80,7 @@ def _gathered(value):
     mask = compat.get_keras_mask(value)
     value = tf.convert_to_tensor(value)
     # No collective takes bools.
-    rows, _ = collectives.gather_rows(tf.cast(value, tf.int32) if value.dtype.is_bool else value)
+    rows = collectives.gather_rows(tf.cast(value, tf.int32) if value.dtype.is_bool else value)
     rows = tf.ensure_shape(tf.cast(rows, value.dtype), [None, *value.shape[1:]])
     if mask is not None:
         compat.set_keras_mask(rows, _gathered(mask))

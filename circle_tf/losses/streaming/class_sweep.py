@@ -85,7 +85,7 @@ def class_losses(
     batch, class_weights = tf.convert_to_tensor(unit), tf.convert_to_tensor(class_weights)
     options = tiles.Options.of(batch.dtype, margin, gamma, detach_weights)
     if sharded:
-        batch, offset = collectives.gather_rows(batch)
+        batch, _, offset = collectives.gather_examples(batch)
     blocks = Blocks.of_batch(batch, class_weights.shape[0], max_bytes, product_dtype)
 
     @tf.custom_gradient
@@ -134,7 +134,7 @@ def _backward(unit, weights, ids, mask, options, blocks, scales, inverse, cached
 def _joined(own, state, options):
     """The state `[4, N]` of the global batch, from what each replica's classes have added."""
     (own,) = collectives.all_reduce_sums([own])
-    parts, _ = collectives.gather_rows(state[None, :2])
+    parts = collectives.gather_rows(tf.stop_gradient(state[None, :2]))
     positives = class_tiles.own_state(own, options)[2:]
     return tf.concat([class_tiles.merged(parts, options), positives], 0)
 

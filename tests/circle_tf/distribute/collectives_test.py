@@ -13,45 +13,60 @@ def strategy():
     return strategies.mirrored()
 
 
-def parts_of(strategy, *parts):
+def parts_of(strategy, *parts, dtype=tf.float32):
     return strategy.experimental_distribute_values_from_function(
-        lambda context: tf.constant(parts[context.replica_id_in_sync_group], tf.float32)
+        lambda context: tf.constant(parts[context.replica_id_in_sync_group], dtype)
     )
 
 
 def test_one_replica_gathers_its_own_rows():
-    rows = tf.reshape(tf.range(6), [3, 2])
-    everything, offset = collectives.gather_rows(rows)
+    rows, ids = tf.reshape(tf.range(6.0), [3, 2]), tf.constant([7, 8, 9], tf.int64)
+    np.testing.assert_array_equal(collectives.gather_rows(rows), rows)
+    everything, all_ids, offset = collectives.gather_examples(rows, ids)
     np.testing.assert_array_equal(everything, rows)
+    np.testing.assert_array_equal(all_ids, ids)
     assert offset == 0
 
 
-@pytest.mark.parametrize("split", [1, 2, 3])
-def test_gathered_rows_offsets_and_gradients_are_exact_for_uneven_parts(strategy, split):
-    everything = np.arange(6, dtype=np.float32).reshape(3, 2)
+# Bits that as those of a float are NaN, an infinity, or smaller than any normal number.
+IDS = np.array([2**40 + 3, -1, 0x7F800000FFC00001], np.int64)
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+@pytest.mark.parametrize("split", [0, 1, 2, 3])
+def test_gathered_examples_offsets_and_gradients_are_exact_for_uneven_parts(strategy, split, dtype):
+    everything = np.array([[0.0, 1.0], [np.nan, -0.0], [1e-40, 5.0]], dtype.as_numpy_dtype)
     # Each replica weighs row i by its number and i: the gradient sums over replicas.
-    factors = np.array([[1.0], [10.0], [100.0]], np.float32)
+    factors = np.array([[1.0], [10.0], [100.0]], dtype.as_numpy_dtype)
 
     @tf.function
-    def run(rows):
-        def replica(rows):
+    def run(rows, ids):
+        def replica(rows, ids):
             context = tf.distribute.get_replica_context()
-            number = tf.cast(context.replica_id_in_sync_group, tf.float32)
-            with tf.GradientTape() as tape:
+            number = tf.cast(context.replica_id_in_sync_group, dtype)
+            with tf.GradientTape(persistent=True) as tape:
                 tape.watch(rows)
-                gathered, offset = collectives.gather_rows(rows)
+                gathered, all_ids, offset = collectives.gather_examples(rows, ids)
                 value = tf.reduce_sum(gathered * factors * (number + 1))
-            return gathered, offset, tape.gradient(value, rows)
+                plain = collectives.gather_rows(rows)
+                plain_value = tf.reduce_sum(plain * factors * (number + 1))
+            gradients = [tape.gradient(found, rows) for found in (value, plain_value)]
+            return gathered, plain, all_ids, collectives.gather_rows(ids), offset, *gradients
 
-        return strategy.run(replica, args=(rows,))
+        return strategy.run(replica, args=(rows, ids))
 
-    outputs = run(parts_of(strategy, everything[:split], everything[split:]))
-    gathered, offsets, gradients = map(strategy.experimental_local_results, outputs)
+    given = [
+        parts_of(strategy, values[:split], values[split:], dtype=kind)
+        for values, kind in ((everything, dtype), (IDS, tf.int64))
+    ]
+    outputs = [strategy.experimental_local_results(output) for output in run(*given)]
+    *gathered, offsets, gradients, plain_gradients = outputs
     for index in (0, 1):
-        np.testing.assert_array_equal(gathered[index], everything)
+        for found, expected in zip(gathered, (everything, everything, IDS, IDS), strict=True):
+            assert found[index].numpy().tobytes() == expected.tobytes()
         assert int(offsets[index]) == (0, split)[index]
-    expected = np.broadcast_to(3 * factors, (3, 2))
-    np.testing.assert_array_equal(np.concatenate(gradients), expected)
+    for found in (gradients, plain_gradients):
+        np.testing.assert_array_equal(np.concatenate(found), np.broadcast_to(3 * factors, (3, 2)))
 
 
 def test_totals_keep_structure_and_dtypes(strategy):
@@ -82,7 +97,7 @@ def test_a_step_makes_once_what_it_is_asked_for_again(strategy):
 def test_cross_replica_context_has_the_whole_batch(strategy):
     with strategy.scope():
         assert collectives.num_replicas() == 1
-        assert collectives.gather_rows(tf.ones([2, 2]))[1] == 0
+        assert collectives.gather_examples(tf.ones([2, 2]))[2] == 0
 
 
 class ParameterServerStrategyV2:
