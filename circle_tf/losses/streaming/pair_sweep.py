@@ -20,7 +20,7 @@ __all__ = ["auto_block", "check_block_size", "pair_losses"]
 
 # Largest batch and its block. Smaller tiles spend their time on being launched, larger ones leave
 # the cache.
-_BLOCKS = ((768, 768), (4096, 512), (8192, 1024), (math.inf, 2048))
+_BLOCKS = ((512, 512), (1024, 256), (4096, 512), (8192, 1024), (math.inf, 2048))
 _UNKNOWN_BATCH_BLOCK = 1024
 # On a GPU the whole matrix is one tile as long as what is held of it at a time, some copies, stays
 # within a share of the memory; beyond that, tiles that keep a GPU busy.
