@@ -68,6 +68,11 @@ SWITCHES = {
             "optimizer.warmup_steps": 0.25,
             "batch": (2.0, 0.5),
         },
+        "the same and four times the classes of a quarter of the examples": {
+            **_growing(4.0),
+            "optimizer.warmup_steps": 0.25,
+            "batch": (4.0, 0.25),
+        },
         "label smoothing 0.1": {"loss.label_smoothing": 0.1},
         "class weights 10 times faster": {"optimizer.class_rate_factor": 10.0},
         "3 sub-centres": {"loss.sub_centers": 3},
@@ -80,6 +85,7 @@ SWITCHES = {
 _OF_MANY_CLASSES = (
     "twice the classes of half the examples",
     "the same and twice the classes of half the examples",
+    "the same and four times the classes of a quarter of the examples",
     "hard classes in groups of 4",
 )
 

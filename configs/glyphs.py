@@ -18,6 +18,8 @@ _LOSSES = {
     "keras_circle": (0.25, None, 80.0),
     "cross_entropy": (None, None, None),
 }
+# Without pairs an example of each of many classes teaches more than several of few.
+_OF_CLASSES = ("class_circle", "cross_entropy")
 
 
 def get_config(loss="circle"):
@@ -28,6 +30,8 @@ def get_config(loss="circle"):
     config.loss.name = loss
     margin, start, end = _LOSSES.get(loss, (None, None, None))
     config.loss.update(margin=margin, gamma_start=start, gamma=end)
+    if loss in _OF_CLASSES:
+        config.batch.classes_per_batch, config.batch.examples_per_class = 128, 1
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 200 if loss == "class_circle" else 50
     config.steps = 800

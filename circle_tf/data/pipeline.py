@@ -43,7 +43,8 @@ def pk_dataset(
             it).
         labels: class of each example `[N]`, integers of any values.
         classes_per_batch: P, at least 2.
-        examples_per_class: K, at least 2.
+        examples_per_class: K, at least 1. Losses on pairs want 2 or more: an example by itself has
+            no positive. With class-level labels alone 1 brings the most classes.
         seed: whole number from 0 to 2^63 - 1.
         start_step: the first step to yield. Everything is as if the steps before had been
             yielded too: pass the step of the checkpoint to resume.

@@ -40,7 +40,8 @@ class PKSampler:
     Args:
         labels: class of each example `[N]`, integers of any values.
         classes_per_batch: P, at least 2.
-        examples_per_class: K, at least 2.
+        examples_per_class: K, at least 1. Losses on pairs want 2 or more: an example by itself has
+            no positive. With class-level labels alone 1 brings the most classes.
         seed: whole number from 0 to 2^63 - 1.
         nearest_classes: `[C, n]` integers, for each of the C classes n others that look like it, as
             `circle_tf.nearest_classes` finds them; classes are told by their places among the
@@ -52,9 +53,9 @@ class PKSampler:
         steps_per_epoch: steps that take as many examples as there are: N // (P * K), at least 1.
 
     Raises:
-        ValueError: labels that are empty or no integers `[N]`, fewer than P classes, P or K
-            less than 2, a seed out of range; nearest classes of another shape, that are none, or a
-            group size that they or P do not allow.
+        ValueError: labels that are empty or no integers `[N]`, fewer than P classes, P less than 2,
+            K less than 1, a seed out of range; nearest classes of another shape, that are none, or
+            a group size that they or P do not allow.
 
     References:
         Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification", 2017,
@@ -92,8 +93,14 @@ class PKSampler:
         self._counts = counts.astype(np.int64)
         self._starts = np.cumsum(self._counts) - self._counts
         self._rows = np.argsort(labels, kind="stable")
-        self._per_batch = _at_least_two(classes_per_batch, "classes_per_batch", "negatives")
-        self._per_class = _at_least_two(examples_per_class, "examples_per_class", "positives")
+        if (per_batch := operator.index(classes_per_batch)) < 2:
+            raise ValueError(
+                "Expected classes_per_batch of at least 2, as there are no negatives else; found "
+                f"{per_batch}."
+            )
+        if (per_class := operator.index(examples_per_class)) < 1:
+            raise ValueError(f"Expected examples_per_class of at least 1; found {per_class}.")
+        self._per_batch, self._per_class = per_batch, per_class
         self._seed = operator.index(seed)
         if not 0 <= self._seed < 2**63:
             raise ValueError(f"Expected a seed from 0 to 2^63 - 1, found {seed}.")
@@ -276,11 +283,3 @@ def raw_bits(count: int, *, seed: int, place: tuple[int, ...]) -> np.ndarray:
 
 def _permutation(count, seed, *place):
     return raw_bits(count, seed=seed, place=place).argsort(kind="stable")
-
-
-def _at_least_two(value, name, kind):
-    if operator.index(value) < 2:
-        raise ValueError(
-            f"Expected {name} of at least 2, as there are no {kind} else; found {value}."
-        )
-    return operator.index(value)

@@ -50,7 +50,7 @@ _RANGES = {
     "augment.cutout": _SHARE,
     "augment.fill_value": _Range(0, 255),
     "batch.classes_per_batch": _Range(2, 2**20),
-    "batch.examples_per_class": _Range(2, 2**20),
+    "batch.examples_per_class": _Range(1, 2**20),
     "hard_classes.group_size": _Range(1, 2**20),
     "hard_classes.neighbours": _Range(1, 2**20),
     "hard_classes.start": _Range(0),

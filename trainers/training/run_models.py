@@ -105,6 +105,7 @@ def build(config, *, image_shape, num_classes, steps):
         (None, 32)
     """
     _check_loss(config.loss)
+    _check_batch(config)
     fine_tuning.check_cache(config)
     choice = acceleration.choose(config, acceleration.devices_of(config))
     # The updates of the weights; at least one, for the schedule to have an end.
@@ -180,6 +181,16 @@ def _check_loss(loss):
             raise commands.ConfigError(
                 f"loss.{name} is for the losses {', '.join(owners)}; found {loss.name!r}.{instead}"
             )
+
+
+def _check_batch(config):
+    """Refuses batches without a positive pair where the loss lives on pairs."""
+    of_classes = (*_ON_COSINES, "circle_head", "cross_entropy")
+    if config.batch.examples_per_class < 2 and config.loss.name not in of_classes:
+        raise commands.ConfigError(
+            f"batch.examples_per_class must be 2 or more with the loss {config.loss.name}, which "
+            f"has no positive pair else; 1 is for the losses {', '.join(of_classes)}."
+        )
 
 
 def _class_rate(config, model):

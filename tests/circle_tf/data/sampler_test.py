@@ -18,7 +18,7 @@ def _sampler(labels=LABELS, p=2, k=3, seed=0):
 @given(
     sizes=st.lists(st.integers(1, 12), min_size=2, max_size=9),
     p=st.integers(2, 5),
-    k=st.integers(2, 6),
+    k=st.integers(1, 6),
     step=st.integers(0, 2**40),
     seed=st.integers(0, 2**63 - 1),
 )
@@ -113,7 +113,7 @@ def test_column_of_labels_is_taken():
     [
         ({"p": 6}, "at least classes_per_batch=6 classes, found 5"),
         ({"p": 1}, "classes_per_batch of at least 2.*negatives"),
-        ({"k": 1}, "examples_per_class of at least 2.*positives"),
+        ({"k": 0}, "examples_per_class of at least 1; found 0"),
         ({"labels": np.array([], np.int64)}, r"at least one example, found \(0,\)"),
         ({"labels": LABELS.reshape(1, -1)}, r"labels \[N\].*found \(1, 31\)"),
         ({"labels": LABELS.astype(float)}, "integer labels, found float64"),

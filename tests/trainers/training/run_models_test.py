@@ -264,6 +264,12 @@ def accumulating(batches):
     return config
 
 
+def one_of_a_class(loss):
+    config = recipe(name=loss)
+    config.batch.examples_per_class = 1
+    return config
+
+
 def cached(size):
     config = recipe()
     config.cached_gradient_batch = size
@@ -300,6 +306,11 @@ def cached(size):
         (recipe(name="arc_face", class_level_weight=1.0), "for the loss circle; found 'arc_face'"),
         (recipe(class_level_weight=1.0, class_level_margin=3.0), "margin must be .*found 3"),
         (with_class_level(5), "cached_gradient_batch: the layer 'classes' .CircleHead. wants"),
+        (
+            one_of_a_class("circle"),
+            "examples_per_class must be 2 or more with the loss circle",
+        ),
+        (one_of_a_class("n_pairs"), "with the loss n_pairs.*1 is for the losses class_circle, "),
         (cached(-2), "cached_gradient_batch must be .*found -2"),
         (accumulating(0), "gradient_accumulation must be .*found 0"),
         (
