@@ -4,7 +4,8 @@
 
 On one device: EmbeddingModel's `fit` against stock `keras.Model.fit` and a bare tf.function step.
 Over replicas: Mirrored(2) and 2 worker processes against one device at the same global batch (all
-on the processors of this machine: the figures show overhead, not what more machines gain).
+on the processors of this machine: the figures show overhead, not what more machines gain). Before
+their `fit` stand bare steps of the same net, each with one part more: what TensorFlow takes.
 """
 
 import json
@@ -78,6 +79,48 @@ def bare_timer():
     return timing.stopwatch(epoch)
 
 
+def part_timers(strategy):
+    """Times of an epoch of bare steps over replicas, from the net alone to all but Circle loss."""
+    return {
+        "its net, forward and backward": _part_timer(strategy, "net"),
+        "and the gradients summed": _part_timer(strategy, "sum"),
+        "and applied, by Keras alone": _part_timer(strategy, "apply"),
+    }
+
+
+def _part_timer(strategy, part):
+    model = build(keras.Model, strategy)
+    variables = model.trainable_variables
+    with strategy.scope():
+        optimizer = keras.optimizers.SGD(0.01)
+        optimizer.build(variables)
+
+    def replica_step(rows):
+        with tf.GradientTape() as tape:
+            # Any loss of each row by itself: Circle loss would gather.
+            loss = tf.reduce_sum(tf.square(model(rows, training=True)[:, 0]))
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        if part == "sum":
+            gradients = tf.distribute.get_replica_context().all_reduce("sum", gradients)
+        if part == "apply":
+            optimizer.apply(gradients, variables)  # Which sums them itself.
+        with tf.control_dependencies(gradients):
+            return tf.identity(loss)
+
+    @tf.function
+    def step(rows):
+        return strategy.reduce("sum", strategy.run(replica_step, args=(rows,)), axis=None)
+
+    data = strategy.experimental_distribute_dataset(dataset())
+
+    def epoch():
+        for rows, _ in data:
+            value = step(rows)
+        value.numpy()
+
+    return timing.stopwatch(epoch)
+
+
 def exchanged_bytes(strategy):
     """`(bytes, least)` a replica hands to collectives in a step, and those it cannot do without.
 
@@ -114,7 +157,7 @@ def exchanged_bytes(strategy):
 
 
 def run_workers():
-    """Seconds of an epoch of two worker processes, by round."""
+    """Seconds of an epoch of two worker processes: dict of a row to them, by round."""
     from benchmarks import strategy_cases
 
     with tempfile.TemporaryDirectory() as folder:
@@ -136,8 +179,10 @@ def main(_):
     cpu = tf.config.list_physical_devices("CPU")[0]
     if _ROLE.value:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
-        timer = fit_timer(build(circle_tf.EmbeddingModel, strategy))
-        result = timing.interleaved({"fit": timer}, rounds=_ROUNDS.value)["fit"].tolist()
+        timers = part_timers(strategy)
+        timers["`EmbeddingModel.fit`"] = fit_timer(build(circle_tf.EmbeddingModel, strategy))
+        times = timing.interleaved(timers, rounds=_ROUNDS.value)
+        result = {name: found.tolist() for name, found in times.items()}
         if json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 0:
             with open(_ROLE.value, "w", encoding="utf-8") as stream:
                 json.dump(result, stream)
@@ -149,11 +194,12 @@ def main(_):
         "one device, bare `tf.function` step": bare_timer(),
         "one device, stock `fit`": fit_timer(build(keras.Model, one)),
         "one device, `EmbeddingModel.fit`": fit_timer(build(circle_tf.EmbeddingModel, one)),
-        "Mirrored(2)": fit_timer(build(circle_tf.EmbeddingModel, mirrored)),
+        **{f"Mirrored(2): {name}": timer for name, timer in part_timers(mirrored).items()},
+        "Mirrored(2): `EmbeddingModel.fit`": fit_timer(build(circle_tf.EmbeddingModel, mirrored)),
     }
     times = timing.interleaved(timers, rounds=_ROUNDS.value)
     # The workers share the processors with nobody: they have their turn after the others.
-    times["2 workers on the loopback"] = np.array(run_workers())
+    times.update({f"2 workers: {name}": np.array(by) for name, by in run_workers().items()})
     print(f"global batch {_BATCH.value}, 3 hidden layers of {_WIDTH.value}, embedding {_DIM}")
     bare, *_ = times.values()
     timing.print_table(
