@@ -38,6 +38,7 @@ class Case:
     policy: str = "float32"
     weighted: bool = False
     bad_row: int | None = None
+    fused: bool = False
     metrics: bool = False
     evaluate: bool = False
     compile: dict = dataclasses.field(default_factory=dict)
@@ -70,6 +71,14 @@ CASES = {
         Case("ClassCircleLoss", evaluate=True, **_CLASS_LOSS),
         Case("plain Keras loss", evaluate=True, **_PLAIN_LOSS),
         Case("CircleHead over replicas", evaluate=True, **_SHARDS),
+        Case(
+            "CircleHead over replicas, fused_update, AdamW",
+            optimizer=lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
+            rows=33,
+            fused=True,
+            evaluate=True,
+            **_SHARDS,
+        ),
         Case(
             "CircleHead over replicas, global_clipnorm",
             optimizer=_sgd(global_clipnorm=0.05),
@@ -230,7 +239,9 @@ def build(case: Case, strategy: tf.distribute.Strategy) -> circle_tf.EmbeddingMo
             outputs = keras.layers.Dense(_CLASSES, "softmax", dtype="float32")(outputs)
         if case.head == "shards":
             ids = keras.Input((), dtype="int64")
-            head = circle_tf.CircleHead(5, gamma=16.0, shards="replicas", as_model_loss=True)
+            head = circle_tf.CircleHead(
+                5, gamma=16.0, shards="replicas", as_model_loss=True, fused_update=case.fused
+            )
             features, outputs = [features, ids], head((outputs, ids))
         model = circle_tf.EmbeddingModel(features, outputs)
         metrics = circle_tf.metrics.monitors(margin=0.4) if case.metrics else None

@@ -81,7 +81,7 @@ def get_config():
                 "sample_rate": placeholder(float),  # below 1: so many of the classes at each step
                 "shards": "",  # replicas: each holds its share of the classes
                 "product_dtype": placeholder(str),  # bfloat16: faster, to about 1 in 250
-                "fused_update": False,  # the gradient of the class weights is never whole; 1 device
+                "fused_update": False,  # class weights' gradient never whole; devices want shards
             },
             # above 0: hold the activations of so many images (of each replica) at a time, to train
             # on batches that memory has no room for; costs a second forward pass

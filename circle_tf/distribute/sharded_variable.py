@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from circle_tf import compat
 
-__all__ = ["Part", "ShardedVariable", "is_sharded", "part_of"]
+__all__ = ["Part", "ShardedVariable", "is_sharded", "own_copy", "part_of"]
 
 
 class Part(NamedTuple):
@@ -131,6 +131,26 @@ def is_sharded(variable):
         False
     """
     return isinstance(variable, ShardedVariable)
+
+
+def own_copy(variable):
+    """The `tf.Variable` of the replica at hand, behind a weight of which each replica has one.
+
+    Rows gathered from it are read alone: of the weight itself, over replicas, TensorFlow reads all,
+    which it copies once rows of it are written.
+
+    Args:
+        variable: Keras variable, sharded, mirrored or of one replica.
+
+    Returns:
+        `tf.Variable`.
+
+    Example:
+        >>> own_copy(ShardedVariable("zeros", (3, 2))).shape.as_list()
+        [3, 2]
+    """
+    value = compat.tf_variable(variable)
+    return next(part for part in _local_parts(value) if part.handle is value.handle)
 
 
 def part_of(variable):

@@ -10,6 +10,7 @@ import functools
 
 import tensorflow as tf
 
+from circle_tf.distribute import collectives
 from circle_tf.losses import circle
 from circle_tf.losses.streaming import class_sweep, class_tiles, tiles
 
@@ -27,6 +28,8 @@ def deferring_class_losses(
     detach_weights=True,
     max_bytes=class_sweep.DEFAULT_MAX_BYTES,
     product_dtype=None,
+    mask=None,
+    sharded=False,
 ):
     """The losses of `class_sweep.class_losses`, with the gradient of the class weights handed over.
 
@@ -43,6 +46,9 @@ def deferring_class_losses(
         detach_weights: see `circle_loss`.
         max_bytes: int, budget for cosines; see `class_sweep.class_losses`.
         product_dtype: None, or "bfloat16"; see `CircleHead`.
+        mask: None, or bool `[C]`, the classes that count.
+        sharded: `variable` holds this replica's own share of the classes, `ids` are those of the
+            global batch; see `class_sweep.class_losses`.
 
     Returns:
         `[B]` losses in nats.
@@ -65,32 +71,47 @@ def deferring_class_losses(
     """
     circle.check_hyperparameters(margin=margin, gamma=gamma)
     options = tiles.Options.of(unit.dtype, margin, gamma, detach_weights)
-    blocks = class_sweep.Blocks.of_batch(unit, variable.shape[0], max_bytes, product_dtype)
-    unit = tf.convert_to_tensor(unit)
+    batch, offset = tf.convert_to_tensor(unit), 0
+    if sharded:
+        batch, _, offset = collectives.gather_examples(batch)
+    blocks = class_sweep.Blocks.of_batch(batch, variable.shape[0], max_bytes, product_dtype)
 
     def rows_at(start, size):
         return _rows(variable, start + tf.range(size))
 
-    sweep = class_sweep.Sweep(tf.stop_gradient(unit), rows_at, variable.shape, ids, options, blocks)
+    fixed = tf.stop_gradient(batch)
+    sweep = class_sweep.Sweep(fixed, rows_at, variable.shape, ids, options, blocks, mask)
     own = _rows(variable, sweep.clipped_ids())
-    cosines = class_tiles.cosines_to(tf.stop_gradient(unit), own)
-    state = class_tiles.own_state(cosines, options)
+    own_lengths, cosines = class_tiles.inverse_lengths(own), class_tiles.cosines_to(fixed, own)
+    if sharded:  # An own class that is elsewhere adds nothing here.
+        here = sweep.own_is_here()
+        cosines = tf.where(here, cosines, tf.zeros_like(cosines))
+        own_lengths = tf.where(here, own_lengths, tf.zeros_like(own_lengths))
+        state = tf.zeros([4, tf.shape(fixed)[0]], fixed.dtype)
+    else:
+        state = class_tiles.own_state(cosines, options)
     state, of_unit, inverse, cached = sweep.forward_with_gradient(state)
+    if sharded:
+        largest_here, state = state[0], class_sweep.joined(cosines, state, options)
+        of_unit *= tf.exp(tiles.shifted(largest_here, state[0], options))[:, None]
     losses, _, scales = tiles.finalize(state, options)
-    of_own = class_tiles.own_gradients(cosines, scales, options) * class_tiles.inverse_lengths(own)
+    of_own = class_tiles.own_gradients(cosines, scales, options) * own_lengths
     of_unit = options.gamma * scales[1][:, None] * of_unit + of_own[:, None] * own
 
     @tf.custom_gradient
-    def with_gradient(unit, no_rows):
+    def with_gradient(batch, no_rows):
         def gradient(upstream):
+            if sharded:  # A replica's own rows get their upstream there and nowhere else.
+                (upstream,) = collectives.all_reduce_sums([upstream])
             weighted = tiles.weighted(scales, upstream)
             defer(functools.partial(sweep.each_weight_gradient, weighted, inverse, cached))
             found = of_unit * upstream[:, None], tf.zeros_like(no_rows)
-            return tiles.first_order([unit, no_rows], found, class_sweep.SECOND_DERIVATIVE)
+            return tiles.first_order([batch, no_rows], found, class_sweep.SECOND_DERIVATIVE)
 
         return tf.identity(losses), gradient
 
-    return with_gradient(unit, tf.gather(variable, tf.zeros([0], tf.int32)))
+    losses = with_gradient(batch, tf.gather(variable, tf.zeros([0], tf.int32)))
+    return losses[offset : offset + tf.shape(unit)[0]] if sharded else losses
 
 
 def _rows(variable, places):

@@ -8,7 +8,6 @@ import functools
 
 import tensorflow as tf
 
-from circle_tf import compat
 from circle_tf.distribute import collectives, compilation, sharded_variable
 from circle_tf.layers import fused_update
 from circle_tf.losses.streaming import class_sweep
@@ -62,7 +61,12 @@ class ShardedClasses:
     Args:
         class_weights: `ShardedVariable` `[C, D]`.
         sampler: None, or `class_sampling.ClassSampler`.
+
+    Attributes:
+        optimizer: None, or the `row_updates.SelectedRowUpdates` whose updates are fused.
     """
+
+    optimizer = None
 
     def __init__(self, class_weights, sampler=None):
         self._class_weights, self._sampler = class_weights, sampler
@@ -71,6 +75,16 @@ class ShardedClasses:
         """Losses `[B]` of this replica's unit rows `[B, D]` with own classes `[B]`."""
         part = sharded_variable.part_of(self._class_weights)
         places = collectives.gather_rows(ids) - part.first
+        if training and _fuses(self.optimizer, unit, self._class_weights):
+            return _deferring(
+                self.optimizer,
+                self._class_weights,
+                unit,
+                places,
+                mask=part.mask,
+                sharded=True,
+                **options,
+            )
         if training and self._sampler is not None:
             rows, places, mask = self._sampler.draw(places, places, part)
             weights = _gathered(self._class_weights, rows, unit.dtype)
@@ -91,25 +105,30 @@ class FusedUpdate(AllClasses):
 
     def losses(self, unit, ids, *, training, **options):
         """Losses `[B]` of unit rows `[B, D]` with own classes `[B]`."""
-        if not training or not self._fuses(unit):
+        if not training or not _fuses(self.optimizer, unit, self.class_weights):
             return super().losses(unit, ids, training=training, **options)
-        defer = functools.partial(self.optimizer.defer, self.class_weights)
-        variable = compat.tf_variable(self.class_weights)
-        return fused_update.deferring_class_losses(unit, variable, ids, defer, **options)
-
-    def _fuses(self, unit):
-        """Whether the update of the step being traced is fused."""
-        if self.optimizer is None:
-            return False
         if collectives.replica_context() is not None:
             raise NotImplementedError(
-                "CircleHead(fused_update=True) trains on one replica. On several give "
-                'shards="replicas", whereby each holds the gradient of its own classes only.'
+                'CircleHead(fused_update=True) on several replicas wants shards="replicas" too, '
+                "whereby each updates its own classes."
             )
-        traced_alone = not tf.executing_eagerly() and not compilation.within_xla()
-        return traced_alone and unit.dtype == self.class_weights.dtype == "float32"
+        return _deferring(self.optimizer, self.class_weights, unit, ids, **options)
+
+
+def _fuses(optimizer, unit, class_weights):
+    """Whether the update of the step being traced is fused."""
+    if optimizer is None:
+        return False
+    traced_alone = not tf.executing_eagerly() and not compilation.within_xla()
+    return traced_alone and unit.dtype == class_weights.dtype == "float32"
+
+
+def _deferring(optimizer, class_weights, unit, ids, **options):
+    defer = functools.partial(optimizer.defer, class_weights)
+    variable = sharded_variable.own_copy(class_weights)
+    return fused_update.deferring_class_losses(unit, variable, ids, defer, **options)
 
 
 def _gathered(class_weights, rows, dtype):
     # From the variable itself, whose gradient is sparse then.
-    return tf.cast(tf.gather(compat.tf_variable(class_weights), rows), dtype)
+    return tf.cast(tf.gather(sharded_variable.own_copy(class_weights), rows), dtype)

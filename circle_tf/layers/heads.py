@@ -58,9 +58,10 @@ class CircleHead(loss_layers.LossLayer):
             bfloat16.
         fused_update: let the optimizer update the class weights a block at a time, each as soon as
             its gradient is computed, so that the gradient, as large as the weights, never is whole.
-            For one replica, `EmbeddingModel` (or `prepare_optimizer`), and an optimizer that
-            neither clips gradients nor scales losses. The numbers are those of an update from the
-            whole gradient, which is what happens in eager mode, under XLA and for float64.
+            For `EmbeddingModel` (or `prepare_optimizer`), on several replicas with `shards`, and an
+            optimizer that neither clips gradients nor scales losses. The numbers are those of an
+            update from the whole gradient, which is what happens in eager mode, under XLA and for
+            float64.
         **kwargs: `name`, `dtype`.
 
     Call arguments:
@@ -220,10 +221,10 @@ class CircleHead(loss_layers.LossLayer):
     def _check_fused(self, fused):
         if not isinstance(fused, bool):
             raise ValueError(f"fused_update must be True or False; found {fused!r}.")
-        if fused and (self.sample_rate < 1 or self.shards is not None):
+        if fused and self.sample_rate < 1:
             raise ValueError(
-                "fused_update is for a head that trains on all classes on one replica: leave out "
-                "sample_rate and shards, or fused_update."
+                "fused_update is for a head that trains on all classes: leave out sample_rate, or "
+                "fused_update."
             )
         if fused:
             compat.require_keras_3("CircleHead(fused_update=True)")

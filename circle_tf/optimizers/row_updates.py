@@ -234,7 +234,7 @@ class SelectedRowUpdates(RowUpdates):
                 "model, and compute its gradient once for each step of the optimizer."
             )
         graph = weakref.ref(tf.compat.v1.get_default_graph())
-        self._record.deferred[self._var_key(variable)] = graph, each
+        self._record.deferred[_place(variable)] = graph, each
 
     def update_step(self, gradient, variable, learning_rate):
         """As that of `RowUpdates`; a gradient of no rows is the one that was deferred."""
@@ -246,7 +246,7 @@ class SelectedRowUpdates(RowUpdates):
                 "The gradient of no rows is not one that was deferred in this step: apply "
                 "gradients in the tf.function that computes them, and once."
             )
-        _, each = self._record.deferred.pop(self._var_key(variable))
+        _, each = self._record.deferred.pop(_place(variable))
         decay = None
         if self.weight_decay is not None and self._use_weight_decay(variable):
             decay = tf.cast(self.weight_decay, variable.dtype)
@@ -287,7 +287,7 @@ class SelectedRowUpdates(RowUpdates):
 
     def _is_deferred(self, variable):
         """Whether there is a gradient that was deferred in the graph at hand."""
-        graph, _ = self._record.deferred.get(self._var_key(variable), (lambda: None, None))
+        graph, _ = self._record.deferred.get(_place(variable), (lambda: None, None))
         return graph() is not None and graph() is tf.compat.v1.get_default_graph()
 
     # Keras decays whole weights before the update: too early for a gradient not computed yet.
@@ -336,6 +336,12 @@ def _each_block(use, count, *, of, most):
         return (start + size,)
 
     return tf.while_loop(lambda start: start < count, block, (0,), parallel_iterations=1)
+
+
+def _place(variable):
+    """Identifies a variable, and of its copies the one of the replica at hand."""
+    is_keras = isinstance(variable, compat.KerasVariable)
+    return id((compat.tf_variable(variable) if is_keras else variable).handle)
 
 
 def _beside(variable, moment):

@@ -300,10 +300,17 @@ class EmbeddingModel(keras.Model):
         return checks.whole_number(size, "cached_gradient_batch", least=1)
 
     def _check_fused(self, layer):
-        if getattr(layer, "fused_update", False) and (self._several or self._micro_batches > 1):
+        if not getattr(layer, "fused_update", False):
+            return
+        if self._micro_batches > 1:
             raise NotImplementedError(
-                f"The layer {layer.name!r} has fused_update=True, which is for one replica, "
-                "without gradient_accumulation."
+                f"The layer {layer.name!r} has fused_update=True, which is not for "
+                "gradient_accumulation."
+            )
+        if self._several and layer.shards is None:
+            raise NotImplementedError(
+                f"The layer {layer.name!r} has fused_update=True, which on several replicas wants "
+                'shards="replicas".'
             )
 
     def _check_own_steps(self):

@@ -93,7 +93,7 @@ def class_losses(
         given = (batch, class_weights, ids, mask, options, blocks)
         own, state, inverse, cached = _forward(*given, sharded=sharded)
         if sharded:
-            state = _joined(own, state, options)
+            state = joined(own, state, options)
         losses, _, scales = tiles.finalize(state, options)
 
         def gradient(upstream):
@@ -131,8 +131,17 @@ def _backward(unit, weights, ids, mask, options, blocks, scales, inverse, cached
     return sweep.backward(scales, inverse, cached)
 
 
-def _joined(own, state, options):
-    """The state `[4, N]` of the global batch, from what each replica's classes have added."""
+def joined(own, state, options):
+    """The state `[4, N]` of the global batch, from what each replica's classes have added.
+
+    Args:
+        own: `[N]`, cosines to the own classes, 0 where these are elsewhere.
+        state: `[4, N]`, of this replica's classes as negatives alone.
+        options: `tiles.Options`.
+
+    Returns:
+        `[4, N]`, the same on all replicas.
+    """
     (own,) = collectives.all_reduce_sums([own])
     parts = collectives.gather_rows(tf.stop_gradient(state[None, :2]))
     positives = class_tiles.own_state(own, options)[2:]

@@ -10,7 +10,7 @@ from circle_tf.layers import fused_update
 from circle_tf.losses.streaming import class_sweep
 from circle_tf.optimizers import row_updates
 from tests import stacks, strategies
-from tests.combinations import diagonal
+from tests.combinations import diagonal, quick
 
 pytestmark = stacks.needs_keras_3
 
@@ -63,15 +63,15 @@ def test_losses_and_gradients_are_those_of_class_losses(
     assert int(found[2]) == 0 and np.abs(of_weights).max() > 1e-2
 
 
-def model_of(optimizer, *, fused, eager=False, jit=False, **options):
+def model_of(optimizer, *, fused, eager=False, jit=False, classes=CLASSES, **options):
     features, labels = keras.Input((6,)), keras.Input((), dtype="int64")
     kernel = keras.initializers.Orthogonal(seed=0)
     unit = circle_tf.UnitEmbedding(DIM, kernel_initializer=kernel)(features)
     head = circle_tf.CircleHead(
-        CLASSES, gamma=16.0, as_model_loss=True, fused_update=fused, **options
+        classes, gamma=16.0, as_model_loss=True, fused_update=fused, **options
     )
     model = circle_tf.EmbeddingModel([features, labels], head((unit, labels)))
-    head.class_weights.assign(np.random.default_rng(1).normal(size=(CLASSES, DIM)))
+    head.class_weights.assign(np.random.default_rng(1).normal(size=(classes, DIM)))
     model.compile(optimizer, run_eagerly=eager, jit_compile=jit)
     return model, head
 
@@ -114,6 +114,33 @@ def test_several_steps_at_a_time_under_a_strategy_of_one_device():
         fused = trained(make(), fused=True, steps_per_execution=2)
     for a, b in zip(plain[1:], fused[1:], strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
+
+
+@stacks.needs_own_steps
+@pytest.mark.parametrize("name", quick(OPTIMIZERS, among=["momentum", "AdamW"]))
+def test_each_replica_updates_its_own_classes(name, monkeypatch):
+    # 151 classes are 76 on each replica, one of them no class: in two blocks, of as many rows as
+    # are supposed where the size of the global batch is not known yet.
+    monkeypatch.setattr(class_sweep, "_BLOCK_BYTES", 65 * 1024 * 4)
+    plain = trained(OPTIMIZERS[name](), fused=False, classes=151)
+    with strategies.mirrored().scope():
+        fused = trained(OPTIMIZERS[name](), fused=True, classes=151, shards="replicas")
+    for a, b in zip(plain, fused, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
+
+
+@stacks.needs_own_steps
+@pytest.mark.parametrize("fused", [True, False])
+def test_no_replica_makes_a_tensor_as_large_as_its_classes(fused, monkeypatch):
+    monkeypatch.setattr(class_sweep, "_BLOCK_BYTES", 64 * 1024 * 4)
+    monkeypatch.setattr(row_updates, "_BLOCK_BYTES", 64 * DIM * 4)
+    strategy = strategies.mirrored()
+    with strategy.scope():
+        model, _ = model_of(keras.optimizers.Adam(0.01), fused=fused, shards="replicas")
+        model.optimizer.build(model.trainable_variables)
+    data = ((tf.zeros([BATCH, 6]), tf.range(BATCH, dtype=tf.int64)),)
+    step = tf.function(lambda: strategy.run(model.train_step, args=(data,)))
+    assert bool(matrices_in(step.get_concrete_function(), (CLASSES // 2, DIM))) != fused
 
 
 @pytest.mark.parametrize("options", [{"eager": True}, {"jit": True}], ids=["eager", "xla"])
@@ -187,10 +214,9 @@ def test_refuses_optimizers_that_look_at_whole_gradients(optimizer):
         model_of(optimizer(), fused=True)
 
 
-@pytest.mark.parametrize("given", [{"sample_rate": 0.5}, {"shards": "replicas"}])
-def test_refuses_samples_and_shards(given):
-    with pytest.raises(ValueError, match="leave out sample_rate and shards, or fused_update"):
-        circle_tf.CircleHead(9, fused_update=True, **given)
+def test_refuses_samples():
+    with pytest.raises(ValueError, match="leave out sample_rate, or fused_update"):
+        circle_tf.CircleHead(9, fused_update=True, sample_rate=0.5)
 
 
 def test_refuses_what_is_no_bool():
@@ -201,7 +227,9 @@ def test_refuses_what_is_no_bool():
 @stacks.needs_own_steps
 def test_refuses_gradients_that_are_accumulated():
     model, _ = model_of(keras.optimizers.SGD(), fused=True)
-    with pytest.raises(NotImplementedError, match="fused_update=True, which is for one replica"):
+    with pytest.raises(
+        NotImplementedError, match="fused_update=True, which is not for gradient_acc"
+    ):
         model.compile(keras.optimizers.SGD(), gradient_accumulation=2)
 
 
@@ -245,8 +273,8 @@ def test_refuses_the_optimizer_that_was_given_in_place_of_the_one_returned(fused
     assert type(given) is keras.optimizers.Adam
 
 
-def test_refuses_several_replicas():
+def test_refuses_several_replicas_that_do_not_share_the_classes():
     _, head = model_of(keras.optimizers.SGD(), fused=True)
     call = lambda: head((tf.ones([4, DIM]), tf.range(4)), training=True)  # noqa: E731
-    with pytest.raises(NotImplementedError, match="trains on one replica"):
+    with pytest.raises(NotImplementedError, match='wants shards="replicas" too'):
         strategies.mirrored().run(tf.function(call))

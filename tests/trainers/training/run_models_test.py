@@ -289,7 +289,7 @@ def cached(size):
         (recipe(name="circle_head", product_dtype="half"), "product_dtype must be None or"),
         (recipe(name="circle_head", max_bytes=0), "max_bytes must be .*found 0"),
         (recipe(name="class_circle", fused_update=True), "fused_update is for the loss circle_he"),
-        (recipe(name="circle_head", fused_update=True, shards="replicas"), "leave out sample_rate"),
+        (recipe(name="circle_head", fused_update=True, sample_rate=0.5), "leave out sample_rate"),
         (recipe(name="class_circle", memory_size=9), "for the loss circle; found 'class_circle'"),
         (recipe(name="circle", sub_centers=2), "for the losses class_circle, .*; found 'circle'.$"),
         (recipe(name="circle_head", sub_centers=2), "'circle_head'. Use class_circle, the same"),
