@@ -82,21 +82,7 @@ def deferring_class_losses(
     fixed = tf.stop_gradient(batch)
     sweep = class_sweep.Sweep(fixed, rows_at, variable.shape, ids, options, blocks, mask)
     own = _rows(variable, sweep.clipped_ids())
-    own_lengths, cosines = class_tiles.inverse_lengths(own), class_tiles.cosines_to(fixed, own)
-    if sharded:  # An own class that is elsewhere adds nothing here.
-        here = sweep.own_is_here()
-        cosines = tf.where(here, cosines, tf.zeros_like(cosines))
-        own_lengths = tf.where(here, own_lengths, tf.zeros_like(own_lengths))
-        state = tf.zeros([4, tf.shape(fixed)[0]], fixed.dtype)
-    else:
-        state = class_tiles.own_state(cosines, options)
-    state, of_unit, inverse, cached = sweep.forward_with_gradient(state)
-    if sharded:
-        largest_here, state = state[0], class_sweep.joined(cosines, state, options)
-        of_unit *= tf.exp(tiles.shifted(largest_here, state[0], options))[:, None]
-    losses, _, scales = tiles.finalize(state, options)
-    of_own = class_tiles.own_gradients(cosines, scales, options) * own_lengths
-    of_unit = options.gamma * scales[1][:, None] * of_unit + of_own[:, None] * own
+    losses, scales, of_batch, left = _forward(sweep, fixed, own, options, sharded=sharded)
 
     @tf.custom_gradient
     def with_gradient(batch, no_rows):
@@ -104,14 +90,38 @@ def deferring_class_losses(
             if sharded:  # A replica's own rows get their upstream there and nowhere else.
                 (upstream,) = collectives.all_reduce_sums([upstream])
             weighted = tiles.weighted(scales, upstream)
-            defer(functools.partial(sweep.each_weight_gradient, weighted, inverse, cached))
-            found = of_unit * upstream[:, None], tf.zeros_like(no_rows)
+            defer(functools.partial(sweep.each_weight_gradient, weighted, *left))
+            found = of_batch * upstream[:, None], tf.zeros_like(no_rows)
             return tiles.first_order([batch, no_rows], found, class_sweep.SECOND_DERIVATIVE)
 
         return tf.identity(losses), gradient
 
     losses = with_gradient(batch, tf.gather(variable, tf.zeros([0], tf.int32)))
     return losses[offset : offset + tf.shape(unit)[0]] if sharded else losses
+
+
+def _forward(sweep, unit, own, options, *, sharded):
+    """Losses, and their gradients by the embeddings, from the rows `[B, D]` of the own classes.
+
+    Returns:
+        `(losses [B], scales [4, B], of_unit [B, D], left)`: `left` is what the sweep needs for the
+        gradient of the class weights.
+    """
+    lengths, cosines = class_tiles.inverse_lengths(own), class_tiles.cosines_to(unit, own)
+    if sharded:  # An own class that is elsewhere adds nothing here.
+        here = sweep.own_is_here()
+        lengths, cosines = (tf.where(here, v, tf.zeros_like(v)) for v in (lengths, cosines))
+        state = tf.zeros([4, tf.shape(unit)[0]], unit.dtype)
+    else:
+        state = class_tiles.own_state(cosines, options)
+    state, of_unit, *left = sweep.forward_with_gradient(state)
+    if sharded:
+        largest_here, state = state[0], class_sweep.joined(cosines, state, options)
+        of_unit *= tf.exp(tiles.shifted(largest_here, state[0], options))[:, None]
+    losses, _, scales = tiles.finalize(state, options)
+    of_own = class_tiles.own_gradients(cosines, scales, options) * lengths
+    of_unit = options.gamma * scales[1][:, None] * of_unit + of_own[:, None] * own
+    return losses, scales, of_unit, left
 
 
 def _rows(variable, places):
