@@ -1,11 +1,12 @@
-"""Circle, Keras' own Circle and cross-entropy on glyphs: same net, batches and steps.
+"""Circle, Keras' own Circle and cross-entropy on glyphs: same net, images and steps.
 
     python -m benchmarks.glyphs_losses --workdir=runs/glyphs_losses
 
-The optimiser is the same too, but for the longer warm-up of class-level Circle loss; gamma grows
-where the recipe says so. Each run is `trainers.train` and `trainers.evaluate` on configs/glyphs.py
-in a process of its own. Interrupted, the same command goes on where it stopped. Prints a Markdown
-table: mean and standard deviation over seeds, on characters that were never trained on.
+The optimiser is the same too, but for the longer warm-up of class-level Circle loss; gamma grows,
+and losses on class scores have batches of more classes, as the recipe says. Each run is
+`trainers.train` and `trainers.evaluate` on configs/glyphs.py in a process of its own. Interrupted,
+the same command goes on where it stopped. Prints a Markdown table: mean and standard deviation over
+seeds, on characters that were never trained on.
 """
 
 import json
