@@ -4,8 +4,6 @@ The rule of the house: each replica computes the part of a loss that belongs to 
 already divided by global counts, so that the sum over replicas is the loss of the global batch.
 """
 
-import math
-
 import tensorflow as tf
 
 __all__ = [
@@ -102,13 +100,14 @@ def gather_examples(rows, ids=None):
     columns = [rows, number] if ids is None else [rows, number, ids]
     words = tf.concat([_words(tf.stop_gradient(column)) for column in columns], axis=1)
     words = context.all_gather(tf.identity(words), axis=0)
-    width = rows.shape[1] * rows.dtype.size // 4
-    everything = words[:, :width]
-    if rows.dtype.size > 4:
-        everything = tf.bitcast(tf.reshape(everything, [-1, rows.shape[1], 2]), rows.dtype)
-    numbers = tf.bitcast(words[:, width], tf.int32)
+    dim, size = tf.shape(rows)[1], rows.dtype.size // 4
+    everything = words[:, : dim * size]
+    if size > 1:
+        everything = tf.bitcast(tf.reshape(everything, [-1, dim, size]), rows.dtype)
+    everything = tf.ensure_shape(everything, [None, rows.shape[1]])
+    numbers = tf.bitcast(words[:, dim * size], tf.int32)
     offset = tf.math.count_nonzero(numbers < context.replica_id_in_sync_group, dtype=tf.int32)
-    all_ids = None if ids is None else tf.bitcast(words[:, width + 1 :], tf.int64)
+    all_ids = None if ids is None else tf.bitcast(words[:, dim * size + 1 :], tf.int64)
     return _with_gradient(rows, everything, offset, context), all_ids, offset
 
 
@@ -243,8 +242,9 @@ def _with_gradient(own_rows, everything, offset, context):
 def _words(values):
     """The bits of `[n]` or `[n, D]` values of 4 or 8 bytes, as float32 `[n, words]`."""
     # Not as integers, which TensorFlow keeps in the host's memory. Gathering only moves them.
-    width = math.prod(values.shape[1:]) * values.dtype.size // 4
-    return tf.reshape(tf.bitcast(values, tf.float32), [tf.shape(values)[0], width])
+    shape = tf.shape(values)
+    width = tf.reduce_prod(shape[1:]) * (values.dtype.size // 4)
+    return tf.reshape(tf.bitcast(values, tf.float32), [shape[0], width])
 
 
 def _reduced(context, values):

@@ -32,9 +32,11 @@ def test_one_replica_gathers_its_own_rows():
 IDS = np.array([2**40 + 3, -1, 0x7F800000FFC00001], np.int64)
 
 
-@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
-@pytest.mark.parametrize("split", [0, 1, 2, 3])
-def test_gathered_examples_offsets_and_gradients_are_exact_for_uneven_parts(strategy, split, dtype):
+@pytest.mark.parametrize(
+    ("split", "dtype", "dim"),
+    [*((split, tf.float32, 2) for split in range(4)), (1, tf.float64, 2), (2, tf.float64, None)],
+)
+def test_gathered_examples_are_exact_for_uneven_parts(strategy, split, dtype, dim):
     everything = np.array([[0.0, 1.0], [np.nan, -0.0], [1e-40, 5.0]], dtype.as_numpy_dtype)
     # Each replica weighs row i by its number and i: the gradient sums over replicas.
     factors = np.array([[1.0], [10.0], [100.0]], dtype.as_numpy_dtype)
@@ -44,6 +46,7 @@ def test_gathered_examples_offsets_and_gradients_are_exact_for_uneven_parts(stra
         def replica(rows, ids):
             context = tf.distribute.get_replica_context()
             number = tf.cast(context.replica_id_in_sync_group, dtype)
+            rows = tf.raw_ops.PlaceholderWithDefault(input=rows, shape=[None, dim])
             with tf.GradientTape(persistent=True) as tape:
                 tape.watch(rows)
                 gathered, all_ids, offset = collectives.gather_examples(rows, ids)
