@@ -1,5 +1,6 @@
 import os
 
+import keras
 import pytest
 
 from circle_tf import backbones
@@ -22,6 +23,7 @@ def finished_run(path):
     """A run with a net that was never trained."""
     files = workdir.Workdir(str(path))
     files.claim(digits.get_config())
+    keras.utils.set_random_seed(0)
     backbones.build("conv4", (8, 8, 1)).save(files.model)
     workdir.write_json(files.run, {"step": 0})
     return files
