@@ -52,7 +52,7 @@ def test_the_wheel_holds_the_library_alone(archives):
     code = {name for name in names if ".dist-info/" not in name}
     sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "circle_tf").rglob("*.py")}
     assert code == sources | {"circle_tf/py.typed"}
-    assert wheel.stat().st_size < 300e3
+    assert wheel.stat().st_size < 400e3  # What is in it is above: 845 kB of sources were 311 kB.
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
