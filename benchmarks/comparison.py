@@ -11,7 +11,9 @@ from configs import digits, glyphs
 from trainers.tuning import spaces
 
 __all__ = [
+    "BATCHES",
     "METRICS",
+    "RATES",
     "SPACES",
     "Results",
     "choose",
@@ -22,12 +24,14 @@ __all__ = [
     "judge",
     "recipe",
     "rows",
+    "runs_of_search",
     "train",
 ]
 
 _RECIPES = {"digits": digits, "glyphs": glyphs}
 _ALIKE = ("keras_circle", "circle_head")  # In value the same as others.
-_RATES = (3e-4, 1e-3, 3e-3)
+# Of 800 steps and a thousand classes the lowest is too low for nearly all.
+RATES = {"digits": (3e-4, 1e-3, 3e-3), "glyphs": (1e-3, 3e-3)}
 BATCHES = {"digits": (2, 16), "glyphs": (32, 4)}  # P x K; a fold of digits has two classes.
 # A scale may grow from a low one, which helps every loss that has one (docs/benchmarks.md).
 _STARTS = {"gamma_start": (None, 4.0)}
@@ -49,7 +53,7 @@ def recipe(dataset):
     return _RECIPES[dataset].get_config()
 
 
-def draws(loss, *, budget):
+def draws(loss, *, budget, rates):
     """The settings tried of a loss: the same number for each, the same ones each time.
 
     Drawn as a Latin hypercube is (McKay et al., Technometrics 1979).
@@ -57,12 +61,13 @@ def draws(loss, *, budget):
     Args:
         loss: name, a key of `SPACES`.
         budget: int.
+        rates: learning rates to draw from.
 
     Returns:
         list of dicts with `learning_rate` and what `SPACES` has.
     """
     random = np.random.default_rng(sorted(SPACES).index(loss))
-    space = {"learning_rate": _RATES, **SPACES[loss]}
+    space = {"learning_rate": rates, **SPACES[loss]}
     budget = min(budget, math.prod(map(len, space.values())))
     while True:
         columns = []
@@ -151,12 +156,11 @@ def train(loss, settings, images, labels, tests, *, steps, seed, dataset):
     config.loss.update(name=loss, margin=None, gamma=None, gamma_start=None)
     config.optimizer.learning_rate = settings["learning_rate"]
     config.loss.update({name: settings[name] for name in SPACES[loss]})
-    config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, steps // 10)
+    classes, examples, config.optimizer.warmup_steps = _pace(config, loss, steps)
     ids = np.unique(labels, return_inverse=True)[1]
     models = run_models.build(
         config, image_shape=images.shape[1:], num_classes=int(ids.max()) + 1, steps=steps
     )
-    classes, examples = BATCHES[dataset]
     batches = circle_tf.pk_dataset(
         images, ids, classes_per_batch=classes, examples_per_class=examples, seed=seed
     )
@@ -165,23 +169,40 @@ def train(loss, settings, images, labels, tests, *, steps, seed, dataset):
     return circle_tf.retrieval_report(embeddings, tests[1])
 
 
+def _pace(config, loss, steps):
+    """P, K and the steps of warm-up: each kind of loss has what won for it (docs/benchmarks.md)."""
+    from trainers.training import run_models
+
+    if config.dataset.name == "glyphs" and loss in run_models.OF_CLASSES:
+        return 128, 1, steps // 4
+    return *BATCHES[config.dataset.name], min(config.optimizer.warmup_steps, steps // 10)
+
+
+def runs_of_search(*, budget, folds):
+    """How many runs `choose` makes of a loss."""
+    return sum(math.ceil(budget / 2**fold) for fold in range(folds))
+
+
 def choose(results, loss, split, *, options, tell):
-    """The settings with the highest mean MAP@R over folds of training classes."""
-    scores = []
-    tried = draws(loss, budget=options["budget"])
-    for settings in tried:
-        reports = []
-        for number, held in enumerate(folds(split.labels, count=options["folds"])):
-            trained, tested = np.flatnonzero(~held), np.flatnonzero(held)
-            tests = (split.images(tested), split.labels[tested])
-            data = (split.images(trained), split.labels[trained], tests)
+    """The settings with the highest mean MAP@R over folds of training classes.
+
+    All settings are tried on the first fold, on each fold after it the better half of those left
+    (successive halving: Jamieson and Talwalkar, AISTATS 2016).
+    """
+    left = draws(loss, budget=options["budget"], rates=RATES[options["dataset"]])
+    scores = [[] for _ in left]
+    for number, held in enumerate(folds(split.labels, count=options["folds"])):
+        trained, tested = np.flatnonzero(~held), np.flatnonzero(held)
+        tests = (split.images(tested), split.labels[tested])
+        data = (split.images(trained), split.labels[trained], tests)
+        for settings, found in zip(left, scores, strict=True):
             key = _key("search", loss, settings, number, options)
-            reports.append(
-                results.get(key, lambda d=data, s=settings: _run(loss, s, d, options, seed=0))
-            )
+            report = results.get(key, lambda d=data, s=settings: _run(loss, s, d, options, seed=0))
+            found.append(report[METRICS["MAP@R"]])
             tell()
-        scores.append(np.mean([report[METRICS["MAP@R"]] for report in reports]))
-    return tried[int(np.argmax(scores))]
+        best = np.argsort([-np.mean(found) for found in scores])[: math.ceil(len(left) / 2)]
+        left, scores = [left[at] for at in best], [scores[at] for at in best]
+    return left[0]
 
 
 def judge(results, loss, settings, dataset, *, options, tell):

@@ -5,11 +5,13 @@ r"""Every loss on the same ground, its settings searched with the same budget: a
     python -m benchmarks.reality_check --dataset=glyphs --steps=800 --losses=circle,unified
     python -m benchmarks.reality_check --dataset=glyphs --steps=800 --precision=mixed_bfloat16
 
-Net, optimiser, batches and steps are the same for all. Learning rate, margin and gamma of each loss
-are chosen among --budget draws by MAP@R on folds of training classes that it was not trained
-on; then --seeds runs on all training classes are judged on classes never seen. Each result is kept
-in a line of results.jsonl as soon as it is there: interrupted, the same command goes on. Prints a
-Markdown table with 95 % intervals and draws it.
+Net, optimiser, steps and examples in a batch are the same for all; on glyphs losses on class scores
+have 128 x 1 and a longer warm-up where losses on pairs have 32 x 4, as each kind is best with
+(docs/benchmarks.md). Learning rate, margin and gamma of each loss are chosen among --budget draws
+by MAP@R on folds of training classes that it was not trained on: all on the first fold, the better
+half of those left on the next. Then --seeds runs on all training classes are judged on classes
+never seen. Each result is kept in a line of results.jsonl as soon as it is there: interrupted, the
+same command goes on. Prints a Markdown table with 95 % intervals and draws it.
 
 After Musgrave et al., "A Metric Learning Reality Check", ECCV 2020.
 """
@@ -48,7 +50,8 @@ def main(_):
     options = {name: flags.FLAGS[name].value for name in names}
     losses = _LOSSES.value or list(comparison.SPACES)
     results = comparison.Results(os.path.join(_WORKDIR.value, _DATASET.value, "results.jsonl"))
-    found, total = {}, len(losses) * (_BUDGET.value * _FOLDS.value + _SEEDS.value)
+    searched = comparison.runs_of_search(budget=_BUDGET.value, folds=_FOLDS.value)
+    found, total = {}, len(losses) * (searched + _SEEDS.value)
     with tqdm(total=total, unit="run") as bar:
         for loss in losses:
             bar.set_description(loss)

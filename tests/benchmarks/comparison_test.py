@@ -13,8 +13,9 @@ from trainers.training import run_models
 
 @pytest.mark.parametrize("loss", comparison.SPACES)
 def test_each_loss_has_the_same_budget_and_its_own_space(loss):
-    tried = comparison.draws(loss, budget=3)
-    assert len(tried) == 3 and tried == comparison.draws(loss, budget=3)
+    rates = {"rates": comparison.RATES["digits"]}
+    tried = comparison.draws(loss, budget=3, **rates)
+    assert len(tried) == 3 and tried == comparison.draws(loss, budget=3, **rates)
     assert len({json.dumps(settings) for settings in tried}) == 3
     for settings in tried:
         assert set(settings) == {"learning_rate", *comparison.SPACES[loss]}
@@ -64,7 +65,41 @@ def test_the_highest_is_first():
     assert table[1][1:3] == ["learning_rate 0.1", "0.500 ± 0.000"]
 
 
-# Slow: trains six times for a few steps.
+class _Table:
+    """Results that are known beforehand: MAP@R by settings and fold."""
+
+    def __init__(self, scores):
+        self._scores, self.asked = scores, []
+
+    def get(self, key, make):
+        del make
+        _, _, settings, fold, *_ = json.loads(key)
+        self.asked.append((settings["learning_rate"], fold))
+        return {comparison.METRICS["MAP@R"]: self._scores[settings["learning_rate"]][fold]}
+
+
+def test_the_better_half_goes_on_to_the_next_fold_and_the_mean_decides(monkeypatch):
+    monkeypatch.setattr(comparison, "RATES", {"digits": (1, 2, 3, 4)})
+    options = {"dataset": "digits", "budget": 4, "folds": 2, "steps": 1, "precision": "float32"}
+    split = datasets.load(digits.get_config().dataset).train
+    table = _Table({1: (0.1, 0.9), 2: (0.7, 0.3), 3: (0.6, 0.5), 4: (0.2, 0.9)})
+    told = []
+    chosen = comparison.choose(
+        table, "cross_entropy", split, options=options, tell=lambda: told.append(1)
+    )
+    assert chosen == {"learning_rate": 3}
+    assert sorted(table.asked) == [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (4, 0)]
+    assert len(told) == comparison.runs_of_search(budget=4, folds=2) == 6
+
+
+def test_each_kind_of_loss_has_the_batches_that_suit_it_on_glyphs():
+    config = comparison.recipe("glyphs")
+    assert comparison._pace(config, "circle", 800) == (32, 4, 50)
+    assert comparison._pace(config, "norm_face", 800) == (128, 1, 200)
+    assert comparison._pace(comparison.recipe("digits"), "norm_face", 100) == (2, 16, 0)
+
+
+# Slow: trains five times for a few steps.
 @pytest.mark.slow
 def test_a_loss_from_search_to_picture(tmp_path):
     dataset = datasets.load(digits.get_config().dataset)
@@ -75,8 +110,8 @@ def test_a_loss_from_search_to_picture(tmp_path):
     tell = {"options": options, "tell": lambda: told.append(1)}
     settings = comparison.choose(results, "arc_face", dataset.train, **tell)
     reports = comparison.judge(results, "arc_face", settings, dataset, **tell)
-    assert len(told) == 6 and len(reports) == 2
-    assert settings in comparison.draws("arc_face", budget=2)
+    assert len(told) == 5 and len(reports) == 2
+    assert settings in comparison.draws("arc_face", budget=2, rates=comparison.RATES["digits"])
     assert all(0 < report["mean_average_precision_at_r"] < 1 for report in reports)
     assert reports[0] != reports[1]
     comparison.draw(str(tmp_path / "a.png"), {"arc_face": (settings, reports)}, title="digits")

@@ -15,7 +15,7 @@ from trainers.cli import commands
 from trainers.distributed import acceleration
 from trainers.training import fine_tuning, optimizers
 
-__all__ = ["LOSSES", "Models", "build"]
+__all__ = ["LOSSES", "OF_CLASSES", "Models", "build"]
 
 # The losses of circle_tf.baselines, and what the recipe's margin and gamma are called there.
 _PAIR_BASELINES = {
@@ -36,6 +36,7 @@ _CLASS_BASELINES = {
 }
 # Fields of some losses, beside what they are where they are off, and these losses.
 _ON_COSINES = ("class_circle", *_CLASS_BASELINES)
+OF_CLASSES = (*_ON_COSINES, "circle_head", "cross_entropy")  # They need no pairs in a batch.
 _SOFTMAX = ("class_circle", "norm_face", "am_softmax", "arc_face", "cross_entropy")
 _CLASS_FIELDS = {"sub_centers": (1, _ON_COSINES), "label_smoothing": (0, _SOFTMAX)}
 _CLASS_LEVEL_GAMMA = 64.0  # Beside the pair-wise loss, where the recipe has None.
@@ -185,11 +186,10 @@ def _check_loss(loss):
 
 def _check_batch(config):
     """Refuses batches without a positive pair where the loss lives on pairs."""
-    of_classes = (*_ON_COSINES, "circle_head", "cross_entropy")
-    if config.batch.examples_per_class < 2 and config.loss.name not in of_classes:
+    if config.batch.examples_per_class < 2 and config.loss.name not in OF_CLASSES:
         raise commands.ConfigError(
             f"batch.examples_per_class must be 2 or more with the loss {config.loss.name}, which "
-            f"has no positive pair else; 1 is for the losses {', '.join(of_classes)}."
+            f"has no positive pair else; 1 is for the losses {', '.join(OF_CLASSES)}."
         )
 
 
