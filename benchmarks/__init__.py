@@ -1,1 +1,1 @@
-"""Commands that measure speed and memory; results stand in docs/benchmarks.md."""
+"""Commands that measure speed and memory; results stand in docs/benchmarks/."""

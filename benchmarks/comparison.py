@@ -33,7 +33,7 @@ _ALIKE = ("keras_circle", "circle_head")  # In value the same as others.
 # Of 800 steps and a thousand classes the lowest is too low for nearly all.
 RATES = {"digits": (3e-4, 1e-3, 3e-3), "glyphs": (1e-3, 3e-3)}
 BATCHES = {"digits": (2, 16), "glyphs": (32, 4)}  # P x K; a fold of digits has two classes.
-# A scale may grow from a low one, which helps every loss that has one (docs/benchmarks.md).
+# A scale may grow from a low one, which helps every loss that has one (docs/benchmarks/quality.md).
 _STARTS = {"gamma_start": (None, 4.0)}
 # What may be drawn beside the learning rate; the published values are among each.
 SPACES = {
@@ -170,7 +170,7 @@ def train(loss, settings, images, labels, tests, *, steps, seed, dataset):
 
 
 def _pace(config, loss, steps):
-    """P, K and the steps of warm-up: each kind of loss has what won for it (docs/benchmarks.md)."""
+    """P, K and steps of warm-up that won for each kind of loss (docs/benchmarks/quality.md)."""
     from trainers.training import run_models
 
     if config.dataset.name == "glyphs" and loss in run_models.OF_CLASSES:

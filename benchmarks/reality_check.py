@@ -7,11 +7,11 @@ r"""Every loss on the same ground, its settings searched with the same budget: a
 
 Net, optimiser, steps and examples in a batch are the same for all; on glyphs losses on class scores
 have 128 x 1 and a longer warm-up where losses on pairs have 32 x 4, as each kind is best with
-(docs/benchmarks.md). Learning rate, margin and gamma of each loss are chosen among --budget draws
-by MAP@R on folds of training classes that it was not trained on: all on the first fold, the better
-half of those left on the next. Then --seeds runs on all training classes are judged on classes
-never seen. Each result is kept in a line of results.jsonl as soon as it is there: interrupted, the
-same command goes on. Prints a Markdown table with 95 % intervals and draws it.
+(docs/benchmarks/quality.md). Learning rate, margin and gamma of each loss are chosen among --budget
+draws by MAP@R on folds of training classes that it was not trained on: all on the first fold, the
+better half of those left on the next. Then --seeds runs on all training classes are judged on
+classes never seen. Each result is kept in a line of results.jsonl as soon as it is there:
+interrupted, the same command goes on. Prints a Markdown table with 95 % intervals and draws it.
 
 After Musgrave et al., "A Metric Learning Reality Check", ECCV 2020.
 """

@@ -67,7 +67,7 @@ def ratio(times: np.ndarray, floor: np.ndarray) -> float:
 
 
 def print_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Prints a Markdown table, ready for docs/benchmarks.md.
+    """Prints a Markdown table, ready for docs/benchmarks/.
 
     Args:
         header: names of the columns.

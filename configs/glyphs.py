@@ -11,7 +11,7 @@ With another loss: --config=configs/glyphs.py:class_circle (or keras_circle, cro
 from configs import base
 
 # Margin, and gamma at the start and at the end, of the same net, batches and steps: what won on
-# folds of the training classes (docs/benchmarks.md, "What raises quality").
+# folds of the training classes (docs/benchmarks/quality.md).
 _LOSSES = {
     "circle": (0.25, 4.0, 80.0),
     "class_circle": (0.25, 4.0, 64.0),

@@ -54,8 +54,8 @@ class CircleHead(loss_layers.LossLayer):
             to bfloat16, as from a bfloat16 copy of the weights, which is never held; the weights
             themselves and their optimizer state stay float32. The cosine to the own class is
             computed in float32; other cosines and the gradients are right to about 1 in 250, their
-            sums over classes better (docs/benchmarks.md). Faster where the processor multiplies
-            bfloat16.
+            sums over classes better (docs/benchmarks/heads.md). Faster where the processor
+            multiplies bfloat16.
         fused_update: let the optimizer update the class weights a block at a time, each as soon as
             its gradient is computed, so that the gradient, as large as the weights, never is whole.
             For `EmbeddingModel` (or `prepare_optimizer`), on several replicas with `shards`, and an

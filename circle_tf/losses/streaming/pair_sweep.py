@@ -124,9 +124,10 @@ def check_block_size(block_size):
 def auto_block(num_anchors, num_keys, *, item_bytes, gpu_bytes=None):
     """Rows of a block where they are "auto".
 
-    For a CPU as measured (docs/benchmarks.md). For a GPU as reasoned, not measured: launching a
-    tile costs more there than its elementwise work, so the whole matrix is one tile where it fits
-    comfortably (4 copies of it in a quarter of the memory); beyond that tiles are 4096 a side.
+    For a CPU as measured (docs/benchmarks/losses.md). For a GPU as reasoned, not measured:
+    launching a tile costs more there than its elementwise work, so the whole matrix is one tile
+    where it fits comfortably (4 copies of it in a quarter of the memory); beyond that tiles are
+    4096 a side.
 
     Args:
         num_anchors: int A, or None where it is unknown when traced.
