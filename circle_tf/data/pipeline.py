@@ -114,7 +114,7 @@ def pk_dataset(
     if augment is not None:
         whole = {"batch_size": sampler.batch_size, "seed": seed}
         batches = _augmented(steps, batches, augment, local=local, **whole)
-    return on_own_threads(batches.prefetch(tf.data.AUTOTUNE))
+    return on_own_threads(batches.prefetch(2))
 
 
 def on_own_threads(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -136,6 +136,10 @@ def on_own_threads(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
     options.threading.private_threadpool_size = 0  # As many as there are cores.
+    # On one core TensorFlow's tuner often misses that its iterator is gone. Whoever drops it, as
+    # `fit` does at its end, then waits for the tuner's next turn: up to as long as it has run, and
+    # 60 s at most.
+    options.autotune.enabled = False
     return dataset.with_options(options)
 
 

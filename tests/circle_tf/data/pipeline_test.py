@@ -91,6 +91,11 @@ def test_resumed_stream_is_bitwise_the_rest_of_the_whole_one(source, tmp_path):
         np.testing.assert_array_equal(expected[1], found[1])
 
 
+def test_no_tuner_holds_up_who_drops_the_iterator():
+    # TensorFlow's own is waited for on one core, for up to the time that it has run.
+    assert _dataset().options().autotune.enabled is False
+
+
 @pytest.mark.parametrize("source", [_array, _files, _records])
 def test_shapes_are_static_for_xla(source, tmp_path):
     examples, decode = source(tmp_path)
