@@ -191,7 +191,8 @@ def choose(results, loss, split, *, options, tell):
     """
     left = draws(loss, budget=options["budget"], rates=RATES[options["dataset"]])
     scores = [[] for _ in left]
-    for number, held in enumerate(folds(split.labels, count=options["folds"])):
+    held_out = folds(split.labels, count=options["folds"])[: options["searched_folds"]]
+    for number, held in enumerate(held_out):
         trained, tested = np.flatnonzero(~held), np.flatnonzero(held)
         tests = (split.images(tested), split.labels[tested])
         data = (split.images(trained), split.labels[trained], tests)

@@ -28,6 +28,9 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/reality_check", "Where results a
 _STEPS = flags.DEFINE_integer("steps", 100, "Steps of each run.", lower_bound=1)
 _BUDGET = flags.DEFINE_integer("budget", 4, "Settings tried of each loss.", lower_bound=1)
 _FOLDS = flags.DEFINE_integer("folds", 2, "Folds of training classes.", lower_bound=2)
+_SEARCHED = flags.DEFINE_integer(
+    "searched_folds", None, "On how many of the folds; default: all.", lower_bound=1
+)
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Runs of the chosen settings.", lower_bound=2)
 _PRECISION = flags.DEFINE_enum(
     "precision", "float32", ["float32", "mixed_bfloat16"], "Policy of the net's layers."
@@ -48,9 +51,10 @@ def main(_):
     dataset = datasets.load(config.dataset)
     names = ("dataset", "steps", "budget", "folds", "seeds", "precision")
     options = {name: flags.FLAGS[name].value for name in names}
+    options["searched_folds"] = min(_SEARCHED.value or _FOLDS.value, _FOLDS.value)
     losses = _LOSSES.value or list(comparison.SPACES)
     results = comparison.Results(os.path.join(_WORKDIR.value, _DATASET.value, "results.jsonl"))
-    searched = comparison.runs_of_search(budget=_BUDGET.value, folds=_FOLDS.value)
+    searched = comparison.runs_of_search(budget=_BUDGET.value, folds=options["searched_folds"])
     found, total = {}, len(losses) * (searched + _SEEDS.value)
     with tqdm(total=total, unit="run") as bar:
         for loss in losses:

@@ -80,7 +80,8 @@ class _Table:
 
 def test_the_better_half_goes_on_to_the_next_fold_and_the_mean_decides(monkeypatch):
     monkeypatch.setattr(comparison, "RATES", {"digits": (1, 2, 3, 4)})
-    options = {"dataset": "digits", "budget": 4, "folds": 2, "steps": 1, "precision": "float32"}
+    options = {"dataset": "digits", "budget": 4, "folds": 2, "searched_folds": 2}
+    options |= {"steps": 1, "precision": "float32"}
     split = datasets.load(digits.get_config().dataset).train
     table = _Table({1: (0.1, 0.9), 2: (0.7, 0.3), 3: (0.6, 0.5), 4: (0.2, 0.9)})
     told = []
@@ -90,6 +91,9 @@ def test_the_better_half_goes_on_to_the_next_fold_and_the_mean_decides(monkeypat
     assert chosen == {"learning_rate": 3}
     assert sorted(table.asked) == [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (4, 0)]
     assert len(told) == comparison.runs_of_search(budget=4, folds=2) == 6
+    options["searched_folds"] = 1
+    chosen = comparison.choose(table, "cross_entropy", split, options=options, tell=lambda: None)
+    assert chosen == {"learning_rate": 2}
 
 
 def test_each_kind_of_loss_has_the_batches_that_suit_it_on_glyphs():
@@ -105,7 +109,7 @@ def test_a_loss_from_search_to_picture(tmp_path):
     dataset = datasets.load(digits.get_config().dataset)
     results = comparison.Results(str(tmp_path / "results.jsonl"))
     options = {"dataset": "digits", "steps": 3, "budget": 2, "folds": 2, "seeds": 2}
-    options["precision"] = "float32"
+    options |= {"precision": "float32", "searched_folds": 2}
     told = []
     tell = {"options": options, "tell": lambda: told.append(1)}
     settings = comparison.choose(results, "arc_face", dataset.train, **tell)
