@@ -129,7 +129,7 @@ def _line(key, report):
     return json.dumps({"key": key, "report": report}) + "\n"
 
 
-def train(loss, settings, images, labels, tests, *, steps, seed, dataset):
+def train(loss, settings, images, labels, tests, *, steps, seed, dataset, precision):
     """Trains one model and judges it.
 
     Args:
@@ -141,6 +141,7 @@ def train(loss, settings, images, labels, tests, *, steps, seed, dataset):
         steps: int.
         seed: int.
         dataset: name of the recipe.
+        precision: name of the dtype policy.
 
     Returns:
         dict of floats: `retrieval_report` of leave-one-out.
@@ -151,6 +152,7 @@ def train(loss, settings, images, labels, tests, *, steps, seed, dataset):
     from trainers.training import run_models
 
     keras.backend.clear_session()
+    keras.config.set_dtype_policy(precision)  # Not before: the session that is cleared has it.
     keras.utils.set_random_seed(seed)
     config = recipe(dataset)
     config.loss.update(name=loss, margin=None, gamma=None, gamma_start=None)
@@ -225,7 +227,7 @@ def _key(kind, loss, settings, number, options):
 
 
 def _run(loss, settings, data, options, *, seed):
-    kept = {name: options[name] for name in ("steps", "dataset")}
+    kept = {name: options[name] for name in ("steps", "dataset", "precision")}
     report = train(loss, settings, *data, seed=seed, **kept)
     return {name: float(value) for name, value in report.items()}
 

@@ -40,12 +40,10 @@ _LOSSES = flags.DEFINE_list("losses", None, "Names of losses; default: all.")
 
 def main(_):
     """Runs what is missing, prints the table, draws it."""
-    import keras
     import tensorflow as tf
 
     from trainers import datasets
 
-    keras.config.set_dtype_policy(_PRECISION.value)
     tf.get_logger().setLevel("ERROR")  # Each of many models is traced anew, as it must be.
     config = comparison.recipe(_DATASET.value)
     dataset = datasets.load(config.dataset)

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -101,6 +102,24 @@ def test_each_kind_of_loss_has_the_batches_that_suit_it_on_glyphs():
     assert comparison._pace(config, "circle", 800) == (32, 4, 50)
     assert comparison._pace(config, "norm_face", 800) == (128, 1, 200)
     assert comparison._pace(comparison.recipe("digits"), "norm_face", 100) == (2, 16, 0)
+
+
+def test_models_have_the_precision_that_is_asked_for(monkeypatch):
+    found = []
+
+    def build(*_, **__):
+        found.append(keras.config.dtype_policy().name)
+        raise StopIteration
+
+    monkeypatch.setattr(run_models, "build", build)
+    images, labels = np.zeros([4, 8, 8, 1], np.uint8), np.arange(4) // 2
+    run = {"steps": 1, "seed": 0, "dataset": "digits", "precision": "mixed_bfloat16"}
+    try:
+        with pytest.raises(StopIteration):
+            comparison.train("cross_entropy", {"learning_rate": 1.0}, images, labels, None, **run)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert found == ["mixed_bfloat16"]
 
 
 # Slow: trains five times for a few steps.
