@@ -40,9 +40,11 @@ demo: $(VENV)/.installed ## Train on glyphs, evaluate, publish: a servable model
 	  "--held_out=$(WORKDIR)/held_out.npz --sheet=neighbours.png"
 	@echo "  your images  see 'Train on your own folder' in README.md"
 
-# Every behaviour once. ARGS are pytest's; a test that they name runs though it is slow.
+# Every behaviour once. ARGS are pytest's; a test that they name runs though it is slow. Compiling is
+# much of their time, so XLA's programs are left as they come; all other targets have them optimised.
+QUICK_XLA := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 test: $(VENV)/.installed ## Run the tests, in minutes; ARGS="tests/circle_tf/losses/circle_losses_test.py" runs some
-	$(RUN) -m pytest $(if $(ARGS),$(ARGS),$(PARALLEL) -m "not slow")
+	$(if $(ARGS),,$(QUICK_XLA)) $(RUN) -m pytest $(if $(ARGS),$(ARGS),$(PARALLEL) -m "not slow")
 
 test-slow: $(VENV)/.installed ## Run the exhaustive tests that `make test` leaves out
 	$(RUN) -m pytest $(PARALLEL) -m slow $(ARGS)
