@@ -11,7 +11,6 @@ from configs import digits, glyphs
 from trainers.tuning import spaces
 
 __all__ = [
-    "BATCHES",
     "METRICS",
     "RATES",
     "SPACES",
@@ -28,11 +27,9 @@ __all__ = [
     "train",
 ]
 
-_RECIPES = {"digits": digits, "glyphs": glyphs}
 _ALIKE = ("keras_circle", "circle_head")  # In value the same as others.
 # Of 800 steps and a thousand classes the lowest is too low for nearly all.
 RATES = {"digits": (3e-4, 1e-3, 3e-3), "glyphs": (1e-3, 3e-3)}
-BATCHES = {"digits": (2, 16), "glyphs": (32, 4)}  # P x K; a fold of digits has two classes.
 # A scale may grow from a low one, which helps every loss that has one (docs/benchmarks/quality.md).
 _STARTS = {"gamma_start": (None, 4.0)}
 # What may be drawn beside the learning rate; the published values are among each.
@@ -48,9 +45,14 @@ METRICS = {
 }
 
 
-def recipe(dataset):
-    """A fresh recipe of `digits` or `glyphs`."""
-    return _RECIPES[dataset].get_config()
+def recipe(dataset, loss="circle"):
+    """A fresh recipe of `digits` or `glyphs`, with the batches that suit the loss there."""
+    if dataset == "glyphs":
+        return glyphs.get_config(loss)
+    config = digits.get_config()
+    config.loss.name = loss
+    config.batch.update(classes_per_batch=2, examples_per_class=16)  # A fold has two classes.
+    return config
 
 
 def draws(loss, *, budget, rates):
@@ -154,30 +156,19 @@ def train(loss, settings, images, labels, tests, *, steps, seed, dataset, precis
     keras.backend.clear_session()
     keras.config.set_dtype_policy(precision)  # Not before: the session that is cleared has it.
     keras.utils.set_random_seed(seed)
-    config = recipe(dataset)
-    config.loss.update(name=loss, margin=None, gamma=None, gamma_start=None)
-    config.optimizer.learning_rate = settings["learning_rate"]
+    config = recipe(dataset, loss)
+    config.loss.update(margin=None, gamma=None, gamma_start=None)
     config.loss.update({name: settings[name] for name in SPACES[loss]})
-    classes, examples, config.optimizer.warmup_steps = _pace(config, loss, steps)
+    config.optimizer.learning_rate = settings["learning_rate"]
+    config.optimizer.warmup_steps = config.optimizer.warmup_steps * steps // config.steps
     ids = np.unique(labels, return_inverse=True)[1]
     models = run_models.build(
         config, image_shape=images.shape[1:], num_classes=int(ids.max()) + 1, steps=steps
     )
-    batches = circle_tf.pk_dataset(
-        images, ids, classes_per_batch=classes, examples_per_class=examples, seed=seed
-    )
+    batches = circle_tf.pk_dataset(images, ids, **config.batch, seed=seed)
     models.training.fit(batches, epochs=1, steps_per_epoch=steps, shuffle=False, verbose=0)
     embeddings = models.embedding.predict(tests[0], batch_size=256, verbose=0)
     return circle_tf.retrieval_report(embeddings, tests[1])
-
-
-def _pace(config, loss, steps):
-    """P, K and steps of warm-up that won for each kind of loss (docs/benchmarks/quality.md)."""
-    from trainers.training import run_models
-
-    if config.dataset.name == "glyphs" and loss in run_models.OF_CLASSES:
-        return 128, 1, steps // 4
-    return *BATCHES[config.dataset.name], min(config.optimizer.warmup_steps, steps // 10)
 
 
 def runs_of_search(*, budget, folds):

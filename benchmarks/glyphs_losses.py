@@ -1,12 +1,12 @@
-"""Circle, Keras' own Circle and cross-entropy on glyphs: same net, images and steps.
+"""Circle, ArcFace, Keras' own Circle and cross-entropy on glyphs: same net, images and steps.
 
     python -m benchmarks.glyphs_losses --workdir=runs/glyphs_losses
 
-The optimiser is the same too, but for the longer warm-up of class-level Circle loss; gamma grows,
-and losses on class scores have batches of more classes, as the recipe says. Each run is
-`trainers.train` and `trainers.evaluate` on configs/glyphs.py in a process of its own. Interrupted,
-the same command goes on where it stopped. Prints a Markdown table: mean and standard deviation over
-seeds, on characters that were never trained on.
+Learning rate, warm-up and the classes in a batch are the recipe's: the same for losses on pairs,
+and the same for those on class scores; gamma grows where ours has one. Each run is `trainers.train`
+and `trainers.evaluate` on configs/glyphs.py in a process of its own. Interrupted, the same command
+goes on where it stopped. Prints a Markdown table: mean and standard deviation over seeds, on
+characters that were never trained on.
 """
 
 import json
@@ -22,6 +22,7 @@ from tqdm import tqdm
 LOSSES = {
     "Circle, pair-wise": "circle",
     "Circle, class-level": "class_circle",
+    "ArcFace": "arc_face",
     "keras.losses.Circle": "keras_circle",
     "cross-entropy": "cross_entropy",
 }

@@ -98,10 +98,13 @@ def test_the_better_half_goes_on_to_the_next_fold_and_the_mean_decides(monkeypat
 
 
 def test_each_kind_of_loss_has_the_batches_that_suit_it_on_glyphs():
-    config = comparison.recipe("glyphs")
-    assert comparison._pace(config, "circle", 800) == (32, 4, 50)
-    assert comparison._pace(config, "norm_face", 800) == (128, 1, 200)
-    assert comparison._pace(comparison.recipe("digits"), "norm_face", 100) == (2, 16, 0)
+    for loss in run_models.LOSSES:
+        config = comparison.recipe("glyphs", loss)
+        needs_pairs = loss not in run_models.OF_CLASSES
+        expected = (32, 4, 50) if needs_pairs else (128, 1, 200)
+        assert (*config.batch.values(), config.optimizer.warmup_steps) == expected, loss
+        assert config.loss.name == loss
+        assert [*comparison.recipe("digits", loss).batch.values()] == [2, 16]
 
 
 def test_models_have_the_precision_that_is_asked_for(monkeypatch):

@@ -155,7 +155,7 @@ commands.run(main)
         ("folder", ["name=keras_circle"], "keras_circle 0.4 80.0"),
         ("market1501", ["name=circle_head"], "circle_head 0.25 128.0"),
         ("market1501", ["name=circle"], "circle None None"),
-        ("glyphs.py:class_circle", ["name=class_circle"], "class_circle 0.25 64.0"),
+        ("glyphs.py:class_circle", ["name=class_circle"], "class_circle 0.25 32.0"),
     ],
 )
 def test_margin_and_gamma_follow_the_kind_of_loss(recipe, options, expected):
@@ -179,7 +179,7 @@ def test_keras_own_loss_has_no_gamma_that_grows():
     words = ["--config=configs/glyphs.py", "--config.loss.name=keras_circle"]
     told, found = processes.printed("-c", _SHOW_LOSS, *words).splitlines()
     assert told.startswith("The recipe's gamma_start 4 is for the loss circle; keras_circle takes")
-    assert found == "keras_circle 0.25 80.0"
+    assert found == "keras_circle 0.25 32.0"
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
