@@ -17,6 +17,7 @@ from absl import app, flags
 
 import circle_tf
 from benchmarks import steps, timing
+from benchmarks.data import noisy_classes
 
 __all__ = ["CASES", "measure"]
 
@@ -83,10 +84,27 @@ def head(classes, rows, dim):
     }
 
 
+def memory(size, rows, dim):
+    """Functions of `CrossBatchMemory`, whose pairs count for the batch's side alone."""
+    embeddings, labels = noisy_classes(rows=rows, dim=dim, per_class=4)
+    similarities, scales = tf.zeros([rows, rows + size]), tf.ones([rows])
+    return {
+        "ours": steps.memory_step(embeddings, labels, size=size),
+        "products": steps.memory_products(embeddings, size=size),
+        "forward": lambda: _forward(similarities),
+        "backward": lambda: _backward(similarities, scales),
+    }
+
+
 CASES = {
     "pair_64": ("pairs, B 64, D 128", pair, {"rows": 64, "dim": 128}),
     "pair_256": ("pairs, B 256, D 128", pair, {"rows": 256, "dim": 128}),
     "pair_1024": ("pairs, B 1,024, D 512", pair, {"rows": 1024, "dim": 512}),
+    "memory_16384": (
+        "batch of 256 and a memory of 16,384, D 128",
+        memory,
+        {"size": 16_384, "rows": 256, "dim": 128},
+    ),
     "head_128": (
         "classes, C 100,000, B 256, D 128",
         head,

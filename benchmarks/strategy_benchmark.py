@@ -1,11 +1,13 @@
 """What replicas cost: step times side by side, and bytes exchanged against the least there can be.
 
     python -m benchmarks.strategy_benchmark
+    python -m benchmarks.strategy_benchmark --part=head --batch=512
 
 On one device: EmbeddingModel's `fit` against stock `keras.Model.fit` and a bare tf.function step.
 Over replicas: Mirrored(2) and 2 worker processes against one device at the same global batch (all
 on the processors of this machine: the figures show overhead, not what more machines gain). Before
 their `fit` stand bare steps of the same net, each with one part more: what TensorFlow takes.
+`head`: `fit` of a `CircleHead` alone, its classes on one device and spread over two replicas.
 """
 
 import json
@@ -20,12 +22,15 @@ from absl import app, flags
 import circle_tf
 from benchmarks import timing
 
+_PART = flags.DEFINE_enum("part", "steps", ["steps", "head"], "What to measure.")
+_CLASSES = flags.DEFINE_integer("classes", 100_000, "head: classes.", lower_bound=2)
 _BATCH = flags.DEFINE_integer("batch", 128, "Rows of the global batch.", lower_bound=4)
 _WIDTH = flags.DEFINE_integer("width", 512, "Units of the hidden layers.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 100, "Steps to measure in an epoch.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 9, "Epochs, of which the median counts.", lower_bound=1)
 _ROLE = flags.DEFINE_string("worker_output", None, "Set for the worker processes it starts.")
 _FEATURES, _DIM = 256, 128
+_HEAD_STEPS = 4  # Of an epoch: each takes as long as dozens of the net's.
 
 
 def build(kind, strategy, jit=False):
@@ -40,19 +45,48 @@ def build(kind, strategy, jit=False):
     return model
 
 
-def dataset():
+def build_head(strategy, **options):
+    """A model of unit embeddings and a `CircleHead` that trains with momentum."""
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        features, ids = keras.Input((_FEATURES,)), keras.Input((), dtype="int64")
+        head = circle_tf.CircleHead(_CLASSES.value, as_model_loss=True, **options)
+        losses = head((circle_tf.UnitEmbedding(_DIM)(features), ids))
+        model = circle_tf.EmbeddingModel([features, ids], losses)
+        model.compile(keras.optimizers.SGD(0.01, momentum=0.9))
+    return model
+
+
+def dataset(steps=None):
     """`steps` batches of made-up features."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(_BATCH.value, _FEATURES)).astype(np.float32)
     ids = np.arange(_BATCH.value) // 4
-    batch = tf.data.Dataset.from_tensors((rows, ids)).repeat(_STEPS.value).unbatch()
+    batch = tf.data.Dataset.from_tensors((rows, ids)).repeat(steps or _STEPS.value).unbatch()
     return batch.batch(_BATCH.value, drop_remainder=True).prefetch(4)
 
 
-def fit_timer(model):
+def fit_timer(model, data=None):
     """Times of an epoch of `fit`."""
-    data = dataset()
+    data = data or dataset()
     return timing.stopwatch(lambda: model.fit(data, epochs=1, verbose=0, shuffle=False))
+
+
+def head_times(one, mirrored):
+    """Seconds of an epoch of a head's `fit`: dict of a row to them, by round."""
+    data = dataset(_HEAD_STEPS).map(lambda rows, ids: ((rows, ids), ids))
+    cases = {
+        "one device": (one, {}),
+        "one device, `fused_update`": (one, {"fused_update": True}),
+        "Mirrored(2), shards": (mirrored, {"shards": "replicas"}),
+        "Mirrored(2), shards, `fused_update`": (
+            mirrored,
+            {"shards": "replicas", "fused_update": True},
+        ),
+    }
+    models = {name: build_head(strategy, **options) for name, (strategy, options) in cases.items()}
+    timers = {name: fit_timer(model, data) for name, model in models.items()}
+    return timing.interleaved(timers, rounds=_ROUNDS.value)
 
 
 def bare_timer():
@@ -174,6 +208,17 @@ def run_workers():
             return json.load(stream)
 
 
+def _print_table(times, first, *, steps):
+    base, *_ = times.values()
+    timing.print_table(
+        ("", "ms a step", f"ratio to {first}"),
+        [
+            (name, float(np.median(found)) / steps * 1e3, timing.ratio(found, base))
+            for name, found in times.items()
+        ],
+    )
+
+
 def main(_):
     """Prints the tables."""
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -190,6 +235,10 @@ def main(_):
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     one = tf.distribute.get_strategy()
+    if _PART.value == "head":
+        print(f"global batch {_BATCH.value}, {_CLASSES.value:,} classes, embedding {_DIM}")
+        _print_table(head_times(one, mirrored), "one device", steps=_HEAD_STEPS)
+        return
     timers = {
         "one device, bare `tf.function` step": bare_timer(),
         "one device, stock `fit`": fit_timer(build(keras.Model, one)),
@@ -201,14 +250,7 @@ def main(_):
     # The workers share the processors with nobody: they have their turn after the others.
     times.update({f"2 workers: {name}": np.array(by) for name, by in run_workers().items()})
     print(f"global batch {_BATCH.value}, 3 hidden layers of {_WIDTH.value}, embedding {_DIM}")
-    bare, *_ = times.values()
-    timing.print_table(
-        ("", "ms a step", "ratio to bare"),
-        [
-            (name, float(np.median(found)) / _STEPS.value * 1e3, timing.ratio(found, bare))
-            for name, found in times.items()
-        ],
-    )
+    _print_table(times, "bare", steps=_STEPS.value)
     handed, least = exchanged_bytes(mirrored)
     print(f"bytes a replica hands over in a step: {handed:,}; the least: {least:,}")
 

@@ -4,7 +4,11 @@ import pytest
 
 from benchmarks import floors
 
-SIZES = {"pair": {"rows": 8, "dim": 4}, "head": {"classes": 70, "rows": 8, "dim": 4}}
+SIZES = {
+    "pair": {"rows": 8, "dim": 4},
+    "memory": {"size": 16, "rows": 8, "dim": 4},
+    "head": {"classes": 70, "rows": 8, "dim": 4},
+}
 
 
 @pytest.mark.parametrize("name", SIZES)
