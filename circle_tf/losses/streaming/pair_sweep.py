@@ -19,8 +19,9 @@ from circle_tf.utils import devices
 __all__ = ["auto_block", "check_block_size", "pair_losses"]
 
 # Largest batch and its block. Smaller tiles spend their time on being launched, larger ones leave
-# the cache.
-_BLOCKS = ((512, 512), (1024, 256), (4096, 512), (8192, 1024), (math.inf, 2048))
+# the cache. Above these: 1024 while so many tiles are unrolled (a batch against a long memory is a
+# narrow strip of few), else 2048.
+_BLOCKS = ((512, 512), (1024, 256), (4096, 512))
 _UNKNOWN_BATCH_BLOCK = 1024
 # On a GPU the whole matrix is one tile as long as what is held of it at a time, some copies, stays
 # within a share of the memory; beyond that, tiles that keep a GPU busy.
@@ -145,12 +146,16 @@ def auto_block(num_anchors, num_keys, *, item_bytes, gpu_bytes=None):
         8192
         >>> auto_block(65536, 65536, item_bytes=4, gpu_bytes=16 * 2**30)
         4096
+        >>> auto_block(256, 16640, item_bytes=4), auto_block(16640, 16640, item_bytes=4)
+        (1024, 2048)
     """
     if None in (num_anchors, num_keys):
         return _UNKNOWN_BATCH_BLOCK
     longest = max(num_anchors, num_keys)
     if gpu_bytes is None:
-        return next(block for most, block in _BLOCKS if longest <= most)
+        tiles = math.ceil(num_anchors / 1024) * math.ceil(num_keys / 1024)
+        large = 1024 if tiles <= _MOST_UNROLLED else 2048
+        return next((block for most, block in _BLOCKS if longest <= most), large)
     held = _GPU_COPIES * item_bytes * num_anchors * num_keys
     return longest if held <= _GPU_SHARE * gpu_bytes else min(longest, _GPU_BLOCK)
 
