@@ -19,8 +19,8 @@ from circle_tf.utils import devices
 __all__ = ["auto_block", "check_block_size", "pair_losses"]
 
 # Largest batch and its block. Smaller tiles spend their time on being launched, larger ones leave
-# the cache. Above these: 1024 while so many tiles are unrolled (a batch against a long memory is a
-# narrow strip of few), else 2048.
+# the cache. Above these, 1024 if that makes no more tiles than are unrolled, as where a batch meets
+# a long memory; else 2048.
 _BLOCKS = ((512, 512), (1024, 256), (4096, 512))
 _UNKNOWN_BATCH_BLOCK = 1024
 # On a GPU the whole matrix is one tile as long as what is held of it at a time, some copies, stays
