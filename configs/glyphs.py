@@ -11,7 +11,7 @@ With another loss: --config=configs/glyphs.py:class_circle (or any loss of confi
 from configs import base
 
 # Margin, and gamma at the start and at the end: what won on folds of the training classes
-# (docs/benchmarks/quality.md). Losses that are not here have the defaults of their classes.
+# (docs/comparison.md). Losses that are not here have the defaults of their classes.
 _LOSSES = {
     "circle": (0.25, 4.0, 32.0),
     "class_circle": (0.25, 4.0, 32.0),
